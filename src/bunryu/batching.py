@@ -1,0 +1,82 @@
+"""Which rows make which batch: a pure function of (seed, epoch), so that a run can be resumed exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bunryu.encoding import Encoded
+
+BLOCK = 50  # batches whose rows are sorted by length together; larger wastes less and shuffles less
+
+Batch = dict[str, torch.Tensor]
+Index = npt.NDArray[np.int64]
+
+
+def training_batches(
+    lengths: npt.NDArray[np.int64], batch_size: int, batching: str, seed: int, epoch: int
+) -> list[Index]:
+    """The batches of one epoch; every row stands in exactly one, and the last short batch is kept.
+
+    ``bucketed`` shuffles rows, sorts them by length within blocks of ``BLOCK`` batches and shuffles the
+    batches; ``random`` only shuffles rows.
+
+    Args:
+        lengths: tokens of each row.
+        batch_size: rows a batch.
+        batching: ``bucketed`` or ``random``.
+        seed: with ``epoch``, fixes the order.
+        epoch: counted from 0.
+    """
+    random = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = random.permutation(len(lengths))
+    if batching == "random":
+        return _cut(order, batch_size)
+    batches: list[Index] = []
+    for block in _cut(order, batch_size * BLOCK):
+        batches += _cut(block[np.argsort(lengths[block], kind="stable")], batch_size)
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def evaluation_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> list[Index]:
+    """Batches of rows sorted by length: the same for every epoch and seed."""
+    return _cut(np.argsort(lengths, kind="stable"), batch_size)
+
+
+def _cut(order: Index, size: int) -> list[Index]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def seed_of(seed: int, batch: int) -> int:
+    """The seed of the random numbers (dropout) of one training batch, counted over the whole run."""
+    mixed = np.random.SeedSequence([seed, batch]).generate_state(1, np.uint64)[0]
+    return int(mixed) >> 1  # torch takes 63 bits
+
+
+def collator(
+    encoded: Encoded, max_length: int, pad_id: int, padding: str
+) -> Callable[[Index], Batch]:
+    """A function from row indices to a batch of tensors.
+
+    The batch has ``input_ids``, ``attention_mask`` and, where the tokenizer gives them,
+    ``token_type_ids``, each of shape (rows, width); ``labels`` and ``index`` of shape (rows,).
+
+    Args:
+        encoded: the split.
+        max_length: tokens a row may have.
+        pad_id: the padding token.
+        padding: ``longest`` pads to the batch's longest row, ``max_length`` to ``max_length``.
+    """
+    lengths = encoded.lengths(max_length)
+
+    def collate(index: Index) -> Batch:
+        width = max_length if padding == "max_length" else int(lengths[index].max())
+        arrays: dict[str, Any] = encoded.batch(index, max_length, width, pad_id)
+        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {**batch, "labels": torch.from_numpy(encoded.labels[index]), "index": torch.from_numpy(index)}
+
+    return collate

@@ -1,0 +1,70 @@
+"""``bunryu <verb>``: finds the verb's module, imports only that, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+
+from bunryu.errors import BunryuError
+
+VERBS = {
+    "train": "compose a run from config groups and train it",
+}
+
+USAGE = """bunryu: fine-tune BERT document classifiers from composable configs
+
+usage: bunryu <verb> [arguments]
+
+{verbs}
+
+bunryu <verb> --help tells more. In bash, completion of verbs, groups, options and keys:
+  eval "$(bunryu train -sc install=bash)"
+"""
+
+
+def main() -> None:
+    """Entry point of the ``bunryu`` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())), end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"bunryu {importlib.metadata.version('bunryu')}")
+        return 0
+    if arguments[0] == "-sc":
+        return _complete(arguments)
+    verb = arguments[0]
+    if verb not in VERBS:
+        print(f"bunryu: there is no verb '{verb}'; verbs: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        code: int = importlib.import_module(f"bunryu.{verb}").main(arguments[1:])
+        return code
+    except BunryuError as error:
+        print(f"bunryu {verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"bunryu {verb}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _complete(arguments: Sequence[str]) -> int:
+    """Answer the shell: verbs first, then whatever the verb's own completion says."""
+    line = os.environ.get("COMP_LINE", "")
+    program, _, rest = line.lstrip().partition(" ")
+    verb, space, words = rest.lstrip().partition(" ")
+    if not space:
+        print(" ".join(name for name in VERBS if name.startswith(verb)))
+        return 0
+    if verb != "train":
+        return 0
+    os.environ["COMP_LINE"] = f"{program} {words}"
+    code: int = importlib.import_module("bunryu.train").main(arguments)
+    return code

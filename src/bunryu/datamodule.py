@@ -1,0 +1,117 @@
+"""Encoded splits to batches for Lightning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from bunryu.batching import Batch, Index, collator, evaluation_batches, training_batches
+from bunryu.encoding import Encoded
+
+
+class _Batches(Dataset[Batch]):
+    """Rows to a batch; what a sampler yields here is a whole batch's row indices."""
+
+    def __init__(self, collate: Callable[[Index], Batch]) -> None:
+        self._collate = collate
+
+    def __getitem__(self, index: Index) -> Batch:
+        return self._collate(index)
+
+
+class _Plan(Sampler[Index]):
+    """The batches of whatever epoch it is when iteration starts."""
+
+    def __init__(self, length: int, batches: Callable[[], list[Index]]) -> None:
+        self._length = length
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Index]:
+        return iter(self._batches())
+
+
+class TextDataModule(pl.LightningDataModule):
+    """Batches of train, validation and test, sliced from flat arrays.
+
+    Args:
+        train: the encoded training split.
+        validation: the encoded validation split.
+        test: the encoded test split, or None.
+        pad_id: the padding token.
+        seed: with the epoch, fixes the order of training batches.
+        batch_size: rows a batch.
+        max_seq_length: tokens a row may have.
+        batching: ``bucketed`` or ``random``.
+        padding: ``longest`` or ``max_length``.
+        num_workers: loader processes; 0 is fastest for a corpus in memory.
+    """
+
+    def __init__(
+        self,
+        train: Encoded,
+        validation: Encoded,
+        test: Encoded | None,
+        *,
+        pad_id: int,
+        seed: int,
+        batch_size: int,
+        max_seq_length: int,
+        batching: str,
+        padding: str,
+        num_workers: int,
+    ) -> None:
+        super().__init__()
+        self.train, self.validation, self.test = train, validation, test
+        self._pad_id, self._seed = pad_id, seed
+        self._batch_size, self._max_length = batch_size, max_seq_length
+        self._batching, self._padding, self._num_workers = batching, padding, num_workers
+        self._lengths = train.lengths(max_seq_length)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches an epoch."""
+        return math.ceil(len(self.train) / self._batch_size)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Training batches, from where the trainer stands in its epoch."""
+        return self._loader(self.train, _Plan(self.batches_per_epoch, self._rest_of_epoch))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation batches by length."""
+        return self._evaluation(self.validation)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Test batches by length."""
+        assert self.test is not None, "no test split"
+        return self._evaluation(self.test)
+
+    def _rest_of_epoch(self) -> list[Index]:
+        loop = self.trainer.fit_loop if self.trainer else None
+        epoch = loop.epoch_progress.current.processed if loop else 0
+        done = loop.epoch_loop.batch_progress.current.ready if loop and loop.restarting else 0
+        plan = training_batches(self._lengths, self._batch_size, self._batching, self._seed, epoch)
+        return plan[done:]
+
+    def _evaluation(self, split: Encoded) -> DataLoader[Batch]:
+        plan = evaluation_batches(split.lengths(self._max_length), self._batch_size)
+        return self._loader(split, _Plan(len(plan), lambda: plan))
+
+    def _loader(self, split: Encoded, plan: _Plan) -> DataLoader[Batch]:
+        collate = collator(split, self._max_length, self._pad_id, self._padding)
+        options: dict[str, Any] = {"persistent_workers": True} if self._num_workers else {}
+        return DataLoader(
+            _Batches(collate),
+            batch_size=None,  # the sampler yields whole batches
+            sampler=plan,
+            num_workers=self._num_workers,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )

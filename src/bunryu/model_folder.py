@@ -1,0 +1,110 @@
+"""The ``model/`` folder: a plain transformers folder with a card and what cleaning and parity need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from bunryu.runs import write_atomically
+from bunryu.text import Cleaner
+
+SCHEMA = 1
+PARITY_SAMPLES = 8
+
+
+def write_model_folder(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    cleaner: Cleaner,
+    max_seq_length: int,
+    samples: Sequence[str],
+    results: Mapping[str, Any],
+    facts: Mapping[str, str],
+) -> None:
+    """Write weights, config, tokenizer, card and bunryu.json.
+
+    Args:
+        folder: where; made if missing.
+        model: the classifier, with its best weights.
+        tokenizer: its tokenizer.
+        cleaner: what a text goes through first.
+        max_seq_length: where training cut texts off.
+        samples: texts whose logits are kept, for a later loader to check itself against.
+        results: the run's metrics, for the card.
+        facts: model, corpus and run names, for the card.
+    """
+    folder.mkdir(exist_ok=True)
+    with _no_progress_bar():
+        model.save_pretrained(folder)
+    # Saved with the length the model was trained at, so that truncation=True cuts where training did.
+    tokenizer.model_max_length = max_seq_length
+    tokenizer.save_pretrained(folder)
+    about = {
+        "schema": SCHEMA,
+        "cleaner": asdict(cleaner),
+        "max_seq_length": max_seq_length,
+        "parity": [
+            {"text": text, "logits": logits_of(model, tokenizer, cleaner(text), max_seq_length)}
+            for text in samples[:PARITY_SAMPLES]
+        ],
+    }
+    write_atomically(folder / "bunryu.json", json.dumps(about, ensure_ascii=False, indent=2) + "\n")
+    write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def logits_of(model: Any, tokenizer: Any, text: str, max_seq_length: int) -> list[float]:
+    """The logits of one cleaned text alone, unpadded, in float32."""
+    model.eval()
+    inputs = tokenizer(text, truncation=True, max_length=max_seq_length, return_tensors="pt").to(model.device)
+    with torch.inference_mode():
+        logits = model(**inputs).logits[0].float().cpu()
+    values: list[float] = logits.tolist()
+    return values
+
+
+def _card(model: Any, max_seq_length: int, results: Mapping[str, Any], facts: Mapping[str, str]) -> str:
+    labels = ", ".join(f"{index} = {name}" for index, name in model.config.id2label.items())
+    metrics = "\n".join(
+        f"| {name} | {value:.4f} |" for name, value in results.items() if isinstance(value, float)
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-classification
+---
+# {facts["model"]} on {facts["corpus"]}
+
+A document classifier fine-tuned with bunryu in the run `{facts["run"]}`. Labels: {labels}.
+
+| metric | value |
+| --- | --- |
+{metrics}
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="<this folder>", truncation=True)
+classify("...")
+```
+
+Texts were cut after {max_seq_length} tokens. `bunryu.json` holds the cleaning that texts went through before
+they were tokenized: a caller without bunryu has to apply it too, where it is not empty.
+"""

@@ -1,0 +1,178 @@
+"""The run directory: the only thing that training leaves and that every later verb needs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from bunryu import provenance
+from bunryu.errors import ConfigError
+
+SCHEMA = 1
+METRICS_HEADER = ("epoch", "step", "name", "value")
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Replace a text file so that a reader, or a crash, sees the old content or the new, never a part."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory. Paths written inside it are relative, so that it can be moved."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, root: Path, kind: str, config: Mapping[str, Any], argv: Sequence[str], overrides: Sequence[str]
+    ) -> Run:
+        """Make ``root/kind/<time>-<random>`` with its config and manifest.
+
+        Args:
+            root: the folder of all runs.
+            kind: ``<corpus>-<model>``; what cannot stand in a file name becomes ``-``.
+            config: plain values, secrets still as ``${oc.env:NAME}``.
+            argv: the command line.
+            overrides: Hydra's overrides.
+
+        Raises:
+            ConfigError: if the folder cannot be made.
+        """
+        parent = root / re.sub(r"[^\w.-]+", "-", kind).strip("-")
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path = _new_directory(parent)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make a run directory: {error.strerror}", where=str(parent), fix="output_root=<folder>"
+            ) from None
+        run = cls(path)
+        write_atomically(path / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
+        run._write_manifest(
+            {
+                "schema": SCHEMA,
+                "status": "running",
+                "argv": list(argv),
+                "overrides": list(overrides),
+                "seed": config["seed"],
+                "start": _now(),
+                "end": None,
+                "exit_reason": None,
+                **provenance.facts(),
+            }
+        )
+        write_atomically(path / "metrics.csv", ",".join(METRICS_HEADER) + "\n")
+        return run
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as it stands."""
+        facts: dict[str, Any] = json.loads((self.path / "manifest.json").read_text("utf-8"))
+        return facts
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's config, secrets still as ``${oc.env:NAME}``."""
+        config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
+        return config
+
+    def record(self, **facts: Any) -> None:
+        """Add or replace facts of the manifest."""
+        self._write_manifest({**self.manifest, **facts})
+
+    def end(self, status: str, reason: str | None = None) -> None:
+        """Close the manifest with ``finished``, ``failed`` or ``interrupted``."""
+        self.record(status=status, end=_now(), exit_reason=reason)
+
+    def log_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """Append rows to metrics.csv; floats are written so that reading gives the same bits."""
+        with open(self.path / "metrics.csv", "a", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(
+                (epoch, step, name, repr(float(value))) for name, value in values.items()
+            )
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Write results.json."""
+        write_atomically(self.path / "results.json", _json(results))
+
+    def write_predictions(
+        self, split: str, rows: Sequence[int], labels: Sequence[int], logits: npt.NDArray[np.float32],
+        names: Sequence[str],
+    ) -> None:  # fmt: skip
+        """Write predictions/<split>.csv in row order.
+
+        Args:
+            split: validation or test.
+            rows: each prediction's row in its file, counted from 0 over the rows used.
+            labels: true class ids.
+            logits: shape (rows, classes).
+            names: the shown names of the classes, in id order.
+        """
+        folder = self.path / "predictions"
+        folder.mkdir(exist_ok=True)
+        with open(folder / f"{split}.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["row", "label", "prediction", *(f"logit:{name}" for name in names)])
+            for index in np.argsort(rows, kind="stable"):
+                values = [repr(float(value)) for value in logits[index]]
+                predicted = names[int(logits[index].argmax())]
+                writer.writerow([rows[index], names[labels[index]], predicted, *values])
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Copy bunryu's log lines to train.log while inside."""
+        handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.getLogger("bunryu")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+
+    def _write_manifest(self, facts: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "manifest.json", _json(facts))
+
+
+def _new_directory(parent: Path) -> Path:
+    while True:
+        path = parent / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(3)}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+
+
+def _json(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

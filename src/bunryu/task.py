@@ -1,0 +1,244 @@
+"""What training does with a batch: loss, metrics, optimizer and schedule."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from bunryu.batching import Batch, seed_of
+from bunryu.errors import TrainingError
+from bunryu.metrics import scores
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One split scored: metrics by name, and logits of shape (rows, classes) by row of the split."""
+
+    metrics: dict[str, float]
+    logits: npt.NDArray[np.float32]
+    index: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule and how often it moves.
+
+    Args:
+        interval: ``epoch`` or ``step``.
+        factory: from an optimizer (and ``total_steps`` if it takes that) to a torch scheduler.
+    """
+
+    interval: str
+    factory: Callable[..., LRScheduler]
+
+
+def linear_warmup(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:
+    """Rise to the full rate over the first share ``warmup`` of the steps, then fall linearly to 0."""
+    first = math.ceil(total_steps * warmup)
+
+    def factor(step: int) -> float:
+        if step < first:
+            return (step + 1) / first
+        return max(0.0, (total_steps - step) / max(1, total_steps - first))
+
+    return LambdaLR(optimizer, factor)
+
+
+def cosine_warmup(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:
+    """Rise to the full rate over the first share ``warmup`` of the steps, then fall to 0 along a cosine.
+
+    The cosine is Loshchilov and Hutter's (SGDR, 2017) without restarts.
+    """
+    first = math.ceil(total_steps * warmup)
+
+    def factor(step: int) -> float:
+        if step < first:
+            return (step + 1) / first
+        done = (step - first) / max(1, total_steps - first)
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+    return LambdaLR(optimizer, factor)
+
+
+class ClassificationTask(pl.LightningModule):
+    """A sequence classifier in training.
+
+    The random numbers of each batch are seeded from (seed, batches seen), and sums over the epoch ride in
+    the checkpoint: a resumed run continues with the bits of one that was never stopped.
+
+    Args:
+        model: a transformers sequence classifier.
+        optimizer: a partial that takes parameter groups.
+        schedule: the learning-rate schedule.
+        total_steps: optimizer steps of the whole run.
+        seed: the run's seed.
+        log_every: batches between two records of train/loss, train/accuracy and lr.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        optimizer: Callable[..., Optimizer],
+        schedule: Schedule,
+        total_steps: int,
+        seed: int,
+        log_every: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._optimizer, self._schedule = optimizer, schedule
+        self._total_steps, self._seed, self._log_every = total_steps, seed, log_every
+        self.batches_seen = 0
+        self._epoch_start = 0.0
+        # loss times rows, hits, rows: since the last record, and since the epoch's start
+        self.register_buffer("_window", torch.zeros(3), persistent=False)
+        self.register_buffer("_epoch", torch.zeros(3), persistent=False)
+        self._outputs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self.scored: Scored | None = None
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer, without decay on biases and LayerNorm, and the schedule under the key Lightning reads."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        optimizer = self._optimizer(
+            [
+                {"params": [parameter for parameter in trained if parameter.ndim > 1]},
+                {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+            ]
+        )
+        factory = self._schedule.factory
+        takes_total = "total_steps" in inspect.signature(factory).parameters
+        scheduler = factory(optimizer, total_steps=self._total_steps) if takes_total else factory(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self._schedule.interval},
+        }
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Logits of shape (rows, classes)."""
+        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "index")}
+        logits: torch.Tensor = self.model(**inputs).logits
+        return logits
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's clock."""
+        self._epoch_start = time.perf_counter()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed this batch's dropout."""
+        del batch, batch_idx
+        torch.manual_seed(seed_of(self._seed, self.batches_seen))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """The loss of one batch; sums stay on the device."""
+        del batch_idx
+        logits = self(batch)
+        loss = cross_entropy(logits, batch["labels"])
+        with torch.no_grad():
+            rows = float(len(logits))
+            hits = (logits.argmax(dim=1) == batch["labels"]).sum()
+            sums = torch.stack([loss.detach() * rows, hits.to(loss.dtype), loss.new_full((), rows)])
+            self._window += sums
+            self._epoch += sums
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Every ``log_every`` batches, record the window's means and the learning rate."""
+        del outputs, batch_idx
+        self.batches_seen += 1
+        if self.batches_seen % self._log_every:
+            return
+        loss, accuracy = self._means(self._window)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the training loss is {loss} at step {self.global_step}",
+                where=f"epoch {self.current_epoch}, batch {self.batches_seen}",
+                fix="a lower optimizer.lr, or trainer.gradient_clip_val=1.0",
+            )
+        self._record({"train/loss": loss, "train/accuracy": accuracy, "lr": self._rate()})
+
+    def on_train_epoch_end(self) -> None:
+        """Record the epoch's means and write its line to the log; this comes after validation."""
+        loss, accuracy = self._means(self._epoch)
+        self._window.zero_()
+        self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate()})
+        metrics = {"train/loss": loss, **(self.scored.metrics if self.scored else {})}
+        log.info("epoch %d/%d  step %d/%d  %s  %.1f s",
+                 self.current_epoch + 1, self.trainer.max_epochs, self.global_step, self._total_steps,
+                 "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
+                 time.perf_counter() - self._epoch_start)  # fmt: skip
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the training loss is {loss}", where=f"epoch {self.current_epoch}", fix="a lower optimizer.lr"
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the logits of one batch."""
+        del batch_idx
+        self._outputs.append((self(batch).float(), batch["labels"], batch["index"]))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the logits of one batch."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score validation."""
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Score test."""
+        self._score("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning does not keep: batches seen and the sums."""
+        checkpoint["bunryu"] = {
+            "batches_seen": self.batches_seen,
+            "window": self._window.clone(),
+            "epoch": self._epoch.clone(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take up batches seen and the sums again."""
+        state = checkpoint["bunryu"]
+        self.batches_seen = state["batches_seen"]
+        self._window.copy_(state["window"])
+        self._epoch.copy_(state["epoch"])
+
+    def _score(self, split: str) -> None:
+        logits, labels, index = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
+        self._outputs.clear()
+        metrics = {f"{split}/{name}": value for name, value in scores(logits, labels).items()}
+        self.scored = Scored(metrics, logits, index)
+        if self.trainer.state.fn == "fit":
+            # on_epoch only: a metric in the bar or per step would make every step wait for the device
+            self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()},
+                          logger=False)  # fmt: skip
+            self._record(metrics)
+
+    def _means(self, sums: torch.Tensor) -> tuple[float, float]:
+        loss, hits, rows = sums.tolist()
+        sums.zero_()
+        return loss / max(rows, 1.0), hits / max(rows, 1.0)
+
+    def _rate(self) -> float:
+        rate: float = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return rate
+
+    def _record(self, values: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)

@@ -1,0 +1,142 @@
+"""``bunryu train``: compose a run, check it, train it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bunryu import config as configs
+from bunryu.errors import BunryuError, ConfigError
+from bunryu.runs import Run
+
+log = logging.getLogger(__name__)
+
+# Overlays that set values of other groups; they are not part of what ships as a default.
+OVERLAYS = ("experiment", "debug", "sweep")
+
+
+def conf_dir() -> Path:
+    """The config folder: inside the package when installed as a wheel, else the checkout's."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``bunryu train`` with Hydra's command line; returns the exit code."""
+    failures: list[BunryuError] = []
+
+    def job(cfg: DictConfig) -> None:
+        try:
+            train(cfg)
+        except BunryuError as error:  # kept, so that the other jobs of a multirun go on
+            failures.append(error)
+            log.error("%s", error)
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
+    sys.argv = ["bunryu", *(configs.quote(argument) for argument in arguments)]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
+    if len(failures) > 1:
+        log.error("%d jobs failed", len(failures))
+    return failures[0].exit_code if failures else 0
+
+
+def train(cfg: DictConfig) -> None:
+    """Check one composed config, make its run directory and execute the recipe in it."""
+    configs.check(cfg, shipped_defaults())
+    if cfg.seed is None:
+        cfg.seed = secrets.randbelow(2**32)
+    plain = configs.plain(cfg)
+    overrides = list(HydraConfig.get().overrides.task)
+    configs.check_targets(plain)
+    configs.instantiate(plain["corpus"])
+
+    root = Path(cfg.output_root).expanduser()
+    run = Run.create(root, f"{cfg.corpus.name}-{Path(cfg.model.name).name}", plain, sys.argv, overrides)
+    log.info("run directory: %s", run.path)
+    log.info("configuration:\n%s", (run.path / "config.yaml").read_text("utf-8").rstrip())
+    try:
+        from bunryu import experiment
+
+        results = experiment.execute(run)
+    except KeyboardInterrupt:
+        run.end("interrupted", "KeyboardInterrupt")
+        raise
+    except BaseException as error:
+        run.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    run.end("finished")
+    log.info("%s", summary(run, results))
+
+
+def shipped_defaults() -> DictConfig:
+    """The config with the same option of every group and none of the user's values."""
+    choices = HydraConfig.get().runtime.choices
+    overrides = [
+        f"{group}={choice}"
+        for group, choice in choices.items()
+        if not group.startswith("hydra/") and group not in OVERLAYS and choice is not None
+    ]
+    loader = GlobalHydra.instance().config_loader()
+    mode = HydraConfig.get().mode
+    shipped = loader.load_configuration("train", overrides, run_mode=mode, validate_sweep_overrides=False)
+    return OmegaConf.masked_copy(shipped, [key for key in shipped if key != "hydra"])
+
+
+def summary(run: Run, results: dict[str, Any]) -> str:
+    """The table that ends the console's output."""
+    lines = [f"  {name:<14} {value:.4f}" for name, value in results.items() if isinstance(value, float)]
+    return "\n".join(
+        [
+            "done",
+            *lines,
+            f"  run            {run.path}",
+            f"  model          {run.path / 'model'} (a plain transformers folder)",
+            f"  next           tensorboard --logdir '{run.path.parent.parent}'",
+        ]
+    )
+
+
+def explain(error: Exception) -> ConfigError:
+    """A Hydra or OmegaConf error in our words: the key, the nearest valid one, the fix."""
+    text = "\n".join(filter(None, (str(error), str(error.__cause__ or ""))))
+    if found := re.search(r"Could not (?:override|append to config\.\s+An item is already at) '([^']+)'", text):
+        key = found[1]
+        near = configs.nearest(key, list(configs.keys_of(_compose_defaults())))
+        return ConfigError(
+            f"there is no key '{key}'", where=key, fix=f"did you mean '{near}'?" if near else "bunryu train --cfg job"
+        )
+    if found := re.search(r"(?:In '[^']+': )?Could not find '([^']+)'\n+Available options in '([^']+)':\n([\s\S]*?)(?:\n\S|\Z)", text):
+        options = found[3].split()
+        wrong = found[1].rsplit("/", 1)[-1]
+        near = configs.nearest(wrong, options)
+        return ConfigError(
+            f"'{found[2]}' has no option '{wrong}'",
+            where=found[2],
+            fix=(f"did you mean {found[2]}={near}? " if near else "") + f"options: {', '.join(options)}",
+        )
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    return ConfigError(first, fix="bunryu train --help")
+
+
+def _compose_defaults() -> DictConfig:
+    from hydra import compose, initialize_config_dir
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train")

@@ -1,0 +1,80 @@
+"""A WordPiece vocabulary learnt from documents, the same to the last token on every run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from bunryu.runs import write_atomically
+from bunryu.text import Cleaner
+
+VERSION = 1  # of the method; part of the cache key
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ALPHABET = 1000  # most frequent characters kept, as in tokenizers' BertWordPieceTokenizer
+_SHIFT = 0x100000  # lifts a character of the basic plane into a private-use plane
+
+
+def learn_wordpiece(texts: Sequence[str], size: int, cleaner: Cleaner, cache: Path) -> list[str]:
+    """The vocabulary in id order, special tokens first; from the cache if it was learnt before.
+
+    The merges are byte-pair encoding's, counted in Rust. ``tokenizers``' own WordPiece trainer numbers
+    the ``##`` characters in the order of a randomly seeded hash map and so gives another vocabulary
+    every time; here a continuing character is shifted into a private-use plane instead, which plain BPE
+    training treats as one more character, in a fixed order.
+
+    Args:
+        texts: the training split's documents, before cleaning.
+        size: tokens at most.
+        cleaner: applied to each text.
+        cache: the cache folder.
+    """
+    digest = hashlib.sha256(f"{VERSION}\0{size}\0{cleaner}\0".encode())
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\x1e")
+    path = cache / "vocabularies" / f"{digest.hexdigest()[:32]}.txt"
+    if path.is_file():
+        return path.read_text("utf-8").split("\n")
+    vocabulary = _learn(_count_words(texts, cleaner), size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "\n".join(vocabulary))
+    return vocabulary
+
+
+def _count_words(texts: Sequence[str], cleaner: Cleaner) -> Counter[str]:
+    normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        clean = normalizer.normalize_str(cleaner(text))
+        words.update(word for word, _ in splitter.pre_tokenize_str(clean))
+    return words
+
+
+def _learn(words: Counter[str], size: int) -> list[str]:
+    characters: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            characters[character] += count
+    ranked = sorted(characters, key=lambda c: (-characters[c], c))
+    alphabet = {c for c in ranked if ord(c) < 0x10000}.intersection(ranked[:ALPHABET])
+
+    def lifted() -> Iterator[str]:
+        for word, count in words.items():
+            if alphabet.issuperset(word):
+                yield " ".join([word[0] + "".join(chr(ord(c) + _SHIFT) for c in word[1:])] * count)
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(vocab_size=size - len(SPECIAL), show_progress=False)
+    tokenizer.train_from_iterator(lifted(), trainer)
+    by_id = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return [*SPECIAL, *(_lowered(token) for token, _ in by_id)]
+
+
+def _lowered(token: str) -> str:
+    plain = "".join(chr(ord(c) - _SHIFT) if ord(c) >= _SHIFT else c for c in token)
+    return f"##{plain}" if ord(token[0]) >= _SHIFT else plain

@@ -1,0 +1,1 @@
+"""bunryu's Hydra plugins; imported by every Hydra app's start, so nothing heavy here."""
