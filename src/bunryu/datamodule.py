@@ -94,10 +94,12 @@ class TextDataModule(pl.LightningDataModule):
         return self._evaluation(self.test)
 
     def _rest_of_epoch(self) -> list[Index]:
-        loop = self.trainer.fit_loop if self.trainer else None
-        epoch = loop.epoch_progress.current.processed if loop else 0
-        done = loop.epoch_loop.batch_progress.current.ready if loop and loop.restarting else 0
-        plan = training_batches(self._lengths, self._batch_size, self._batching, self._seed, epoch)
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
+        plan = training_batches(
+            self._lengths, self._batch_size, self._batching, self._seed, self.trainer.current_epoch
+        )
         return plan[done:]
 
     def _evaluation(self, split: Encoded) -> DataLoader[Batch]:

@@ -45,8 +45,8 @@ class Experiment:
 def execute(run: Run) -> dict[str, Any]:
     """Train, choose the checkpoint on validation, score test once, export; return the results."""
     config = resolved(run)
-    pl.seed_everything(config["seed"], verbose=False)
-    with run.logging(), _quiet(), _memory_errors(config):
+    with run.recording(), _quiet(), _memory_errors(config):
+        pl.seed_everything(config["seed"], verbose=False)
         experiment = build(config, run)
         task, trainer, datamodule = experiment.task, experiment.trainer, experiment.datamodule
         with _stage("training"):
@@ -138,7 +138,11 @@ def _encode(encoder: Encoder, corpus: Corpus, name: str) -> Encoded | None:
 
 
 def _announce(
-    config: Mapping[str, Any], run: Run, experiment: Experiment, encoded: Mapping[str, Encoded | None], steps: int
+    config: Mapping[str, Any],
+    run: Run,
+    experiment: Experiment,
+    encoded: Mapping[str, Encoded | None],
+    steps: int,
 ) -> None:
     """Log and record what is about to be trained."""
     length, train = config["max_seq_length"], encoded["train"]
@@ -154,8 +158,14 @@ def _announce(
     parameters = sum(parameter.numel() for parameter in experiment.task.model.parameters())
     truncated = {name: split.truncated(length) for name, split in encoded.items() if split is not None}
     device = experiment.trainer.strategy.root_device
-    log.info("%s: %s parameters, %d steps on %s, %d threads", config["model"]["name"], f"{parameters:,}", steps,
-             device, torch.get_num_threads())  # fmt: skip
+    log.info(
+        "%s: %s parameters, %d steps on %s, %d threads",
+        config["model"]["name"],
+        f"{parameters:,}",
+        steps,
+        device,
+        torch.get_num_threads(),
+    )
     log.info("rows cut at %d tokens: %s", length, truncated)
     run.record(
         device={"kind": device.type, "name": _device_name(device), "count": experiment.trainer.num_devices},

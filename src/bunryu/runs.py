@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import yaml
 
-from bunryu import provenance
 from bunryu.errors import ConfigError
+
+if TYPE_CHECKING:  # bunryu train answers a typo before anything heavy is imported
+    import numpy as np
+    import numpy.typing as npt
 
 SCHEMA = 1
 METRICS_HEADER = ("epoch", "step", "name", "value")
@@ -63,13 +64,17 @@ class Run:
         Raises:
             ConfigError: if the folder cannot be made.
         """
+        from bunryu import provenance
+
         parent = root / re.sub(r"[^\w.-]+", "-", kind).strip("-")
         try:
             parent.mkdir(parents=True, exist_ok=True)
             path = _new_directory(parent)
         except OSError as error:
             raise ConfigError(
-                f"cannot make a run directory: {error.strerror}", where=str(parent), fix="output_root=<folder>"
+                f"cannot make a run directory: {error.strerror}",
+                where=str(parent),
+                fix="output_root=<folder>",
             ) from None
         run = cls(path)
         write_atomically(path / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
@@ -138,20 +143,29 @@ class Run:
         with open(folder / f"{split}.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["row", "label", "prediction", *(f"logit:{name}" for name in names)])
-            for index in np.argsort(rows, kind="stable"):
+            for index in sorted(range(len(rows)), key=rows.__getitem__):
                 values = [repr(float(value)) for value in logits[index]]
                 predicted = names[int(logits[index].argmax())]
                 writer.writerow([rows[index], names[labels[index]], predicted, *values])
 
     @contextmanager
-    def logging(self) -> Iterator[None]:
-        """Copy bunryu's log lines to train.log while inside."""
+    def recording(self) -> Iterator[None]:
+        """Copy bunryu's log lines to train.log while inside, and close the manifest by how it ends."""
         handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("bunryu")
         logger.addHandler(handler)
         try:
             yield
+        except KeyboardInterrupt:
+            self.end("interrupted", "KeyboardInterrupt")
+            raise
+        except BaseException as error:
+            handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (error,), None))
+            self.end("failed", f"{type(error).__name__}: {error}")
+            raise
+        else:
+            self.end("finished")
         finally:
             logger.removeHandler(handler)
             handler.close()

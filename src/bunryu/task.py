@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -90,6 +91,9 @@ class ClassificationTask(pl.LightningModule):
         log_every: batches between two records of train/loss, train/accuracy and lr.
     """
 
+    _window: torch.Tensor
+    _epoch: torch.Tensor
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -112,8 +116,8 @@ class ClassificationTask(pl.LightningModule):
         self._outputs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.scored: Scored | None = None
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """The optimizer, without decay on biases and LayerNorm, and the schedule under the key Lightning reads."""
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, without decay on biases and LayerNorm, and the schedule."""
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = self._optimizer(
             [
@@ -124,6 +128,7 @@ class ClassificationTask(pl.LightningModule):
         factory = self._schedule.factory
         takes_total = "total_steps" in inspect.signature(factory).parameters
         scheduler = factory(optimizer, total_steps=self._total_steps) if takes_total else factory(optimizer)
+        # Lightning reads the key lr_scheduler and silently drops any other.
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": self._schedule.interval},
@@ -184,7 +189,9 @@ class ClassificationTask(pl.LightningModule):
                  time.perf_counter() - self._epoch_start)  # fmt: skip
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the training loss is {loss}", where=f"epoch {self.current_epoch}", fix="a lower optimizer.lr"
+                f"the training loss is {loss}",
+                where=f"epoch {self.current_epoch}",
+                fix="a lower optimizer.lr",
             )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -15,10 +15,12 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bunryu import config as configs
+from bunryu import checks
+from bunryu.config import check_targets, instantiate, plain
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.runs import Run
 
@@ -43,44 +45,35 @@ def main(arguments: Sequence[str]) -> int:
             train(cfg)
         except BunryuError as error:  # kept, so that the other jobs of a multirun go on
             failures.append(error)
-            log.error("%s", error)
+            print(f"bunryu train: {error}", file=sys.stderr, flush=True)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
-    sys.argv = ["bunryu", *(configs.quote(argument) for argument in arguments)]
+    sys.argv = ["bunryu", *(checks.quote(argument) for argument in arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
-    if len(failures) > 1:
-        log.error("%d jobs failed", len(failures))
     return failures[0].exit_code if failures else 0
 
 
 def train(cfg: DictConfig) -> None:
     """Check one composed config, make its run directory and execute the recipe in it."""
-    configs.check(cfg, shipped_defaults())
+    checks.check_values(cfg)
+    checks.check_shape(cfg, shipped_defaults())
     if cfg.seed is None:
         cfg.seed = secrets.randbelow(2**32)
-    plain = configs.plain(cfg)
+    config = plain(cfg)
     overrides = list(HydraConfig.get().overrides.task)
-    configs.check_targets(plain)
-    configs.instantiate(plain["corpus"])
+    instantiate(config["corpus"])  # a missing file is known before torch is imported
+    check_targets(config)
 
     root = Path(cfg.output_root).expanduser()
-    run = Run.create(root, f"{cfg.corpus.name}-{Path(cfg.model.name).name}", plain, sys.argv, overrides)
+    run = Run.create(root, f"{cfg.corpus.name}-{Path(cfg.model.name).name}", config, sys.argv, overrides)
     log.info("run directory: %s", run.path)
     log.info("configuration:\n%s", (run.path / "config.yaml").read_text("utf-8").rstrip())
-    try:
-        from bunryu import experiment
+    from bunryu import experiment  # torch and Lightning: only once there is something to train
 
-        results = experiment.execute(run)
-    except KeyboardInterrupt:
-        run.end("interrupted", "KeyboardInterrupt")
-        raise
-    except BaseException as error:
-        run.end("failed", f"{type(error).__name__}: {error}")
-        raise
-    run.end("finished")
+    results = experiment.execute(run)
     log.info("%s", summary(run, results))
 
 
@@ -93,9 +86,8 @@ def shipped_defaults() -> DictConfig:
         if not group.startswith("hydra/") and group not in OVERLAYS and choice is not None
     ]
     loader = GlobalHydra.instance().config_loader()
-    mode = HydraConfig.get().mode
-    shipped = loader.load_configuration("train", overrides, run_mode=mode, validate_sweep_overrides=False)
-    return OmegaConf.masked_copy(shipped, [key for key in shipped if key != "hydra"])
+    shipped = loader.load_configuration("train", overrides, run_mode=RunMode.RUN)
+    return OmegaConf.masked_copy(shipped, [str(key) for key in shipped if key != "hydra"])
 
 
 def summary(run: Run, results: dict[str, Any]) -> str:
@@ -115,20 +107,33 @@ def summary(run: Run, results: dict[str, Any]) -> str:
 def explain(error: Exception) -> ConfigError:
     """A Hydra or OmegaConf error in our words: the key, the nearest valid one, the fix."""
     text = "\n".join(filter(None, (str(error), str(error.__cause__ or ""))))
-    if found := re.search(r"Could not (?:override|append to config\.\s+An item is already at) '([^']+)'", text):
+    if found := re.search(
+        r"Could not (?:override|append to config\.\s+An item is already at) '([^']+)'", text
+    ):
         key = found[1]
-        near = configs.nearest(key, list(configs.keys_of(_compose_defaults())))
+        near = checks.nearest(key, list(checks.keys_of(_compose_defaults())))
         return ConfigError(
-            f"there is no key '{key}'", where=key, fix=f"did you mean '{near}'?" if near else "bunryu train --cfg job"
+            f"there is no key '{key}'",
+            where=key,
+            fix=f"did you mean '{near}'?" if near else "bunryu train --cfg job",
         )
-    if found := re.search(r"(?:In '[^']+': )?Could not find '([^']+)'\n+Available options in '([^']+)':\n([\s\S]*?)(?:\n\S|\Z)", text):
+    if found := re.search(
+        r"(?:In '[^']+': )?Could not find '([^']+)'\n+Available options in '([^']+)':\n([\s\S]*?)(?:\n\S|\Z)",
+        text,
+    ):
         options = found[3].split()
         wrong = found[1].rsplit("/", 1)[-1]
-        near = configs.nearest(wrong, options)
+        near = checks.nearest(wrong, options)
         return ConfigError(
             f"'{found[2]}' has no option '{wrong}'",
             where=found[2],
             fix=(f"did you mean {found[2]}={near}? " if near else "") + f"options: {', '.join(options)}",
+        )
+    if found := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
+        return ConfigError(
+            f"{found[1]}={found[2]} could be a sweep, a list or a text",
+            where=found[1],
+            fix=f"-m to sweep over it, or {found[1]}=[{found[2]}] for a list",
         )
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     return ConfigError(first, fix="bunryu train --help")

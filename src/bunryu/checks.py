@@ -1,0 +1,209 @@
+"""The first look at a composed config, before anything heavy is imported: keys, types, ranges."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from bunryu.errors import ConfigError
+
+MONITORED = ("val/loss", "val/accuracy", "val/f1_macro")
+# Loading options that could run code from a checkpoint, wherever they stand.
+FORBIDDEN_KEYS = ("trust_remote_code", "weights_only", "use_safetensors")
+
+# Lowest and highest value of numbers; None for no bound. Keys of groups too, whatever the option.
+RANGES: dict[str, tuple[float | None, float | None]] = {
+    "seed": (0, 2**32 - 1),
+    "max_seq_length": (4, None),
+    "batch_size": (1, None),
+    "epochs": (1, None),
+    "save_top_k": (1, None),
+    "limit_rows": (1, None),
+    "optimizer.lr": (0, None),
+    "optimizer.weight_decay": (0, None),
+    "model.lr": (0, None),
+    "model.positions": (4, None),
+    "model.vocabulary_size": (100, None),
+    "datamodule.num_workers": (0, None),
+    "corpus.cleaner.max_repeats": (0, None),
+    "scheduler.factory.warmup": (0, 1),
+    "trainer.max_epochs": (1, None),
+    "trainer.accumulate_grad_batches": (1, None),
+    "trainer.gradient_clip_val": (0, None),
+    "trainer.log_every_n_steps": (1, None),
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "batching": ("bucketed", "random"),
+    "padding": ("longest", "max_length"),
+}
+# Types of the keys whose shipped value is null; every other key keeps its shipped value's type.
+NULL_TYPES: dict[str, tuple[type, ...]] = {
+    "seed": (int,),
+    "limit_rows": (int,),
+    "cache_dir": (str,),
+    "model.positions": (int,),
+    "model.vocabulary_file": (str,),
+    "corpus.test": (str,),
+    "corpus.pair_column": (str,),
+    "corpus.encoding": (str,),
+    "corpus.cleaner.allowed": (str,),
+    "trainer.gradient_clip_val": (float, int),
+}
+# Keys that take more than their shipped value's type.
+WIDER_TYPES: dict[str, tuple[type, ...]] = {
+    "corpus.validation": (float, str),
+    "seed": (int, type(None)),
+    "accelerator.devices": (int, str, list),
+    "accelerator.precision": (str, int),
+    "trainer.gradient_clip_val": (float, int, type(None)),
+}
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The most similar word, or an empty string."""
+    found = difflib.get_close_matches(word, list(words), 1, cutoff=0.5)
+    return found[0] if found else ""
+
+
+def keys_of(config: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a config, nodes included."""
+    if isinstance(config, DictConfig):
+        for name in config:
+            key = f"{prefix}{name!s}"
+            yield key
+            yield from keys_of(config._get_node(name), f"{key}.")
+
+
+def check_values(config: DictConfig) -> None:
+    """Refuse values that cannot work: missing, out of range, no choice, a monitor that nothing logs.
+
+    Raises:
+        ConfigError: naming the key and the fix.
+    """
+    for key, value in _leaves(config):
+        if set(key.split(".")).intersection(FORBIDDEN_KEYS):
+            raise ConfigError("this is never set by a config: it could let a checkpoint run code", where=key)
+        if value == "???":
+            raise ConfigError(f"'{key}' has to be set", where=key, fix=f"{key}=<value>")
+        if key in CHOICES and value not in CHOICES[key]:
+            raise ConfigError(
+                f"{key}={value!r} is no choice", where=key, fix=f"{key}={' or '.join(CHOICES[key])}"
+            )
+        low, high = RANGES.get(key, (None, None))
+        if isinstance(value, int | float) and not (
+            (low is None or value >= low) and (high is None or value <= high)
+        ):
+            bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise ConfigError(f"{key}={value} is out of range", where=key, fix=f"a value {bounds}")
+    _check_monitor(str(config.get("monitor")))
+    length, positions = config.get("max_seq_length"), config.model.get("positions")
+    if isinstance(length, int) and isinstance(positions, int) and length > positions:
+        raise ConfigError(
+            f"max_seq_length={length} is beyond the model's {positions} positions",
+            where="max_seq_length",
+            fix=f"max_seq_length={positions} or less",
+        )
+
+
+def check_shape(config: DictConfig, shipped: DictConfig) -> None:
+    """Refuse keys that do not exist and values of another type than the shipped ones.
+
+    Args:
+        config: the composed config.
+        shipped: the same option of every group without the user's values.
+
+    Raises:
+        ConfigError: naming the key, the nearest valid key and the fix.
+    """
+    known = list(keys_of(shipped))
+    for key in keys_of(config):
+        if key not in known and not _inside_target(key, shipped) and not _inside_target(key, config):
+            near = nearest(key, known)
+            raise ConfigError(
+                f"there is no key '{key}'", where=key, fix=f"did you mean '{near}'?" if near else ""
+            )
+    for key, value in _leaves(config):
+        default = OmegaConf.select(shipped, key)
+        allowed = WIDER_TYPES.get(key) or _types_like(key, default)
+        if allowed and not _fits(value, allowed):
+            names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+            raise ConfigError(
+                f"{key}={value!r} is {type(value).__name__}, not {names}", where=key, fix=f"{key}={default}"
+            )
+
+
+def _inside_target(key: str, config: DictConfig) -> bool:
+    """Whether the key lies in a node that is instantiated, whose signature then judges it.
+
+    A node itself counts below the top level: a callback or logger that a user adds.
+    """
+    parts = key.split(".")
+    nodes = [OmegaConf.select(config, ".".join(parts[:n])) for n in range(1, len(parts) + 1)]
+    return any(
+        isinstance(node, DictConfig) and "_target_" in node
+        for depth, node in enumerate(nodes, 1)
+        if depth < len(parts) or depth > 1
+    )
+
+
+def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key that holds a value, with the value; ``???`` where it is missing."""
+    for name in config:
+        key, node = f"{prefix}{name!s}", config._get_node(name)
+        if isinstance(node, DictConfig) and not node._is_none():
+            yield from _leaves(node, f"{key}.")
+        elif OmegaConf.is_missing(config, name):
+            yield key, "???"
+        else:
+            value = config[name]
+            yield key, OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+
+
+def _types_like(key: str, default: Any) -> tuple[type, ...]:
+    if default is None or default == "???":
+        return (*NULL_TYPES[key], type(None)) if key in NULL_TYPES else ()
+    if isinstance(default, bool | str):
+        return (type(default),)
+    if isinstance(default, float):
+        return (float, int)
+    return (int,) if isinstance(default, int) else ()
+
+
+def _fits(value: Any, allowed: tuple[type, ...]) -> bool:
+    return isinstance(value, allowed) and not (isinstance(value, bool) and bool not in allowed)
+
+
+def _check_monitor(monitor: str) -> None:
+    words = monitor.split()
+    if len(words) != 2 or words[0] not in ("min", "max") or words[1] not in MONITORED:
+        near = nearest(words[-1] if words else "", list(MONITORED)) or MONITORED[0]
+        mode = words[0] if words and words[0] in ("min", "max") else "min" if near == "val/loss" else "max"
+        raise ConfigError(
+            f"nothing logs monitor='{monitor}'",
+            where="monitor",
+            fix=f"monitor='{mode} {near}'; min or max and one of {', '.join(MONITORED)}",
+        )
+
+
+def quote(override: str) -> str:
+    """A command-line override as Hydra's grammar wants it: a value it cannot parse is taken as text.
+
+    ``output_root=/drive/My Drive (1)/it's`` comes out quoted; what parses stays as it is.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, value = override.partition("=")
+    if not equals or not re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key):
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
+        escaped = re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped)
+        return f"{key}='{escaped}'"
+    return override
