@@ -73,7 +73,9 @@ def main() -> None:
 
 
 def learn_vocabulary(source: Reviews, root: Path, size: Size) -> None:
-    texts = [example.text for example in source.copy(root / "learnt", "train", 0, size.learnt).examples("train")]
+    texts = [
+        example.text for example in source.copy(root / "learnt", "train", 0, size.learnt).examples("train")
+    ]
     vocabulary = learn_wordpiece(texts, composed(root, root).model.vocabulary_size, NOTHING, root / "cache")
     (root / "vocab.txt").write_text("\n".join(vocabulary), "utf-8")
 
@@ -210,7 +212,11 @@ def report(source: Reviews, rounds: list[dict[str, float]], waste: dict[str, flo
 def compared(rounds: list[dict[str, float]], name: str) -> list[str]:
     """bunryu's speed over another way's: the median round, the range, the target."""
     ratios = [each["bunryu"] / each[name] for each in rounds]
-    return [f"{statistics.median(ratios):.3f}", f"{min(ratios):.3f} to {max(ratios):.3f}", f">= {TARGETS[name]}"]
+    return [
+        f"{statistics.median(ratios):.3f}",
+        f"{min(ratios):.3f} to {max(ratios):.3f}",
+        f">= {TARGETS[name]}",
+    ]
 
 
 if __name__ == "__main__":

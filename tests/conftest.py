@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bunryu.runs import Run
+
 ROOT = Path(__file__).parents[1]
+
+# Small enough for a run in about a second, large enough for two epochs with a short last batch.
+QUICK = ["limit_rows=72", "batch_size=16", "epochs=2", "trainer.log_every_n_steps=1"]
+
+Train = Callable[..., Run]
 
 
 @pytest.fixture
@@ -16,3 +25,32 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared beside the checkout: real reviews and KcBERT's vocabulary lie there")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the tests' caches out of the user's."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def train_in(folder: Path, *overrides: str) -> Run:
+    """Run ``bunryu train`` in this process, small, with outputs in ``folder``; the one run it made."""
+    from bunryu import cli
+
+    before = set(folder.glob("*/*"))
+    assert cli.run(["train", *QUICK, f"output_root={folder}", *overrides]) == 0
+    (made,) = set(folder.glob("*/*")) - before
+    return Run(made)
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """``train("epochs=1", …)`` trains small in this process and returns the run."""
+    return lambda *overrides: train_in(tmp_path, *overrides)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One small run of the default config, to look at and not to change."""
+    return train_in(tmp_path_factory.mktemp("outputs"))

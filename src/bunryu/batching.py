@@ -57,9 +57,7 @@ def seed_of(seed: int, batch: int) -> int:
     return int(mixed) >> 1  # torch takes 63 bits
 
 
-def collator(
-    encoded: Encoded, max_length: int, pad_id: int, padding: str
-) -> Callable[[Index], Batch]:
+def collator(encoded: Encoded, max_length: int, pad_id: int, padding: str) -> Callable[[Index], Batch]:
     """A function from row indices to a batch of tensors.
 
     The batch has ``input_ids``, ``attention_mask`` and, where the tokenizer gives them,

@@ -14,11 +14,38 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from bunryu.runs import Run
 
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST = "best.ckpt"
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")  # in ModelCheckpoint's state
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the best checkpoints by a monitor such as ``min val/loss``, and the last, in the run.
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint callback that writes into the run and keeps no path outside it."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Put checkpoints into the run directory."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state with file names for paths, so that a run can be moved."""
+        state = super().state_dict()
+        return {
+            **state,
+            "dirpath": "checkpoints",
+            "best_k_models": {Path(path).name: score for path, score in state["best_k_models"].items()},
+            **{key: Path(state[key]).name for key in PATHS},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state in the folder where the run lies now."""
+        folder = str(self.dirpath)
+        placed = {key: str(Path(folder) / state_dict[key]) if state_dict[key] else "" for key in PATHS}
+        best = {str(Path(folder) / name): score for name, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, "dirpath": folder, "best_k_models": best, **placed})
+
+
+class BestCheckpoint(RunCheckpoint):
+    """Keeps the best checkpoints by a monitor such as ``min val/loss``.
 
     Args:
         monitor: ``min`` or ``max`` and the metric.
@@ -32,14 +59,8 @@ class BestCheckpoint(ModelCheckpoint):
             monitor=metric,
             mode=mode,
             save_top_k=save_top_k,
-            save_last=True,
             enable_version_counter=False,
         )
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Put checkpoints into the run directory."""
-        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
-        super().setup(trainer, pl_module, stage)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the best of several its name."""
@@ -47,6 +68,13 @@ class BestCheckpoint(ModelCheckpoint):
         best = Path(self.best_model_path)
         if trainer.is_global_zero and self.best_model_path and best.name != BEST:
             self.best_model_path = str(best.rename(best.parent / BEST))
+
+
+class LastCheckpoint(RunCheckpoint):
+    """Keeps the state after every epoch; Lightning's ``save_last`` skips epochs not among the best."""
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", save_top_k=1, enable_version_counter=False)
 
 
 class EarlyStop(EarlyStopping):

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bunryu.download import fetch_nsmc, published_difference
 from bunryu.errors import ConfigError, DataError
-from bunryu.tables import Account, TableFormat, format_of, read_rows
+from bunryu.splits import Example, carve, describe, sort_labels
+from bunryu.tables import SPANNING, Account, TableFormat, format_of, read_rows
 from bunryu.text import NOTHING, Cleaner
 
 SPLITS = ("train", "validation", "test")
-
-
-class Example(NamedTuple):
-    """One labelled document; ``row`` is its place in its file, counted from 0 over the rows used."""
-
-    row: int
-    text: str
-    label: str
-    pair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,14 +45,16 @@ class Corpus:
         """The same corpus with at most ``rows`` examples a split (None: all)."""
         if rows is None:
             return self
-        return replace(self, **{name: self.split(name)[:rows] for name in SPLITS})
+        return replace(
+            self, train=self.train[:rows], validation=self.validation[:rows], test=self.test[:rows]
+        )
 
     def fingerprint(self) -> str:
         """A hash of every text, pair and label of every split."""
         digest = hashlib.sha256()
         for name in SPLITS:
             for _, text, label, pair in self.split(name):
-                digest.update(f"{name}\x1f{label}\x1f{text}\x1f{pair or ''}\x1e".encode("utf-8", "surrogatepass"))
+                digest.update(json.dumps((name, label, text, pair)).encode())  # one string a row, no other's
         return digest.hexdigest()
 
     def facts(self) -> dict[str, Any]:
@@ -70,25 +64,10 @@ class Corpus:
             "fingerprint": self.fingerprint(),
             "labels": list(self.names),
             "files": {name: asdict(account) for name, account in self.accounts.items()},
-            "splits": {name: _describe(self.split(name)) for name in SPLITS},
+            "splits": {name: describe(self.split(name)) for name in SPLITS},
             "test_documents_in_train": sum((e.text, e.pair) in train_texts for e in self.test),
             "warnings": self.warnings,
         }
-
-
-def _describe(examples: list[Example]) -> dict[str, Any]:
-    labels: dict[str, int] = {}
-    seen: dict[tuple[str, str | None], set[str]] = {}
-    for example in examples:
-        labels[example.label] = labels.get(example.label, 0) + 1
-        seen.setdefault((example.text, example.pair), set()).add(example.label)
-    return {
-        "rows": len(examples),
-        "labels": dict(sorted(labels.items())),
-        "empty_documents": sum(not example.text.strip() for example in examples),
-        "duplicate_documents": len(examples) - len(seen),
-        "conflicting_documents": sum(len(found) > 1 for found in seen.values()),
-    }
 
 
 @dataclass(frozen=True)
@@ -190,6 +169,10 @@ class Table:
                 raise ConfigError("no such file", where=f"corpus.{key}={path}", fix="give the path of a file")
         if self.quoting not in ("csv", "none"):
             raise ConfigError(f"'{self.quoting}' is no quoting", where="corpus.quoting", fix="csv or none")
+        if self.label_column in (self.text_column, self.pair_column):
+            raise ConfigError(
+                f"the label column '{self.label_column}' is also a text column", where="corpus.label_column"
+            )
 
     def read(self) -> Corpus:
         """Read the files and carve out validation if it is a share."""
@@ -203,7 +186,7 @@ class Table:
             validation, accounts["validation"] = self._read(str(self.validation))
         else:
             train, validation = carve(train, test, self.validation, self.split_seed)
-        names = {str(key): value for key, value in (self.label_names or {}).items()}
+        names = {str(key): str(value) for key, value in (self.label_names or {}).items()}
         labels = tuple(names) or sort_labels(example.label for example in train)
         corpus = Corpus(
             train, validation, test, labels, tuple(names.get(n, n) for n in labels), self.cleaner, accounts
@@ -251,53 +234,6 @@ def read_examples(
     return examples, account
 
 
-def carve(
-    train: list[Example], test: list[Example], share: float | str, seed: int
-) -> tuple[list[Example], list[Example]]:
-    """Split validation off train, each label by the same share, or take the test rows (``"test"``).
-
-    The draw orders rows by a hash of (seed, row), so it depends on no library's random numbers.
-
-    Raises:
-        ConfigError: if the share leaves nothing to train on or to validate on.
-    """
-    if share == "test":
-        if not test:
-            raise ConfigError("there is no test split to validate on", where="corpus.validation=test")
-        return train, list(test)
-    if isinstance(share, str) or not 0 < share < 1:
-        raise ConfigError(
-            f"validation is {share!r}", where="corpus.validation", fix="a share between 0 and 1, or 'test'"
-        )
-    by_label: dict[str, list[Example]] = {}
-    for example in train:
-        by_label.setdefault(example.label, []).append(example)
-    chosen: set[int] = set()
-    for examples in by_label.values():
-        drawn = sorted(examples, key=lambda example: _draw(seed, example.row))
-        chosen.update(example.row for example in drawn[: math.floor(len(drawn) * share + 0.5)])
-    if not 0 < len(chosen) < len(train):
-        raise ConfigError(
-            f"{share} of {len(train)} rows leaves {len(train) - len(chosen)} to train on and "
-            f"{len(chosen)} to validate on",
-            where="corpus.validation",
-            fix="another share, or a file of validation rows",
-        )
-    return [e for e in train if e.row not in chosen], [e for e in train if e.row in chosen]
-
-
-def _draw(seed: int, row: int) -> bytes:
-    return hashlib.blake2b(f"{seed}:{row}".encode(), digest_size=8).digest()
-
-
-def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
-    """Distinct labels, integers by value, anything else by code point."""
-    distinct = set(labels)
-    if all(label.removeprefix("-").isdecimal() for label in distinct):
-        return tuple(sorted(distinct, key=int))
-    return tuple(sorted(distinct))
-
-
 def _read_nsmc(
     folder: Path, label_names: Mapping[int, str], validation: float | str, seed: int, cleaner: Cleaner
 ) -> Corpus:
@@ -307,7 +243,7 @@ def _read_nsmc(
     read = {name: read_examples(path, ["document", "label"], form, labels) for name, path in files.items()}
     accounts = {name: account for name, (_, account) in read.items()}
     train, carved = carve(read["train"][0], read["test"][0], validation, seed)
-    names = tuple(label_names.values())
+    names = tuple(str(name) for name in label_names.values())
     return _checked(Corpus(train, carved, read["test"][0], labels, names, cleaner, accounts))
 
 
@@ -330,11 +266,25 @@ def _checked(corpus: Corpus) -> Corpus:
                 where=f"corpus.{name}",
                 fix="mend those rows, add them to train, or name them in corpus.label_names",
             )
-    rejected = [
-        f"{account.file}: {sum(account.rejected.values())} of {account.read} rows rejected "
-        f"({', '.join(f'{count} {reason}' for reason, count in account.rejected.items())}); "
-        f"first: {account.rejected_rows[0]}"
-        for account in corpus.accounts.values()
-        if account.rejected
-    ]
-    return replace(corpus, warnings=corpus.warnings + rejected)
+    unlearnt = [label for label in corpus.labels if label not in known]
+    warnings = [f"train has no row of corpus.label_names' {unlearnt}: never predicted"] if unlearnt else []
+    for account in corpus.accounts.values():
+        warnings += _warnings(account)
+    return replace(corpus, warnings=corpus.warnings + warnings)
+
+
+def _warnings(account: Account) -> list[str]:
+    found = []
+    if account.rejected:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in account.rejected.items())
+        found.append(
+            f"{account.file}: {sum(account.rejected.values())} of {account.read} rows rejected ({reasons}); "
+            f"first: {account.rejected_rows[0]}"
+        )
+    if "stray quote" in account.rejected or SPANNING in account.notes:
+        found.append(
+            f"{account.file}: {account.lines} lines gave {account.read} rows, "
+            f"{account.notes.get(SPANNING, 0)} of them over several lines; "
+            "if it was written without quoting, set corpus.quoting=none"
+        )
+    return found

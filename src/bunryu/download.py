@@ -54,9 +54,11 @@ def fetch_nsmc(root: Path, *, force: bool) -> None:
     try:
         _korpora_fetch(staging, folder)
         for split in missing:
-            fetched = nsmc_file(staging / "nsmc", split)
-            _verify(fetched, split, folder)
-            os.replace(fetched, nsmc_file(folder, split))
+            _verify(nsmc_file(staging / "nsmc", split), split, folder)
+        for split in missing:  # only when all are right: old and new files never stand side by side
+            os.replace(nsmc_file(staging / "nsmc", split), nsmc_file(folder, split))
+    except OSError as error:
+        raise _failed(f"cannot write there: {error.strerror}", folder) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

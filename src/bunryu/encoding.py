@@ -6,10 +6,10 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from bunryu.errors import DataError
 from bunryu.text import Cleaner
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,32 @@ def cache_folder(cache_dir: str | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bunryu"
 
 
+def hash_texts(texts: Sequence[str]) -> bytes:
+    """A hash of every text and of where each ends; part of the caches' keys.
+
+    Raises:
+        DataError: if a text holds half a surrogate pair (JSON can), which no tokenizer takes.
+    """
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    try:
+        joined = "".join(texts).encode("utf-8")
+    except UnicodeEncodeError as error:
+        number = int(np.searchsorted(np.cumsum(lengths), error.start, side="right"))
+        raise DataError(
+            f"a document holds half a surrogate pair: {texts[number][:40]!a}",
+            where=f"document {number + 1} of its split",
+            fix="remove it, or write the whole character",
+        ) from None
+    return hashlib.sha256(lengths.tobytes() + joined).digest()
+
+
 @dataclass(frozen=True)
 class Template:
     """The special tokens a tokenizer puts around one text or a pair, and the token types it gives.
 
     ``single`` is (before, after); ``pair`` is (before, between, after). ``types`` holds the token type of
     each part in the order before, first text, between, second text, after; a tokenizer that gives no
-    token types has ``has_types`` False.
+    token types has ``has_types`` False. ``keeps_end``: truncation takes tokens from a text's beginning.
     """
 
     single: tuple[list[int], list[int]]
@@ -48,40 +68,41 @@ class Template:
     single_types: tuple[list[int], int, list[int]]
     pair_types: tuple[list[int], int, list[int], int, list[int]]
     has_types: bool
+    keeps_end: bool = False
 
     @classmethod
     def of(cls, tokenizer: Any) -> Template:
         """Read the template off what the tokenizer does with a probe."""
-        backend = tokenizer.backend_tokenizer
+        backend = untruncating(tokenizer)
         probe = next(t for t in ("가", "a", "1", ".") if backend.encode(t, add_special_tokens=False).ids)
-        one, two = backend.encode(probe), backend.encode(probe, probe)
-        (a0, t0), (_, u0), (a1, t1) = _parts(one, 3)
-        (b0, v0), (_, w0), (b1, v1), (_, w1), (b2, v2) = _parts(two, 5)
+        one, two = _parts(backend.encode(probe)), _parts(backend.encode(probe, probe))
         return cls(
-            (a0, a1),
-            (b0, b1, b2),
-            (t0, u0[0], t1),
-            (v0, w0[0], v1, w1[0], v2),
+            (one[0][0], one[2][0]),
+            (two[0][0], two[2][0], two[4][0]),
+            (one[0][1], one[1][1][0], one[2][1]),
+            (two[0][1], two[1][1][0], two[2][1], two[3][1][0], two[4][1]),
             "token_type_ids" in tokenizer.model_input_names,
+            tokenizer.truncation_side == "left",
         )
 
 
-def _parts(encoding: Any, expected: int) -> list[tuple[list[int], list[int]]]:
-    """Runs of special and ordinary tokens, in turn, as (ids, types); starts and ends with specials."""
-    parts: list[tuple[list[int], list[int]]] = [([], [])]
-    special = 1
-    for token, kind, mask in zip(
-        encoding.ids, encoding.type_ids, encoding.special_tokens_mask, strict=True
-    ):
-        if mask != special:
-            parts.append(([], []))
-            special = mask
-        parts[-1][0].append(token)
-        parts[-1][1].append(kind)
-    if len(parts) != expected:
-        parts.append(([], []))
-    assert len(parts) == expected, "a tokenizer whose special tokens do not surround the text"
-    return parts
+def untruncating(tokenizer: Any) -> Any:
+    """A copy of the Rust tokenizer without the truncation and padding that somebody may have set."""
+    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _parts(encoding: Any) -> list[tuple[list[int], list[int]]]:
+    """(ids, types) of what stands before, in and after each text: three parts, or five for a pair."""
+    texts = encoding.sequence_ids
+    cuts = [0]
+    for text in range(encoding.n_sequences):
+        start = texts.index(text)
+        cuts += [start, start + texts.count(text)]
+    cuts.append(len(texts))
+    return [(encoding.ids[a:b], encoding.type_ids[a:b]) for a, b in pairwise(cuts)]
 
 
 @dataclass(frozen=True)
@@ -124,10 +145,9 @@ class Encoded:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         first = self.offsets[index + 1] - self.offsets[index]
         if self.pair_offsets is None:
-            room = max_length - sum(map(len, self.template.single))
-            return np.minimum(first, room), np.zeros_like(first)
+            return np.minimum(first, _room(max_length, self.template.single)), np.zeros_like(first)
         second = self.pair_offsets[index + 1] - self.pair_offsets[index]
-        return longest_first(first, second, max_length - sum(map(len, self.template.pair)))
+        return longest_first(first, second, _room(max_length, self.template.pair))
 
     def batch(
         self, index: npt.NDArray[np.int64], max_length: int, width: int, pad_id: int
@@ -165,11 +185,18 @@ class Encoded:
                 row = np.repeat(every, counts)
                 within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
                 column = np.repeat(at, counts) + within
-                ids[row, column] = flat[np.repeat(offsets[index], counts) + within]
+                begin = offsets[index + 1] - counts if self.template.keeps_end else offsets[index]
+                ids[row, column] = flat[np.repeat(begin, counts) + within]
                 types[row, column] = kinds[2 * turn + 1]
                 at += counts
         batch = {"input_ids": ids, "attention_mask": (np.arange(width) < at[:, None]).astype(np.int64)}
         return {**batch, "token_type_ids": types} if self.template.has_types else batch
+
+
+def _room(max_length: int, specials: Sequence[Sequence[int]]) -> int:
+    room = max_length - sum(map(len, specials))
+    assert room >= 0, f"{max_length} tokens do not hold the special tokens"
+    return room
 
 
 def longest_first(
@@ -184,7 +211,7 @@ def longest_first(
         second: tokens of each second text.
         room: tokens both may have together.
     """
-    short, long = np.minimum(first, second), np.maximum(first, second)
+    short = np.minimum(first, second)
     long_kept = np.where(short > room, short, np.maximum(short, room - short))
     halve = short + long_kept > room
     short_kept = np.where(halve, room // 2, short)
@@ -212,10 +239,7 @@ class Encoder:
         self._cleaner = cleaner
         self._cache = cache / "encodings"
         self._overwrite = overwrite
-        # A copy: truncation or padding that somebody set must not reach the untruncated arrays.
-        self._backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        self._backend = untruncating(tokenizer)
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None, labels: Sequence[int], rows: Sequence[int]
@@ -236,11 +260,7 @@ class Encoder:
     def key(self, texts: Sequence[str]) -> str:
         """The name of these texts' cache: a hash of texts, cleaner, tokenizer and version."""
         digest = hashlib.sha256(f"{VERSION}\0{self._cleaner}\0{self._backend.to_str()}\0".encode())
-        digest.update(f"{len(texts)}\0".encode())
-        joined = "\x1e".join(texts)
-        digest.update(joined.encode("utf-8", "surrogatepass"))
-        if joined.count("\x1e") != max(len(texts) - 1, 0):  # a text holds the separator itself
-            digest.update(json.dumps([len(text) for text in texts]).encode())
+        digest.update(hash_texts(texts))
         return digest.hexdigest()[:32]
 
     def _flat(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64], bool]:
@@ -252,56 +272,56 @@ class Encoder:
         return ids, offsets, False
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
-        small = self._backend.get_vocab_size() <= np.iinfo(np.uint16).max
-        parts: list[Ids] = []
+        highest = max(self._backend.get_vocab().values(), default=0)
+        dtype = np.uint16 if highest <= np.iinfo(np.uint16).max else np.int32
+        parts: list[Ids] = [np.zeros(0, dtype=dtype)]
         lengths = np.zeros(len(texts) + 1, dtype=np.int64)
         bar = tqdm(total=len(texts), desc="encoding", unit=" rows", disable=None, leave=False)
         for start in range(0, len(texts), CHUNK):
             cleaned = [self._cleaner(text) for text in texts[start : start + CHUNK]]
             encoded = [e.ids for e in self._backend.encode_batch_fast(cleaned, add_special_tokens=False)]
             lengths[start + 1 : start + 1 + len(encoded)] = [len(ids) for ids in encoded]
-            flat = np.fromiter((token for ids in encoded for token in ids), dtype=np.int64)
-            parts.append(flat.astype(np.uint16 if small else np.int32))
+            parts.append(np.fromiter(chain.from_iterable(encoded), dtype=dtype))
             bar.update(len(cleaned))
         bar.close()
-        empty: Ids = np.zeros(0, dtype=np.uint16 if small else np.int32)
-        return np.concatenate([empty, *parts]), np.cumsum(lengths)
+        return np.concatenate(parts), np.cumsum(lengths)
 
 
 def _load(folder: Path) -> tuple[Ids, npt.NDArray[np.int64]] | None:
     """Map a cache; None if it is not there or its content is not what its checksums say."""
+    if not os.path.isdir(folder):
+        return None
     try:
         sums = json.loads((folder / "checksums.json").read_text("utf-8"))
         if any(_sha256(folder / name) != sums[name] for name in ("ids.npy", "offsets.npy")):
-            log.warning("the cache %s is damaged and is built again", folder.name)
-            return None
-        return (
-            np.load(folder / "ids.npy", mmap_mode="r", allow_pickle=False),
-            np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False),
-        )
-    except (OSError, ValueError, KeyError):
+            raise ValueError("its checksums do not fit")
+        return _map(folder / "ids.npy"), _map(folder / "offsets.npy")
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("the cache %s is damaged (%s) and is built again", folder.name, error)
         return None
+
+
+def _map(path: Path) -> Any:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _store(folder: Path, ids: Ids, offsets: npt.NDArray[np.int64]) -> None:
     """Write a cache beside its place and rename it there, so that no half of it is ever seen."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
-        np.save(staging / "ids.npy", ids)
-        np.save(staging / "offsets.npy", offsets)
-        sums = {name: _sha256(staging / name) for name in ("ids.npy", "offsets.npy")}
-        (staging / "checksums.json").write_text(json.dumps(sums), "utf-8")
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-            os.replace(folder, old / "cache")
-            shutil.rmtree(old)
-        os.rename(staging, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as staging:
+            new = Path(staging, "new")
+            new.mkdir()
+            np.save(new / "ids.npy", ids)
+            np.save(new / "offsets.npy", offsets)
+            sums = {name: _sha256(new / name) for name in ("ids.npy", "offsets.npy")}
+            (new / "checksums.json").write_text(json.dumps(sums), "utf-8")
+            if folder.exists():
+                os.replace(folder, Path(staging, "old"))
+            os.rename(new, folder)
     except OSError as error:
-        if not folder.exists():  # else another process was faster with the same content
+        if not os.path.isdir(folder):  # else another process was faster with the same content
             log.warning("the encoding is not cached: %s", error)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from huggingface_hub import constants, get_session
+from safetensors import SafetensorError
 from transformers import AutoConfig, BertTokenizer
 
 from bunryu.errors import ConfigError, DownloadError, ModelError
@@ -18,6 +22,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+PROBE_SECONDS = 5.0
 # transformers' own arguments beside those of the architecture; the rest of them is not for a config file.
 LOADING = {"attn_implementation", "dtype", "force_download", "local_files_only", "revision"}
 
@@ -114,12 +119,16 @@ class Pretrained:
 
         Raises:
             DownloadError: if it is neither a folder nor cached nor to be had from the Hub.
-            ModelError: if it is not backed by the Rust library.
+            ModelError: if it is not backed by the Rust library or has no vocabulary.
         """
         del texts, cleaner, cache
         tokenizer = self._load(self.tokenizer_factory, "tokenizer", trust_remote_code=False)
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError("the tokenizer has no Rust implementation", where=self.name)
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes it of nothing, silently
+            raise ModelError(
+                "the tokenizer has no vocabulary", where=self.name, fix="add its vocab.txt or tokenizer.json"
+            )
         return tokenizer
 
     def classifier(self, tokenizer: Any, labels: Sequence[str]) -> Any:
@@ -138,13 +147,15 @@ class Pretrained:
             self.network,
             "model",
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder is checked below
             use_safetensors=True,
             trust_remote_code=False,
             **label_maps(labels),
         )
         _report_weights(model, report, self.name)
-        self._check(model.config, tokenizer)
-        return model
+        self._check(model, tokenizer)
+        # from_pretrained gives a model with dropout off, and Lightning leaves it so.
+        return model.train() if "dtype" in _keywords(self.network) else _in_full_precision(model).train()
 
     def _architecture_alone(self, folder: Path, tokenizer: Any, labels: Sequence[str]) -> Any:
         if any((folder / name).is_file() for name in PICKLES):
@@ -153,10 +164,9 @@ class Pretrained:
                 where=str(folder),
                 fix="convert them to model.safetensors on a machine you can spare",
             )
-        config = self._load(AutoConfig.from_pretrained, "config", trust_remote_code=False, **label_maps(labels))
-        self._check(config, tokenizer)
-        overrides = {key: value for key, value in _keywords(self.network).items() if key not in LOADING}
-        config.update(overrides)
+        arguments = {**_keywords(self.network), **label_maps(labels), "trust_remote_code": False}
+        arguments.pop("dtype", None)
+        config = self._load(AutoConfig.from_pretrained, "config", **arguments)
         log.warning(
             "NO WEIGHTS in %s: only its architecture and vocabulary are used, the weights are RANDOM. "
             "Accuracy will be far below the pretrained model's.",
@@ -165,28 +175,33 @@ class Pretrained:
         factory: Any = self.network.func  # type: ignore[attr-defined]
         family = factory.__self__
         build = family.from_config if hasattr(family, "from_config") else family
-        return build(config)
+        model = build(config)
+        self._check(model, tokenizer)
+        return _in_full_precision(model).train()
 
-    def _check(self, config: Any, tokenizer: Any) -> None:
-        if len(tokenizer) > config.vocab_size:
+    def _check(self, model: Any, tokenizer: Any) -> None:
+        if len(tokenizer) > model.config.vocab_size:
             raise ModelError(
-                f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {config.vocab_size}",
+                f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {model.config.vocab_size}",
                 where=self.name,
                 fix="give a folder whose vocabulary and weights belong together",
             )
-        if self.positions is not None and self.positions > config.max_position_embeddings:
+        positions = _positions(model)
+        if self.positions is not None and positions is not None and self.positions > positions:
             raise ConfigError(
-                f"the model has {config.max_position_embeddings} positions, not {self.positions}",
+                f"the model has {positions} positions, not {self.positions}",
                 where="model.positions",
-                fix=f"model.positions={config.max_position_embeddings}",
+                fix=f"model.positions={positions}",
             )
 
     def _load(self, factory: Callable[..., Any], what: str, **arguments: Any) -> Any:
+        folder = Path(self.location)
+        if not folder.is_dir() and not _hub_answers():
+            arguments["local_files_only"] = True
         try:
             return factory(self.location, **arguments)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
-            folder = Path(self.location)
             if folder.is_dir():
                 raise ModelError(f"the {what} cannot be loaded: {reason}", where=str(folder)) from error
             raise DownloadError(
@@ -195,6 +210,22 @@ class Pretrained:
                 fix="check the network; or model.name=<a folder with config.json, vocab.txt and "
                 "model.safetensors>; or model=tiny, which needs no download",
             ) from error
+
+
+def _hub_answers() -> bool:
+    """Whether the Hub can be reached at all: asked first, as its library retries for most of a minute."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+    except Exception as error:  # whatever its HTTP library raises, which has changed more than once
+        log.info("the Hub does not answer (%s): only what is cached is used", error)
+        return False
+    return True
+
+
+def _in_full_precision(model: Any) -> Any:
+    """The model in 32 bits; transformers gives it in the precision of its file."""
+    model.config.dtype = torch.float32
+    return model.float()
 
 
 def _keywords(partial: Callable[..., Any]) -> dict[str, Any]:
@@ -209,15 +240,29 @@ def _read_vocabulary(path: Path) -> list[str]:
     missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
     if missing:
         raise ConfigError(
-            f"the vocabulary lacks {', '.join(missing)}", where=str(path), fix="a BERT vocab.txt, one token a line"
+            f"the vocabulary lacks {', '.join(missing)}",
+            where=str(path),
+            fix="a BERT vocab.txt, one token a line",
+        )
+    if repeated := [token for token, count in Counter(vocabulary).items() if count > 1]:
+        raise ConfigError(
+            f"the vocabulary holds {repeated[0]!r} twice", where=str(path), fix="each token once, one a line"
         )
     return vocabulary
 
 
 def _report_weights(model: Any, report: dict[str, Any], name: str) -> None:
     """Log which weights are new and which were not used; refuse an encoder that is not all there."""
-    new, unused = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     prefix = f"{model.base_model_prefix}."
+    for key, found, expected in sorted(report["mismatched_keys"]):
+        if key.startswith(prefix):
+            raise ModelError(
+                f"the checkpoint's {key} has the shape {tuple(found)}, the model's {tuple(expected)}",
+                where=name,
+                fix="a config.json and weights that belong together",
+            )
+    new = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    unused = sorted(report["unexpected_keys"])
     lacking = [key for key in new if key.startswith(prefix) and ".pooler." not in key]
     if lacking:
         raise ModelError(
@@ -236,14 +281,21 @@ def check_length(model: Any, max_seq_length: int) -> None:
     Raises:
         ConfigError: with the longest length that works.
     """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is None:
-        return
-    # RoBERTa numbers positions from pad_token_id + 1.
-    offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta") else 0
-    if max_seq_length > positions - offset:
+    positions = _positions(model)
+    if positions is not None and max_seq_length > positions:
         raise ConfigError(
-            f"max_seq_length={max_seq_length} is beyond the model's {positions - offset} positions",
+            f"max_seq_length={max_seq_length} is beyond the model's {positions} positions",
             where="max_seq_length",
-            fix=f"max_seq_length={positions - offset}",
+            fix=f"max_seq_length={positions}",
         )
+
+
+def _positions(model: Any) -> int | None:
+    """The longest sequence the model takes; None if it has no such limit."""
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return positions - int(module.padding_idx) - 1  # RoBERTa and its kin count from padding_idx + 1
+    return positions

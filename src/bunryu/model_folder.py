@@ -46,6 +46,8 @@ def write_model_folder(
         model.save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
     tokenizer.model_max_length = max_seq_length
+    tokenizer.backend_tokenizer.no_truncation()  # what its last call left would be saved with it
+    tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
     about = {
         "schema": SCHEMA,
@@ -81,6 +83,12 @@ def logits_of(model: Any, tokenizer: Any, text: str, max_seq_length: int) -> lis
     return values
 
 
+def _published(model: str) -> str:
+    """A Hub name as it is; of a folder only its last part, as a card may be published and paths not."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else model
+
+
 def _card(model: Any, max_seq_length: int, results: Mapping[str, Any], facts: Mapping[str, str]) -> str:
     labels = ", ".join(f"{index} = {name}" for index, name in model.config.id2label.items())
     metrics = "\n".join(
@@ -90,7 +98,7 @@ def _card(model: Any, max_seq_length: int, results: Mapping[str, Any], facts: Ma
 library_name: transformers
 pipeline_tag: text-classification
 ---
-# {facts["model"]} on {facts["corpus"]}
+# {_published(facts["model"])} on {facts["corpus"]}
 
 A document classifier fine-tuned with bunryu in the run `{facts["run"]}`. Labels: {labels}.
 

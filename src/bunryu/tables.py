@@ -6,6 +6,7 @@ import codecs
 import csv
 import difflib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,21 +15,27 @@ from typing import Any
 from bunryu.errors import ConfigError, DataError
 
 DELIMITERS = {"tsv": "\t", "txt": "\t", "csv": ","}
-LONGEST_RECORD = 200  # lines one quoted record may span before its quote counts as stray
+LONGEST_RECORD = 1000  # lines one quoted record may span before its quote counts as stray
 NAMED_ROWS = 20  # rejected rows named one by one; the rest is only counted
+SPANNING = "rows that span lines"  # the note that may also mean: a file written without quoting
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass
 class Account:
-    """What became of the rows of one file: ``read`` equals ``used`` plus all of ``rejected``."""
+    """What became of the rows of one file: ``read`` equals ``used`` plus all of ``rejected``.
+
+    ``lines`` counts the file's lines after its header: more lines than rows read are lines inside quotes.
+    """
 
     file: str
+    lines: int = 0
     read: int = 0
     used: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
@@ -86,23 +93,40 @@ def read_rows(
 
     Returns:
         ``(line number, values in the order of columns)`` of each well-formed row, and the account so
-        far: its ``used`` counts these rows.
+        far: its ``used`` counts these rows. A column named ``id`` is watched for duplicates.
 
     Raises:
         DataError: if the file is missing, empty, not decodable or lacks its header.
-        ConfigError: if a column is not in the header.
+        ConfigError: if a column is not in the header, or stands there twice.
     """
     csv.field_size_limit(2**31 - 1)  # a document may be longer than csv's 131,072 characters
-    lines = _split_lines(_decode(path, form.encoding))
-    account = Account(path.name)
+    lines = _decode(path, form.encoding).split("\n")
+    # Not splitlines(): it also splits at U+0085, U+2028 and others that stand inside real reviews.
+    if lines[-1] == "":
+        lines.pop()
     if not lines:
         raise DataError("the file is empty", where=str(path))
+    account = Account(path.name)
     if form.kind == "jsonl":
-        rows = list(_json_rows(path, lines, columns, account))
+        found = _json_rows(path, lines, columns, account)
     else:
-        rows = list(_delimited_rows(path, lines, columns, form, account))
+        found = _delimited_rows(path, lines, columns, form, account)
+    rows: list[tuple[int, list[Any]]] = []
+    for number, values in found:
+        if problem := _unusable(values):
+            account.reject(number, problem)
+        else:
+            rows.append((number, values))
     account.used = len(rows)
     return rows, account
+
+
+def _unusable(values: Sequence[Any]) -> str:
+    """Why no tokenizer could take a value; empty if one can take them all."""
+    for value in values:
+        if isinstance(value, str) and (found := _UNUSABLE.search(value)):
+            return "NUL character" if found[0] == "\0" else "half a surrogate pair"
+    return ""
 
 
 def _decode(path: Path, encoding: str | None) -> str:
@@ -113,17 +137,40 @@ def _decode(path: Path, encoding: str | None) -> str:
     if encoding is None:
         encoding = next((name for mark, name in _BOMS if raw.startswith(mark)), "utf-8")
     try:
-        return raw.decode(encoding)
-    except LookupError:
-        raise ConfigError(f"unknown encoding '{encoding}'", where="corpus.encoding") from None
+        text = raw.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        guess = "cp949" if _decodes(raw, "cp949") else "utf-16" if b"\0" in raw[:200] else "<its encoding>"
-        raise DataError(
-            f"the file is not {encoding}: byte {raw[error.start]:#04x} cannot be read",
-            where=f"{path}:{line}",
-            fix=f"corpus.encoding={guess}, or convert the file to UTF-8",
+        bad = error.object[error.start : error.start + 1].hex()
+        line = _line_of(error, encoding)
+        raise _wrong_encoding(f"byte 0x{bad} cannot be read", path, line, encoding, raw) from None
+    except (LookupError, ValueError):
+        raise ConfigError(
+            f"unknown encoding '{encoding}'", where="corpus.encoding", fix="utf-8, utf-16, cp949 or the like"
         ) from None
+    if "\0" in text.partition("\n")[0]:
+        raise _wrong_encoding("NUL characters in its first line", path, 1, encoding, raw)
+    return text
+
+
+def _line_of(error: UnicodeDecodeError, encoding: str) -> int:
+    good = error.object[: error.start]
+    try:
+        return good.decode(encoding).count("\n") + 1
+    except UnicodeError:  # some codecs judge a text as a whole
+        return good.count(b"\n") + 1
+
+
+def _wrong_encoding(what: str, path: Path, line: int, encoding: str, raw: bytes) -> DataError:
+    if raw[:4] in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+        guess = "utf-32"
+    elif b"\0" in raw[:200]:
+        guess = "utf-16-be" if raw[0] == 0 else "utf-16-le"  # a header starts with an ASCII letter
+    else:
+        guess = "cp949" if _decodes(raw, "cp949") else "<its encoding>"
+    return DataError(
+        f"the file is not {encoding}: {what}",
+        where=f"{path}:{line}",
+        fix=f"corpus.encoding={guess}, or convert the file to UTF-8",
+    )
 
 
 def _decodes(raw: bytes, encoding: str) -> bool:
@@ -134,115 +181,117 @@ def _decodes(raw: bytes, encoding: str) -> bool:
     return True
 
 
-def _split_lines(text: str) -> list[str]:
-    # Not splitlines(): it also splits at U+0085, U+2028 and others that stand inside real reviews.
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return lines[:-1] if lines[-1] == "" else lines
-
-
 def _json_rows(
     path: Path, lines: list[str], columns: Sequence[str], account: Account
 ) -> Iterator[tuple[int, list[Any]]]:
-    seen: set[str] = set()
+    account.lines = len(lines)
+    names: set[str] = set()
+    ids: set[str] = set()
     for number, line in enumerate(lines, 1):
         account.read += 1
         try:
             row = json.loads(line) if line.strip() else None
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also a number of more digits than Python converts
             account.reject(number, "not JSON")
             continue
-        if row is None:
+        if not line.strip():
             account.reject(number, "blank line")
         elif not isinstance(row, dict):
             account.reject(number, "not a JSON object")
         elif missing := [name for name in columns if name not in row]:
-            seen.update(row)
+            names.update(row)
             account.reject(number, f"no '{missing[0]}'")
         else:
+            _note_duplicate(row.get("id"), ids, account)
             yield number, [row[name] for name in columns]
     for name in columns:
-        if account.rejected.get(f"no '{name}'") == account.read:
-            raise _no_column(path, name, sorted(seen))
+        if account.rejected.get(f"no '{name}'", 0) == sum(account.rejected.values()) == account.read:
+            raise _no_column(path, name, sorted(names))
 
 
 def _delimited_rows(
     path: Path, lines: list[str], columns: Sequence[str], form: TableFormat, account: Account
 ) -> Iterator[tuple[int, list[str]]]:
-    delimiter = DELIMITERS[form.kind]
-    records = _records(lines, delimiter, form, account)
-    _, header, _ = next(records)
+    records = _records(lines, form, account)
+    _, header, taken, problem = next(records)
+    if problem:
+        raise DataError(f"the header cannot be read: {problem}", where=f"{path}:1", fix="corpus.quoting=none")
     positions = [_position(path, header, name) for name in columns]
-    for number, fields, problem in records:
+    id_position = header.index("id") if "id" in header else None
+    ids: set[str] = set()
+    account.lines = len(lines) - taken
+    for number, fields, taken, problem in records:
         account.read += 1
         if problem:
             account.reject(number, problem)
         elif fields == [""]:
             account.reject(number, "blank line")
         elif len(fields) != len(header):
-            account.reject(number, f"{len(fields)} fields instead of {len(header)}")
-        elif any("\0" in field for field in fields):
-            account.reject(number, "NUL character")
+            span = f" in {taken} lines" if taken > 1 else ""
+            account.reject(number, f"{len(fields)} fields instead of {len(header)}{span}")
         else:
+            if taken > 1:
+                account.note(SPANNING)
+            if id_position is not None:
+                _note_duplicate(fields[id_position], ids, account)
             yield number, [fields[position] for position in positions]
 
 
+def _note_duplicate(row_id: object, ids: set[str], account: Account) -> None:
+    if row_id is None:
+        return
+    if str(row_id) in ids:
+        account.note("duplicate ids")
+    ids.add(str(row_id))
+
+
 def _records(
-    lines: list[str], delimiter: str, form: TableFormat, account: Account
-) -> Iterator[tuple[int, list[str], str]]:
-    """``(line, fields, problem)`` of each record; a quote that never closes costs one row, not the rest."""
+    lines: list[str], form: TableFormat, account: Account
+) -> Iterator[tuple[int, list[str], int, str]]:
+    """``(line, fields, lines taken, problem)`` of each record; an open quote costs one line, not the rest."""
+    delimiter = DELIMITERS[form.kind]
+    longest = 1 if form.one_line_rows else LONGEST_RECORD
     index = 0
     while index < len(lines):
-        line, number = lines[index], index + 1
-        if form.quoting == "none" or '"' not in line:
-            yield number, line.split(delimiter), ""
-            index += 1
-            continue
-        fields, used = _quoted(lines, index, delimiter, 1 if form.one_line_rows else LONGEST_RECORD)
-        if used:
-            if used > 1:
-                account.note("rows that span lines")
-            yield number, fields, ""
-            index += used
-        elif form.one_line_rows:
-            account.note("stray quotes taken as text")
-            yield number, line.split(delimiter), ""
-            index += 1
-        else:
-            yield number, [], "stray quote"
-            index += 1
+        plain = lines[index].removesuffix("\r")
+        fields, taken, problem = plain.split(delimiter), 1, ""
+        if form.quoting == "csv" and '"' in plain:
+            quoted, span = _quoted(lines[index : index + longest], delimiter)
+            if span:
+                fields, taken = quoted, span
+            elif form.one_line_rows:
+                account.note("stray quotes taken as text")
+            else:
+                problem = "stray quote"
+        yield index + 1, fields, taken, problem
+        index += taken
 
 
-def _quoted(lines: list[str], start: int, delimiter: str, longest: int) -> tuple[list[str], int]:
-    """Fields of the csv record that starts here and the lines it takes; 0 lines if it is none."""
-    for used in range(1, longest + 1):
-        if start + used > len(lines):
-            break
-        if used > 1 and '"' not in lines[start + used - 1]:
-            continue  # the quote cannot close on this line
-        text = [f"{line}\n" for line in lines[start : start + used - 1]] + [lines[start + used - 1]]
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
-        try:
-            fields = next(reader)
-        except csv.Error as error:
-            if "unexpected end" in str(error):
-                continue
-            return [], 0
-        return fields, used
-    return [], 0
+def _quoted(lines: list[str], delimiter: str) -> tuple[list[str], int]:
+    """Fields of the csv record that starts the lines, and how many it takes; 0 if there is none."""
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
+    try:
+        return next(reader), reader.line_num
+    except csv.Error:
+        return [], 0
 
 
 def _position(path: Path, header: list[str], name: str) -> int:
     if name not in header:
         raise _no_column(path, name, header)
+    if header.count(name) > 1:
+        raise ConfigError(
+            f"two columns are named '{name}'", where=f"{path}:1", fix="rename one in the file's header"
+        )
     return header.index(name)
 
 
-def _no_column(path: Path, name: str, header: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, header, 1)
-    shown = ", ".join(f"'{column[:40]}'" for column in header[:20])
+def _no_column(path: Path, name: str, names: list[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, names, 1)
+    shown = ", ".join(f"'{column[:40]}'" for column in names[:20])
+    meant = f"did you mean '{near[0]}'? " if near else ""
     return ConfigError(
-        f"no column '{name}' in the header; it has {shown}",
+        f"no column '{name}'; the file has {shown}",
         where=f"{path}:1",
-        fix=f"corpus.text_column / corpus.label_column={near[0] if near else '<column>'}, "
-        "or give the file a header line",
+        fix=f"{meant}set corpus.text_column and corpus.label_column, or give the file a header line",
     )

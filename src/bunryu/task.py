@@ -110,6 +110,7 @@ class ClassificationTask(pl.LightningModule):
         self._total_steps, self._seed, self._log_every = total_steps, seed, log_every
         self.batches_seen = 0
         self._epoch_start = 0.0
+        self._rate = 0.0
         # loss times rows, hits, rows: since the last record, and since the epoch's start
         self.register_buffer("_window", torch.zeros(3), persistent=False)
         self.register_buffer("_epoch", torch.zeros(3), persistent=False)
@@ -145,9 +146,10 @@ class ClassificationTask(pl.LightningModule):
         self._epoch_start = time.perf_counter()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed this batch's dropout."""
+        """Seed this batch's dropout, and keep its learning rate: the schedule moves on before the end."""
         del batch, batch_idx
         torch.manual_seed(seed_of(self._seed, self.batches_seen))
+        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The loss of one batch; sums stay on the device."""
@@ -175,13 +177,13 @@ class ClassificationTask(pl.LightningModule):
                 where=f"epoch {self.current_epoch}, batch {self.batches_seen}",
                 fix="a lower optimizer.lr, or trainer.gradient_clip_val=1.0",
             )
-        self._record({"train/loss": loss, "train/accuracy": accuracy, "lr": self._rate()})
+        self._record({"train/loss": loss, "train/accuracy": accuracy, "lr": self._rate})
 
     def on_train_epoch_end(self) -> None:
         """Record the epoch's means and write its line to the log; this comes after validation."""
         loss, accuracy = self._means(self._epoch)
         self._window.zero_()
-        self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate()})
+        self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate})
         metrics = {"train/loss": loss, **(self.scored.metrics if self.scored else {})}
         log.info("epoch %d/%d  step %d/%d  %s  %.1f s",
                  self.current_epoch + 1, self.trainer.max_epochs, self.global_step, self._total_steps,
@@ -241,10 +243,6 @@ class ClassificationTask(pl.LightningModule):
         loss, hits, rows = sums.tolist()
         sums.zero_()
         return loss / max(rows, 1.0), hits / max(rows, 1.0)
-
-    def _rate(self) -> float:
-        rate: float = self.trainer.optimizers[0].param_groups[0]["lr"]
-        return rate
 
     def _record(self, values: dict[str, float]) -> None:
         for logger in self.loggers:

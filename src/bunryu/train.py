@@ -63,7 +63,9 @@ def train(cfg: DictConfig) -> None:
     if cfg.seed is None:
         cfg.seed = secrets.randbelow(2**32)
     config = plain(cfg)
-    overrides = list(HydraConfig.get().overrides.task)
+    # unresolved: an override may name a secret's environment variable
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(overrides, list)
     instantiate(config["corpus"])  # a missing file is known before torch is imported
     check_targets(config)
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from bunryu.encoding import hash_texts
 from bunryu.runs import write_atomically
 from bunryu.text import Cleaner
+
+log = logging.getLogger(__name__)
 
 VERSION = 1  # of the method; part of the cache key
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -32,16 +37,36 @@ def learn_wordpiece(texts: Sequence[str], size: int, cleaner: Cleaner, cache: Pa
         cleaner: applied to each text.
         cache: the cache folder.
     """
-    digest = hashlib.sha256(f"{VERSION}\0{size}\0{cleaner}\0".encode())
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\x1e")
-    path = cache / "vocabularies" / f"{digest.hexdigest()[:32]}.txt"
-    if path.is_file():
-        return path.read_text("utf-8").split("\n")
-    vocabulary = _learn(_count_words(texts, cleaner), size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "\n".join(vocabulary))
+    identity = f"{VERSION}\0{size}\0{cleaner}\0".encode() + hash_texts(texts)
+    path = cache / "vocabularies" / f"{hashlib.sha256(identity).hexdigest()[:32]}.txt"
+    if (vocabulary := _load(path)) is None:
+        vocabulary = _learn(_count_words(texts, cleaner), size)
+        _store(path, vocabulary)
     return vocabulary
+
+
+def _load(path: Path) -> list[str] | None:
+    """A cached vocabulary; None if it is not there or not what its first line, a checksum, says."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        checksum, _, joined = path.read_bytes().partition(b"\n")
+        if hashlib.sha256(joined).hexdigest().encode() != checksum:
+            raise ValueError("its checksum does not fit")
+        return joined.decode("utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        log.warning("the cache %s is damaged (%s) and is built again", path.name, error)
+        return None
+
+
+def _store(path: Path, vocabulary: Sequence[str]) -> None:
+    joined = "\n".join(vocabulary)
+    checksum = hashlib.sha256(joined.encode("utf-8")).hexdigest()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, f"{checksum}\n{joined}")
+    except OSError as error:
+        log.warning("the vocabulary is not cached: %s", error)
 
 
 def _count_words(texts: Sequence[str], cleaner: Cleaner) -> Counter[str]:
@@ -60,7 +85,9 @@ def _learn(words: Counter[str], size: int) -> list[str]:
         for character in word:
             characters[character] += count
     ranked = sorted(characters, key=lambda c: (-characters[c], c))
-    alphabet = {c for c in ranked if ord(c) < 0x10000}.intersection(ranked[:ALPHABET])
+    # A character may take two tokens, itself and ##itself: the alphabet alone must not exceed the size.
+    most = min(ALPHABET, (size - len(SPECIAL)) // 2)
+    alphabet = set([c for c in ranked if ord(c) < 0x10000][:most])
 
     def lifted() -> Iterator[str]:
         for word, count in words.items():
