@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import machine
 import numpy as np
 import numpy.typing as npt
-from setting import arguments, print_table, reviews, sample
 
+import machine
 from bunryu.corpora import Example
+from setting import arguments, print_table, reviews, sample
 
 LONGEST = 5  # characters in an n-gram
 BUCKETS = 1 << 22  # n-grams are hashed into so many features

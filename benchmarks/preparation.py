@@ -98,7 +98,7 @@ def memory(field: str) -> float:
 
 
 def given(root: Path) -> int:
-    """Put a vocab.txt (KcBERT's where it lies) and a warm cache into the folder; returns the vocabulary's size."""
+    """Put a vocab.txt (KcBERT's where it lies) and a warm cache into the folder; returns its tokens."""
     from bunryu.text import NOTHING
     from bunryu.vocabulary import learn_wordpiece
 
@@ -141,7 +141,7 @@ def encode(encoder: Any, root: Path) -> Any:
 
 
 def bunryu_again(root: Path) -> Callable[[], Any]:
-    """File to cached arrays when the cache is there: the file is read, its content hashed, the cache mapped."""
+    """File to arrays when the cache is there: the file is read and hashed, the cache checked and mapped."""
     encoder = encoder_of(root, root / "warm")
     return lambda: encode(encoder, root)
 
@@ -224,8 +224,8 @@ STEPS: dict[str, Callable[[Path], Callable[[], Any]]] = {
 def report(
     source: Reviews, rows: int, rounds: int, tokens: float, measured: dict[str, list[dict[str, float]]]
 ) -> None:
-    print(f"Preparing {rows:,} documents of {source.name} with a vocabulary of {tokens:,}, medians of {rounds} "
-          f"rounds, each step in a process of its own. {machine.describe()}\n")  # fmt: skip
+    print(f"Preparing {rows:,} documents of {source.name} with a vocabulary of {tokens:,}, medians of "
+          f"{rounds} rounds, each step in a process of its own. {machine.describe()}\n")  # fmt: skip
 
     def median(name: str, figure: str) -> float:
         return statistics.median(each[figure] for each in measured[name])

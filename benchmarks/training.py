@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
-from setting import Reviews, arguments, print_table, reviews
 
+import machine
 from bunryu.batching import Batch, collator, training_batches
 from bunryu.config import plain
 from bunryu.encoding import Encoded, Encoder
@@ -33,6 +32,7 @@ from bunryu.runs import Run
 from bunryu.text import NOTHING
 from bunryu.train import conf_dir
 from bunryu.vocabulary import learn_wordpiece
+from setting import Reviews, arguments, print_table, reviews
 
 BATCH, LENGTH = 32, 128
 WARM = 3  # batches before the clock starts

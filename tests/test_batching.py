@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,16 @@ def test_a_batch_holds_its_rows_and_their_padding(
     assert batch["index"].tolist() == [7, 0, 31]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """So small a model is faster so, and many times faster where other processes are at work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_losses_equal_a_plain_padded_loops(reviews: tuple[list[str], list[int], Encoded]) -> None:
     texts, labels, encoded = reviews
     plan = [

@@ -97,10 +97,7 @@ def test_the_draw_moves_with_the_seed_and_only_with_it() -> None:
     assert len({tuple(draw) for draw in draws}) == 10
     assert draws[3] == rows_of(carve(everything, [], 0.2, 3)[1])
     # Written down: the same rows on every machine and in every version, or figures stop being comparable.
-    assert rows_of(carve(examples("ab" * 10), [], 0.3, 42)[1]) == PINNED
-
-
-PINNED = [0, 0, 0, 0, 0, 0]
+    assert rows_of(carve(examples("ab" * 10), [], 0.3, 42)[1]) == [0, 2, 5, 9, 18, 19]
 
 
 def test_validation_test_is_the_test_split() -> None:
@@ -453,11 +450,8 @@ def test_the_real_reviews_are_read_to_the_last_row(shared: Path) -> None:
     facts = corpus.facts()
     assert facts["splits"]["train"]["empty_documents"] == 5
     assert facts["splits"]["test"]["empty_documents"] == 3
-    assert (
-        facts["splits"]["test"]["labels"] == {"0": 24_827, "1": 25_173}
-        or sum(facts["splits"]["test"]["labels"].values()) == 50_000
-    )
-    assert 1_500 < facts["test_documents_in_train"] < 1_900
+    assert sum(facts["splits"]["test"]["labels"].values()) == 50_000
+    assert round(facts["test_documents_in_train"] / 50_000, 2) == 0.03
     assert facts["labels"] == ["부정", "긍정"]
     assert [warning.partition(" instead")[0].rpartition(" ")[0] for warning in corpus.warnings] == [
         "ratings_train.txt is not the published file: checksum",

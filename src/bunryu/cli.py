@@ -27,7 +27,12 @@ bunryu <verb> --help tells more. In bash, completion of verbs, groups, options a
 
 def main() -> None:
     """Entry point of the ``bunryu`` command."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except BrokenPipeError:  # a reader such as head has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -51,8 +51,12 @@ def check_targets(node: Any, where: str = "") -> None:
             check_targets(value, f"{where}.{index}")
 
 
-def instantiate(node: Mapping[str, Any]) -> Any:
+def instantiate(node: Mapping[str, Any], where: str = "") -> Any:
     """Make what a config node describes; the only way from a config to an object.
+
+    Args:
+        node: plain values with a ``_target_``.
+        where: the node's key, for errors.
 
     Raises:
         ConfigError: if a target is not allowed or refuses its arguments.
@@ -60,7 +64,7 @@ def instantiate(node: Mapping[str, Any]) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate as hydra_instantiate
 
-    check_targets(node)
+    check_targets(node, where)
     try:
         return hydra_instantiate(OmegaConf.create(dict(node)), _convert_="all")
     except InstantiationException as error:

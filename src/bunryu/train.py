@@ -66,7 +66,7 @@ def train(cfg: DictConfig) -> None:
     # unresolved: an override may name a secret's environment variable
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(overrides, list)
-    instantiate(config["corpus"])  # a missing file is known before torch is imported
+    instantiate(config["corpus"], "corpus")  # a missing file is known before torch is imported
     check_targets(config)
 
     root = Path(cfg.output_root).expanduser()

@@ -1,0 +1,104 @@
+"""Steps, schedules and checkpoints of the task, and the callbacks around it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
+from transformers import BertConfig, BertForSequenceClassification
+
+from bunryu.callbacks import BestCheckpoint, EarlyStop, LastCheckpoint
+from bunryu.task import ClassificationTask, Schedule, cosine_warmup, linear_warmup
+
+CONFIG = BertConfig(
+    vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+)
+
+
+def a_task(schedule: Schedule) -> ClassificationTask:
+    return ClassificationTask(
+        BertForSequenceClassification(CONFIG), optimizer=partial(AdamW, lr=0.1, weight_decay=0.01),
+        schedule=schedule, total_steps=20, seed=7, log_every=1,
+    )  # fmt: skip
+
+
+def test_biases_and_layer_norms_do_not_decay() -> None:
+    task = a_task(Schedule("epoch", partial(ExponentialLR, gamma=0.9)))
+    optimizer = task.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    names = {name: decays[id(parameter)] for name, parameter in task.model.named_parameters()}
+    assert {name for name, decay in names.items() if decay == 0.0} == {
+        name for name in names if name.endswith(".bias") or "LayerNorm" in name
+    }
+    assert set(names.values()) == {0.0, 0.01}
+
+
+def test_the_schedule_goes_under_the_key_that_lightning_reads() -> None:
+    configured = a_task(Schedule("epoch", partial(ExponentialLR, gamma=0.9))).configure_optimizers()
+    assert set(configured) == {"optimizer", "lr_scheduler"}  # type: ignore[arg-type]
+    assert configured["lr_scheduler"]["interval"] == "epoch"  # type: ignore[index, call-overload]
+
+
+def test_a_schedule_that_takes_total_steps_is_given_them() -> None:
+    configured = a_task(Schedule("step", partial(OneCycleLR, max_lr=0.1))).configure_optimizers()
+    assert configured["lr_scheduler"]["scheduler"].total_steps == 20  # type: ignore[index, call-overload]
+
+
+@pytest.mark.parametrize("schedule", [linear_warmup, cosine_warmup])
+def test_warmup_peaks_at_the_full_rate_and_ends_near_zero(schedule) -> None:  # type: ignore[no-untyped-def]
+    optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = schedule(optimizer, total_steps=100, warmup=0.1)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_no_warmup_starts_at_the_full_rate() -> None:
+    optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    linear_warmup(optimizer, total_steps=4, warmup=0.0)
+    assert optimizer.param_groups[0]["lr"] == 1.0
+
+
+def test_sums_and_batches_seen_ride_in_the_checkpoint() -> None:
+    one, other = (a_task(Schedule("epoch", partial(ExponentialLR, gamma=0.9))) for _ in range(2))
+    one.batches_seen = 5
+    one._epoch += torch.tensor([1.0, 2.0, 3.0])
+    one._window += torch.tensor([4.0, 5.0, 6.0])
+    checkpoint: dict[str, object] = {}
+    one.on_save_checkpoint(checkpoint)
+    one._epoch.zero_()  # what is saved is a copy
+    other.on_load_checkpoint(checkpoint)
+    assert other.batches_seen == 5
+    assert other._epoch.tolist() == [1.0, 2.0, 3.0]
+    assert other._window.tolist() == [4.0, 5.0, 6.0]
+
+
+def test_checkpoint_callbacks_forget_where_the_run_lay(tmp_path: Path) -> None:
+    before = BestCheckpoint("min val/loss", 2)
+    before.dirpath = str(tmp_path / "old/checkpoints")
+    before.best_model_path = str(tmp_path / "old/checkpoints/best-epoch=1-step=2.ckpt")
+    before.best_k_models = {before.best_model_path: torch.tensor(0.5)}
+    state = before.state_dict()
+    assert str(tmp_path) not in str(state)
+    after = BestCheckpoint("min val/loss", 2)
+    after.dirpath = str(tmp_path / "new/checkpoints")
+    after.load_state_dict(state)
+    assert after.best_model_path == str(tmp_path / "new/checkpoints/best-epoch=1-step=2.ckpt")
+    assert after.best_k_models == {after.best_model_path: torch.tensor(0.5)}
+    assert after.last_model_path == ""
+
+
+def test_the_monitor_is_a_mode_and_a_metric() -> None:
+    best, stop = BestCheckpoint("max val/accuracy", 1), EarlyStop("max val/accuracy", 3, 0.0)
+    assert (best.monitor, best.mode) == (stop.monitor, stop.mode) == ("val/accuracy", "max")
+    assert best.state_key != LastCheckpoint().state_key
