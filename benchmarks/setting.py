@@ -63,7 +63,9 @@ def reviews(root: Path | None) -> Reviews:
         found = Reviews("NSMC", candidate / "nsmc")
         if found.file("train").is_file() and found.file("test").is_file():
             return found
-    print(f"No NSMC in {' or '.join(map(str, roots))}: these figures are of the bundled sample, repeated.\n")
+    print(
+        f"No NSMC in {' or '.join(map(str, roots))}: these figures are of the sample (repeated for speed).\n"
+    )
     return sample()
 
 

@@ -6,6 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# Before anything reads them, and for child processes too: no hub, and one thread, since small tensors
+# on two threads of a busy machine mostly wait for each other.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 
 from bunryu.runs import Run
@@ -31,7 +36,6 @@ def shared() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the tests' caches out of the user's."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def train_in(folder: Path, *overrides: str) -> Run:

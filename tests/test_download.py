@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import socket
 import threading
@@ -121,6 +122,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.delenv(name, raising=False)
     yield server
     server.close()
+    gc.collect()  # so that what Korpora left open is closed here, under this file's filter
 
 
 def files_in(root: Path) -> dict[str, bytes]:

@@ -246,7 +246,10 @@ def test_a_table_with_three_text_labels_and_no_test_split(train: Train, tmp_path
     assert "predictions/test.csv" not in files_of(run)
 
 
-def test_multirun_makes_ordinary_runs_and_encodes_once(tmp_path: Path) -> None:
+def test_multirun_makes_ordinary_runs_and_encodes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     cache = tmp_path / "cache"
     code = cli.run(
         [
@@ -258,6 +261,7 @@ def test_multirun_makes_ordinary_runs_and_encodes_once(tmp_path: Path) -> None:
     runs = [Run(path) for path in (tmp_path / "out/sample-tiny").iterdir()]
     settings = {(r.config["optimizer"]["lr"], r.config["seed"], r.config["max_seq_length"]) for r in runs}
     assert len(runs) == len(settings) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}
     assert all(files_of(run) >= FILES for run in runs)
     assert len(list((cache / "encodings").iterdir())) == 3  # train, validation and test
     assert len(list((cache / "vocabularies").iterdir())) == 1

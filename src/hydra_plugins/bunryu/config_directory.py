@@ -11,7 +11,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 VARIABLE = "BUNRYU_CONFIG_DIR"
 
 
-class ConfigDirectory(SearchPathPlugin):
+class BunryuConfigDirectory(SearchPathPlugin):
     """Adds the folder that BUNRYU_CONFIG_DIR names, like ``--config-dir`` would."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
