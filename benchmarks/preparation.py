@@ -156,11 +156,11 @@ def bunryu_texts(root: Path) -> Callable[[], Any]:
 
 def bunryu_map(root: Path) -> Callable[[], Any]:
     """The cache alone, checked and mapped, which is what the tutorial's own reload does with its file."""
-    from bunryu.encoding import _load
+    from bunryu.cache import load_arrays
 
     encoder = encoder_of(root, root / "warm")
     folder = root / "warm" / "encodings" / encoder.key([e.text for e in Reviews("", root).examples("train")])
-    return lambda: _load(folder)
+    return lambda: load_arrays(folder)
 
 
 def tutorial(root: Path) -> Callable[[], Any]:

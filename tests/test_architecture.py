@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src/bunryu"
 
 FLOORS = [
-    {"errors", "text", "tables", "splits", "corpora", "download", "metrics", "provenance", "runs"},
+    {"errors", "text", "tables", "splits", "corpora", "download", "metrics", "provenance", "runs", "cache"},
     {"vocabulary", "encoding", "batching", "model", "model_folder"},
     {"datamodule", "task", "callbacks"},
     {"checks", "config", "experiment"},

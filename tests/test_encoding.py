@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
-from bunryu import encoding
-from bunryu.encoding import Encoded, Encoder, Template, cache_folder
+from bunryu import cache, encoding
+from bunryu.cache import cache_folder
+from bunryu.encoding import Encoded, Encoder, Template
 from bunryu.errors import DataError
 from bunryu.text import NOTHING, Cleaner
 
@@ -323,13 +324,13 @@ STORE = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from bunryu import encoding
+from bunryu import cache
 folder, start = Path(sys.argv[1]), float(sys.argv[2])
 ids = np.arange(50_000, dtype=np.uint16)
 time.sleep(max(0.0, start - time.time()))
 for _ in range(20):
-    encoding._store(folder, ids, np.array([0, 50_000]))
-    arrays = encoding._load(folder)
+    cache.store_arrays(folder, ids, np.array([0, 50_000]))
+    arrays = cache.load_arrays(folder)
     assert arrays is None or arrays[0].tolist() == ids.tolist()
 """
 
@@ -342,7 +343,7 @@ def test_four_processes_build_one_cache_at_once(tmp_path: Path) -> None:
         _, errors = child.communicate(timeout=60)
         assert child.returncode == 0, errors
     assert sorted(path.name for path in folder.parent.iterdir()) == ["one"]
-    arrays = encoding._load(folder)
+    arrays = cache.load_arrays(folder)
     assert arrays is not None
     assert arrays[0].tolist() == list(range(50_000))
 
@@ -352,9 +353,9 @@ def test_a_killed_builder_leaves_nothing_that_is_trusted(tmp_path: Path) -> None
 import os, sys
 from pathlib import Path
 import numpy as np
-from bunryu import encoding
-encoding._sha256 = lambda path: os._exit(9)
-encoding._store(Path(sys.argv[1]), np.zeros(3, dtype=np.uint16), np.array([0, 3]))
+from bunryu import cache
+cache._sha256 = lambda path: os._exit(9)
+cache.store_arrays(Path(sys.argv[1]), np.zeros(3, dtype=np.uint16), np.array([0, 3]))
 """
     key = encoder(tmp_path).key(["a b c"])
     folder = tmp_path / "encodings" / key

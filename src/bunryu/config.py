@@ -15,6 +15,8 @@ from bunryu.errors import ConfigError
 
 # Packages a _target_ may start from; what it resolves to is judged as well.
 PACKAGES = ("bunryu", "torch", "transformers", "pytorch_lightning")
+# transformers' own arguments beside those of the architecture; the rest of them is not for a config file.
+LOADING = {"attn_implementation", "dtype", "force_download", "local_files_only", "revision"}
 INSTANTIATE_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 
@@ -163,8 +165,6 @@ def _parameters(target: Callable[..., Any]) -> set[str]:
     names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     if inspect.ismethod(target):
         from transformers import BertConfig
-
-        from bunryu.model import LOADING
 
         owner: type = target.__self__  # type: ignore[assignment]
         if owner.__name__ == "AutoTokenizer":

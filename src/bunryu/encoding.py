@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -17,41 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from bunryu.errors import DataError
+from bunryu.cache import Ids, hash_texts, load_arrays, store_arrays
 from bunryu.text import Cleaner
-
-log = logging.getLogger(__name__)
 
 VERSION = 1  # of the arrays' layout and of how they are made; part of every cache key
 CHUNK = 8192  # documents handed to the tokenizer at once: bounds the memory its results take
-
-Ids = npt.NDArray[np.integer[Any]]
-
-
-def cache_folder(cache_dir: str | None) -> Path:
-    """The folder of all caches: the one given, or bunryu's in the XDG cache directory."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bunryu"
-
-
-def hash_texts(texts: Sequence[str]) -> bytes:
-    """A hash of every text and of where each ends; part of the caches' keys.
-
-    Raises:
-        DataError: if a text holds half a surrogate pair (JSON can), which no tokenizer takes.
-    """
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    try:
-        joined = "".join(texts).encode("utf-8")
-    except UnicodeEncodeError as error:
-        number = int(np.searchsorted(np.cumsum(lengths), error.start, side="right"))
-        raise DataError(
-            f"a document holds half a surrogate pair: {texts[number][:40]!a}",
-            where=f"document {number + 1} of its split",
-            fix="remove it, or write the whole character",
-        ) from None
-    return hashlib.sha256(lengths.tobytes() + joined).digest()
 
 
 @dataclass(frozen=True)
@@ -265,10 +231,10 @@ class Encoder:
 
     def _flat(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64], bool]:
         folder = self._cache / self.key(texts)
-        if not self._overwrite and (arrays := _load(folder)) is not None:
+        if not self._overwrite and (arrays := load_arrays(folder)) is not None:
             return *arrays, True
         ids, offsets = self._tokenize(texts)
-        _store(folder, ids, offsets)
+        store_arrays(folder, ids, offsets)
         return ids, offsets, False
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
@@ -285,45 +251,3 @@ class Encoder:
             bar.update(len(cleaned))
         bar.close()
         return np.concatenate(parts), np.cumsum(lengths)
-
-
-def _load(folder: Path) -> tuple[Ids, npt.NDArray[np.int64]] | None:
-    """Map a cache; None if it is not there or its content is not what its checksums say."""
-    if not os.path.isdir(folder):
-        return None
-    try:
-        sums = json.loads((folder / "checksums.json").read_text("utf-8"))
-        if any(_sha256(folder / name) != sums[name] for name in ("ids.npy", "offsets.npy")):
-            raise ValueError("its checksums do not fit")
-        return _map(folder / "ids.npy"), _map(folder / "offsets.npy")
-    except (OSError, ValueError, KeyError) as error:
-        log.warning("the cache %s is damaged (%s) and is built again", folder.name, error)
-        return None
-
-
-def _map(path: Path) -> Any:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def _store(folder: Path, ids: Ids, offsets: npt.NDArray[np.int64]) -> None:
-    """Write a cache beside its place and rename it there, so that no half of it is ever seen."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as staging:
-            new = Path(staging, "new")
-            new.mkdir()
-            np.save(new / "ids.npy", ids)
-            np.save(new / "offsets.npy", offsets)
-            sums = {name: _sha256(new / name) for name in ("ids.npy", "offsets.npy")}
-            (new / "checksums.json").write_text(json.dumps(sums), "utf-8")
-            if folder.exists():
-                os.replace(folder, Path(staging, "old"))
-            os.rename(new, folder)
-    except OSError as error:
-        if not os.path.isdir(folder):  # else another process was faster with the same content
-            log.warning("the encoding is not cached: %s", error)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,11 +15,12 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
+from bunryu.cache import cache_folder
 from bunryu.callbacks import BEST, RunLogger
 from bunryu.config import instantiate
 from bunryu.corpora import SPLITS, Corpus
 from bunryu.datamodule import TextDataModule
-from bunryu.encoding import Encoded, Encoder, cache_folder
+from bunryu.encoding import Encoded, Encoder
 from bunryu.errors import OutOfMemory
 from bunryu.model import check_length
 from bunryu.model_folder import write_model_folder

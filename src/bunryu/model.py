@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 PROBE_SECONDS = 5.0
-# transformers' own arguments beside those of the architecture; the rest of them is not for a config file.
-LOADING = {"attn_implementation", "dtype", "force_download", "local_files_only", "revision"}
 
 
 class ModelSource(Protocol):

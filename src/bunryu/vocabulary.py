@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from bunryu.encoding import hash_texts
+from bunryu.cache import hash_texts
 from bunryu.runs import write_atomically
 from bunryu.text import Cleaner
 
