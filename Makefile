@@ -32,7 +32,7 @@ format: $(SETUP)
 	$(BIN)/ruff check --fix .
 
 bench: $(SETUP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks
 
 build: $(SETUP)
 	$(BIN)/python -m hatchling build

@@ -108,7 +108,7 @@ def test_interpolations_are_one_hop_and_name_no_resolver() -> None:
         ("optimzer.lr=1", "optimzer.lr", "optimizer.lr"),
         ("modle=tiny", "modle", "model"),
         ("optimizer.weight_decy=0.1", "optimizer.weight_decy", "optimizer.weight_decay"),
-        ("model.architecture.hiden_size=3", "model.architecture.hiden_size", "model.architecture.hidden_size"),
+        ("model.architecture.hiden_size=3", "model.architecture.hiden_size", "architecture.hidden_size"),
         ("+epoch=3", "epoch", "epochs"),
         ("+typo=1", "typo", ""),
         ("model=tinny", "model", "model=tiny"),

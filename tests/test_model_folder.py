@@ -85,7 +85,9 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Any]:
     facts = {"model": source.name, "corpus": "reviews", "run": "2026-01-01_00-00-00-abcdef"}
     folder = tmp_path / "run" / "model"
     folder.parent.mkdir()
-    write_model_folder(folder, model, tokenizer, CLEANER, MAX_LENGTH, TEXTS, results, facts)
+    write_model_folder(
+        folder, model, tokenizer, CLEANER, MAX_LENGTH, [(text, None) for text in TEXTS], results, facts
+    )
     return folder, model
 
 
@@ -168,7 +170,9 @@ def test_a_used_tokenizer_is_saved_without_its_last_truncation(tmp_path: Path) -
     tokenizer("영화가", truncation=True, max_length=3, padding="max_length")
     model = source.classifier(tokenizer, LABELS)
     facts = {"model": "mini", "corpus": "reviews", "run": "r"}
-    write_model_folder(tmp_path / "model", model, tokenizer, CLEANER, MAX_LENGTH, TEXTS, {}, facts)
+    write_model_folder(
+        tmp_path / "model", model, tokenizer, CLEANER, MAX_LENGTH, [(text, None) for text in TEXTS], {}, facts
+    )
     saved = json.loads((tmp_path / "model/tokenizer.json").read_text("utf-8"))
     assert (saved["truncation"], saved["padding"]) == (None, None)
 
@@ -207,7 +211,7 @@ def test_writing_again_replaces(written: tuple[Path, Any], tmp_path: Path) -> No
     folder, model = written
     tokenizer = AutoTokenizer.from_pretrained(folder)
     facts = {"model": "mini", "corpus": "other", "run": "r"}
-    write_model_folder(folder, model, tokenizer, Cleaner(), 8, TEXTS[:1], {}, facts)
+    write_model_folder(folder, model, tokenizer, Cleaner(), 8, [(TEXTS[0], None)], {}, facts)
     assert sorted(path.name for path in folder.iterdir()) == FILES
     about = json.loads((folder / "bunryu.json").read_text("utf-8"))
     assert (about["max_seq_length"], len(about["parity"])) == (8, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -41,7 +40,9 @@ def run(arguments: Sequence[str]) -> int:
         print(USAGE.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        print(f"bunryu {importlib.metadata.version('bunryu')}")
+        from importlib.metadata import version
+
+        print(f"bunryu {version('bunryu')}")
         return 0
     if arguments[0] == "-sc":
         return _complete(arguments)

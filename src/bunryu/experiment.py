@@ -200,7 +200,7 @@ def _export(run: Run, config: Mapping[str, Any], experiment: Experiment, results
         experiment.tokenizer,
         experiment.corpus.cleaner,
         config["max_seq_length"],
-        [example.text for example in experiment.corpus.validation],
+        [(example.text, example.pair) for example in experiment.corpus.validation],
         results,
         {"model": config["model"]["name"], "corpus": config["corpus"]["name"], "run": run.path.name},
     )

@@ -25,7 +25,7 @@ def write_model_folder(
     tokenizer: Any,
     cleaner: Cleaner,
     max_seq_length: int,
-    samples: Sequence[str],
+    samples: Sequence[tuple[str, str | None]],
     results: Mapping[str, Any],
     facts: Mapping[str, str],
 ) -> None:
@@ -37,7 +37,7 @@ def write_model_folder(
         tokenizer: its tokenizer.
         cleaner: what a text goes through first.
         max_seq_length: where training cut texts off.
-        samples: texts whose logits are kept, for a later loader to check itself against.
+        samples: texts, or pairs, whose logits are kept, for a later loader to check itself against.
         results: the run's metrics, for the card.
         facts: model, corpus and run names, for the card.
     """
@@ -54,8 +54,12 @@ def write_model_folder(
         "cleaner": asdict(cleaner),
         "max_seq_length": max_seq_length,
         "parity": [
-            {"text": text, "logits": logits_of(model, tokenizer, cleaner(text), max_seq_length)}
-            for text in samples[:PARITY_SAMPLES]
+            {
+                "text": text,
+                "pair": pair,
+                "logits": _logits(model, tokenizer, cleaner, text, pair, max_seq_length),
+            }
+            for text, pair in samples[:PARITY_SAMPLES]
         ],
     }
     write_atomically(folder / "bunryu.json", json.dumps(about, ensure_ascii=False, indent=2) + "\n")
@@ -73,10 +77,15 @@ def _no_progress_bar() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def logits_of(model: Any, tokenizer: Any, text: str, max_seq_length: int) -> list[float]:
-    """The logits of one cleaned text alone, unpadded, in float32."""
+def _logits(
+    model: Any, tokenizer: Any, cleaner: Cleaner, text: str, pair: str | None, max_seq_length: int
+) -> list[float]:
+    """The logits of one document alone, unpadded, in float32."""
     model.eval()
-    inputs = tokenizer(text, truncation=True, max_length=max_seq_length, return_tensors="pt").to(model.device)
+    texts = [cleaner(part) for part in (text, pair) if part is not None]
+    inputs = tokenizer(*texts, truncation=True, max_length=max_seq_length, return_tensors="pt").to(
+        model.device
+    )
     with torch.inference_mode():
         logits = model(**inputs).logits[0].float().cpu()
     values: list[float] = logits.tolist()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -113,7 +114,7 @@ def explain(error: Exception) -> ConfigError:
         r"Could not (?:override|append to config\.\s+An item is already at) '([^']+)'", text
     ):
         key = found[1]
-        near = checks.nearest(key, list(checks.keys_of(_compose_defaults())))
+        near = checks.nearest(key, _shipped_keys())
         return ConfigError(
             f"there is no key '{key}'",
             where=key,
@@ -141,9 +142,26 @@ def explain(error: Exception) -> ConfigError:
     return ConfigError(first, fix="bunryu train --help")
 
 
-def _compose_defaults() -> DictConfig:
-    from hydra import compose, initialize_config_dir
+def _shipped_keys() -> list[str]:
+    """Every dotted key of every shipped option, read without composing: this is for a quick answer."""
+    keys: list[str] = []
+    for path in sorted(conf_dir().rglob("*.yaml")):
+        group = path.relative_to(conf_dir()).parent.parts
+        if group[:1] in (("hydra",), ("experiment",), ("debug",)):
+            continue
+        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        nested = content
+        for name in reversed(group):
+            nested = {name: nested}
+        keys += _dotted(nested, "")
+    return keys
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train")
+
+def _dotted(content: Any, prefix: str) -> list[str]:
+    if not isinstance(content, dict):
+        return []
+    return [
+        key
+        for name, value in content.items()
+        for key in (f"{prefix}{name}", *_dotted(value, f"{prefix}{name}."))
+    ]
