@@ -85,10 +85,10 @@ def test_every_file_and_folder_the_readme_links_is_there() -> None:
 
 
 def test_the_readme_maps_every_argument_of_the_tutorial() -> None:
-    arguments = """
-        pretrained_model_name downstream_task_name downstream_corpus_name downstream_corpus_root_dir
-        downstream_model_dir max_seq_length save_top_k monitor seed overwrite_cache force_download test_mode
-        learning_rate epochs batch_size cpu_workers fp16 tpu_cores downstream_model_checkpoint_fpath
-    """.split()
     rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
-    assert rows == arguments
+    assert " ".join(rows) == (
+        "pretrained_model_name downstream_task_name downstream_corpus_name downstream_corpus_root_dir "
+        "downstream_model_dir max_seq_length save_top_k monitor seed overwrite_cache force_download "
+        "test_mode learning_rate epochs batch_size cpu_workers fp16 tpu_cores "
+        "downstream_model_checkpoint_fpath"
+    )
