@@ -71,14 +71,14 @@ def test_no_warmup_starts_at_the_full_rate() -> None:
 
 def test_sums_and_batches_seen_ride_in_the_checkpoint() -> None:
     one, other = (a_task(Schedule("epoch", partial(ExponentialLR, gamma=0.9))) for _ in range(2))
-    one.batches_seen = 5
+    one.steps, one.batches_seen = 4, 5
     one._epoch += torch.tensor([1.0, 2.0, 3.0])
     one._window += torch.tensor([4.0, 5.0, 6.0])
     checkpoint: dict[str, object] = {}
     one.on_save_checkpoint(checkpoint)
     one._epoch.zero_()  # what is saved is a copy
     other.on_load_checkpoint(checkpoint)
-    assert other.batches_seen == 5
+    assert (other.steps, other.batches_seen) == (4, 5)
     assert other._epoch.tolist() == [1.0, 2.0, 3.0]
     assert other._window.tolist() == [4.0, 5.0, 6.0]
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -88,7 +89,7 @@ class ClassificationTask(pl.LightningModule):
         schedule: the learning-rate schedule.
         total_steps: optimizer steps of the whole run.
         seed: the run's seed.
-        log_every: batches between two records of train/loss, train/accuracy and lr.
+        log_every: steps between two records of train/loss, train/accuracy and lr.
     """
 
     _window: torch.Tensor
@@ -108,6 +109,7 @@ class ClassificationTask(pl.LightningModule):
         self.model = model
         self._optimizer, self._schedule = optimizer, schedule
         self._total_steps, self._seed, self._log_every = total_steps, seed, log_every
+        self.steps = 0
         self.batches_seen = 0
         self._epoch_start = 0.0
         self._rate = 0.0
@@ -146,10 +148,9 @@ class ClassificationTask(pl.LightningModule):
         self._epoch_start = time.perf_counter()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed this batch's dropout, and keep its learning rate: the schedule moves on before the end."""
+        """Seed this batch's dropout."""
         del batch, batch_idx
         torch.manual_seed(seed_of(self._seed, self.batches_seen))
-        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The loss of one batch; sums stay on the device."""
@@ -162,21 +163,28 @@ class ClassificationTask(pl.LightningModule):
             sums = torch.stack([loss.detach() * rows, hits.to(loss.dtype), loss.new_full((), rows)])
             self._window += sums
             self._epoch += sums
+        self.batches_seen += 1
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Every ``log_every`` batches, record the window's means and the learning rate."""
-        del outputs, batch_idx
-        self.batches_seen += 1
-        if self.batches_seen % self._log_every:
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Take the step; every ``log_every`` steps, record the window's means and the rate they were made at.
+
+        Recorded here and not at the batch's end: a checkpoint callback saves before the module's own hook
+        there, and would keep sums that are recorded already.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.steps += 1
+        self._rate = optimizer.param_groups[0]["lr"]
+        if self.steps % self._log_every:
             return
         loss, accuracy = self._means(self._window)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the training loss is {loss} at step {self.global_step}",
-                where=f"epoch {self.current_epoch}, batch {self.batches_seen}",
-                fix="a lower optimizer.lr, or trainer.gradient_clip_val=1.0",
-            )
+        self._refuse_unless_finite(loss)
         self._record({"train/loss": loss, "train/accuracy": accuracy, "lr": self._rate})
 
     def on_train_epoch_end(self) -> None:
@@ -186,15 +194,10 @@ class ClassificationTask(pl.LightningModule):
         self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate})
         metrics = {"train/loss": loss, **(self.scored.metrics if self.scored else {})}
         log.info("epoch %d/%d  step %d/%d  %s  %.1f s",
-                 self.current_epoch + 1, self.trainer.max_epochs, self.global_step, self._total_steps,
+                 self.current_epoch + 1, self.trainer.max_epochs, self.steps, self._total_steps,
                  "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
                  time.perf_counter() - self._epoch_start)  # fmt: skip
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the training loss is {loss}",
-                where=f"epoch {self.current_epoch}",
-                fix="a lower optimizer.lr",
-            )
+        self._refuse_unless_finite(loss)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of one batch."""
@@ -216,6 +219,7 @@ class ClassificationTask(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not keep: batches seen and the sums."""
         checkpoint["bunryu"] = {
+            "steps": self.steps,
             "batches_seen": self.batches_seen,
             "window": self._window.clone(),
             "epoch": self._epoch.clone(),
@@ -224,6 +228,7 @@ class ClassificationTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Take up batches seen and the sums again."""
         state = checkpoint["bunryu"]
+        self.steps = state["steps"]
         self.batches_seen = state["batches_seen"]
         self._window.copy_(state["window"])
         self._epoch.copy_(state["epoch"])
@@ -244,6 +249,14 @@ class ClassificationTask(pl.LightningModule):
         sums.zero_()
         return loss / max(rows, 1.0), hits / max(rows, 1.0)
 
+    def _refuse_unless_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the training loss is {loss} at step {self.steps}",
+                where=f"epoch {self.current_epoch}, within {self._log_every} steps",
+                fix="a lower optimizer.lr, or trainer.gradient_clip_val=1.0",
+            )
+
     def _record(self, values: dict[str, float]) -> None:
         for logger in self.loggers:
-            logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.global_step)
+            logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.steps)
