@@ -387,3 +387,28 @@ def test_out_of_memory_names_the_way_out(
     assert "batch_size=8 trainer.accumulate_grad_batches=2" in printed
     (run,) = map(Run, (tmp_path / "sample-tiny").iterdir())
     assert run.manifest["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where"),
+    [(["accelerator=tpu"], "accelerator"), (["logger=mlflow"], "logger")],
+)
+def test_what_this_machine_lacks_is_a_configuration_error(
+    overrides: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["train", *QUICK, f"output_root={tmp_path}", *overrides]) == 2
+    said = capsys.readouterr().err
+    assert f"where: {where}" in said
+    assert "Traceback" not in said
+
+
+def test_an_interrupt_is_recorded_and_ends_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bunryu.task import ClassificationTask
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClassificationTask, "training_step", interrupted)
+    assert cli.run(["train", *QUICK, f"output_root={tmp_path}"]) == 130
+    (run,) = map(Run, (tmp_path / "sample-tiny").iterdir())
+    assert run.manifest["status"] == "interrupted"

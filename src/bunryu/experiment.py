@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from bunryu.cache import cache_folder
 from bunryu.callbacks import BEST, RunLogger
@@ -21,7 +22,7 @@ from bunryu.config import instantiate
 from bunryu.corpora import SPLITS, Corpus
 from bunryu.datamodule import TextDataModule
 from bunryu.encoding import Encoded, Encoder
-from bunryu.errors import OutOfMemory
+from bunryu.errors import ConfigError, OutOfMemory
 from bunryu.model import check_length
 from bunryu.model_folder import write_model_folder
 from bunryu.runs import Run
@@ -51,7 +52,7 @@ def execute(run: Run) -> dict[str, Any]:
         experiment = build(config, run)
         task, trainer, datamodule = experiment.task, experiment.trainer, experiment.datamodule
         with _stage("training"):
-            trainer.fit(task, datamodule=datamodule, weights_only=True)
+            _fit(experiment)
         best = run.path / "checkpoints" / BEST
         checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
         with _stage("scoring the best checkpoint"):
@@ -99,11 +100,7 @@ def build(config: Mapping[str, Any], run: Run) -> Experiment:
     datamodule = instantiate(config["datamodule"])(
         *(encoded[name] for name in SPLITS), pad_id=tokenizer.pad_token_id, seed=config["seed"]
     )
-    trainer = instantiate(config["trainer"])(
-        default_root_dir=str(run.path),
-        callbacks=[instantiate(node) for node in config["callbacks"].values() if node],
-        logger=[RunLogger(run), *_loggers(config, run)],
-    )
+    trainer = _trainer(config, run)
     steps = math.ceil(datamodule.batches_per_epoch / trainer.accumulate_grad_batches) * config["epochs"]
     task = instantiate(config["task"])(
         model=model,
@@ -117,8 +114,28 @@ def build(config: Mapping[str, Any], run: Run) -> Experiment:
     return Experiment(corpus, tokenizer, datamodule, task, trainer)
 
 
-def _loggers(config: Mapping[str, Any], run: Run) -> list[Any]:
-    return [instantiate(node)(save_dir=str(run.path)) for node in config["logger"].values() if node]
+def _trainer(config: Mapping[str, Any], run: Run) -> pl.Trainer:
+    try:
+        loggers = [instantiate(node)(save_dir=str(run.path)) for node in config["logger"].values() if node]
+        trainer: pl.Trainer = instantiate(config["trainer"])(
+            default_root_dir=str(run.path),
+            callbacks=[instantiate(node) for node in config["callbacks"].values() if node],
+            logger=[RunLogger(run), *loggers],
+        )
+    except ModuleNotFoundError as error:  # a logger whose library is not installed
+        raise ConfigError(f"{error}", where="logger", fix="install it, or logger=tensorboard") from error
+    except MisconfigurationException as error:
+        raise ConfigError(
+            f"{error}", where="accelerator or trainer", fix="accelerator=auto or cpu"
+        ) from error
+    return trainer
+
+
+def _fit(experiment: Experiment) -> None:
+    try:
+        experiment.trainer.fit(experiment.task, datamodule=experiment.datamodule, weights_only=True)
+    except SystemExit as end:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from end
 
 
 def _encode(encoder: Encoder, corpus: Corpus, name: str) -> Encoded | None:
