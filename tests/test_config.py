@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,8 @@ def test_interpolations_are_one_hop_and_name_no_resolver() -> None:
         ("model=pretrained", "model.name", "model.name="),
         ("limit_rows=0", "limit_rows", "at least 1"),
         ("epochs=1,2", "epochs", "-m"),
+        ("accelerator.devices=2", "accelerator.devices", "accelerator.devices=1"),
+        ("~trainer.log_every_n_steps", "~trainer.log_every_n_steps", "trainer.log_every_n_steps="),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_fix_before_torch(
@@ -152,6 +155,13 @@ def test_a_mistake_is_named_with_its_fix_before_torch(
         ("+scheduler.factory.gama=3", "scheduler.factory.gama", "gamma"),
         ("+callbacks.best_checkpoint.monitr=x", "callbacks.best_checkpoint.monitr", "monitor"),
         ("+corpus.root=x", "corpus.root", "validation"),
+        ("+trainer.logger=false", "trainer.logger", "logger="),
+        ("+datamodule.seed=3", "datamodule.seed", "seed="),
+        (
+            "+model.architecture.max_position_embeddings=64",
+            "model.architecture.max_position_embeddings",
+            "model.positions",
+        ),
     ],
 )
 def test_an_added_key_is_bound_to_the_signature(
@@ -187,6 +197,7 @@ def test_an_added_key_that_the_signature_takes_passes() -> None:
         "subprocess.Popen",
         "bunryu.provenance.subprocess.Popen",
         "hydra.utils.call",
+        "torch.utils.model_dump.__main__.main",
     ],
 )
 def test_a_target_is_judged_by_what_it_resolves_to(
@@ -255,6 +266,31 @@ def test_plain_resolves_all_but_the_environment(monkeypatch: pytest.MonkeyPatch)
 )
 def test_values_reach_the_config_as_the_shell_passed_them(value: str) -> None:
     assert composed(checks.quote(f"output_root={value}")).output_root == value
+
+
+def test_a_number_from_the_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EP", "2")
+    said = refusal(capsys, "epochs=${oc.decode:${oc.env:EP}}")
+    assert "where: epochs" in said
+    assert "epochs=2" in said
+
+
+def test_the_recipe_fills_in_what_it_says_it_fills_in() -> None:
+    from bunryu.config import FILLED_IN
+
+    config = plain(composed())
+    for node, keys in FILLED_IN.items():
+        target = OmegaConf.select(OmegaConf.create(config), node)["_target_"]
+        names = set(inspect.signature(resolve(target, node)).parameters)
+        assert set(keys) <= names, node
+
+
+@pytest.mark.parametrize("override", ["--config-dir=/x", "--cfg=job", "-cp=x"])
+@pytest.mark.parametrize("prefix", ["", "-"])
+def test_flags_are_left_alone(override: str, prefix: str) -> None:
+    assert checks.quote(f"{prefix}{override}") == f"{prefix}{override}"
 
 
 @pytest.mark.parametrize("override", ["model=tiny", "seed=1,2", "+a.b=[1,2]", "~logger", "x={a: 1}", "y='q'"])

@@ -344,10 +344,15 @@ def test_rows_over_several_lines_are_a_warning_that_names_quoting(tmp_path: Path
     assert table(path, validation=path, quoting="none").read().warnings == []
 
 
-def test_limited_keeps_the_first_rows_of_each_split(tmp_path: Path) -> None:
-    corpus = table(write(tmp_path / "a.tsv", *TWO_CLASSES * 3)).read()
-    limited = corpus.limited(2)
-    assert (limited.train, limited.validation, limited.test) == (corpus.train[:2], corpus.validation[:2], [])
+def test_limited_draws_rows_from_all_of_a_split_and_keeps_their_order(tmp_path: Path) -> None:
+    corpus = table(write(tmp_path / "a.tsv", *TWO_CLASSES * 30)).read()
+    limited = corpus.limited(20)
+    rows = [example.row for example in limited.train]
+    assert len(rows) == 20
+    assert rows == sorted(rows)
+    assert set(limited.train) <= set(corpus.train)
+    assert rows[-1] > len(corpus.train) / 2, "not only the first rows"
+    assert corpus.limited(20) == limited
     assert corpus.limited(None) is corpus
 
 

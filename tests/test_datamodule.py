@@ -71,34 +71,41 @@ class StopAfter(pl.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.filterwarnings(
-    "ignore:You're resuming from a checkpoint that ended before the epoch"
-)  # ours goes on
-@pytest.mark.parametrize("batches", [2, 4, 7])  # in an epoch, before its last batch, in the next one
+# Lightning does not know that ours goes on where it was left.
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+@pytest.mark.parametrize(
+    ("batches", "checkpoint", "resumed_after"),
+    [(2, "left.ckpt", 2), (4, "left.ckpt", 4), (7, "left.ckpt", 7), (7, "last.ckpt", 5)],
+    ids=["in the first epoch", "before its last batch", "in the second", "at the first's end"],
+)
+@pytest.mark.parametrize(
+    "options", [["batching=random", "scheduler=linear_warmup"], ["trainer.log_every_n_steps=3"]]
+)
 def test_training_goes_on_from_a_checkpoint_to_the_same_bits(
-    train: Train, tmp_path: Path, batches: int
+    train: Train, tmp_path: Path, options: list[str], batches: int, checkpoint: str, resumed_after: int
 ) -> None:
-    whole = train("scheduler=linear_warmup", "batching=random", "epochs=2")
-    config = experiment.resolved(whole)
+    whole = train(*options)
 
-    def prepared(name: str) -> Any:
+    def prepared(name: str) -> experiment.Experiment:
         run = Run.create(tmp_path / name, "again", whole.config, [], [])
         pl.seed_everything(7, verbose=False)
-        return experiment.build(config, run)
+        return experiment.build(experiment.resolved(run), run)
 
-    stopped = prepared("stopped")
-    stopped.trainer.callbacks.append(StopAfter(batches, tmp_path / "left.ckpt"))
+    stopped, resumed = prepared("stopped"), prepared("resumed")
+    checkpoints = Path(stopped.trainer.default_root_dir) / "checkpoints"
+    checkpoints.mkdir()
+    stopped.trainer.callbacks.append(StopAfter(batches, checkpoints / "left.ckpt"))  # type: ignore[attr-defined]
     with pytest.raises(SystemExit):
         stopped.trainer.fit(stopped.task, datamodule=stopped.datamodule)
-    resumed = prepared("resumed")
     resumed.trainer.fit(
-        resumed.task, datamodule=resumed.datamodule, ckpt_path=tmp_path / "left.ckpt", weights_only=True
+        resumed.task, datamodule=resumed.datamodule, ckpt_path=checkpoints / checkpoint, weights_only=True
     )
     assert resumed.task.batches_seen == 10
+    recorded, expected = (
+        (Path(folder) / "metrics.csv").read_text("utf-8").splitlines()[1:]
+        for folder in (resumed.trainer.default_root_dir, whole.path)
+    )
+    assert recorded == [line for line in expected if int(line.split(",")[1]) > resumed_after]
     last = torch.load(whole.path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    recorded, expected = ((Path(path) / "metrics.csv").read_text("utf-8").splitlines()
-                          for path in (resumed.trainer.default_root_dir, whole.path))  # fmt: skip
-    rest = [line for line in expected[1:] if int(line.split(",")[1]) > batches]
-    assert recorded[1:] == rest
     for name, tensor in resumed.task.state_dict().items():
         assert torch.equal(tensor, last[name]), name

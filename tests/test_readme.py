@@ -58,8 +58,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)  # with its time: make compares it
-    environment = Path(sys.executable).parents[1]
-    (folder / ".venv").symlink_to(environment)
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (folder / ".venv/.set-up").touch()  # newer than what it depends on: make has nothing to install
     return folder
 
 
@@ -67,9 +68,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "block", [block for block in BLOCKS if not block.reason], ids=lambda block: block.first
 )
 def test_a_command_of_the_readme_runs(block: Block, copy: Path) -> None:
-    # make train is told that the environment is set up, wherever these tests' own environment lies
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "MAKEFLAGS": "--assume-old=.venv/.set-up"}
+    environment = {**os.environ, "PATH": path}
     environment.pop("OMP_NUM_THREADS")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block.script], cwd=copy, env=environment, capture_output=True,
@@ -80,12 +80,13 @@ def test_a_command_of_the_readme_runs(block: Block, copy: Path) -> None:
 
 def test_every_file_and_folder_the_readme_links_is_there() -> None:
     links = re.findall(r"\]\(((?!https?://|#|\.\./)[^)]+)\)", README)
-    assert len(links) > 10
+    assert len(links) >= 8
     assert [link for link in links if not (ROOT / link.split("#")[0]).exists()] == []
 
 
 def test_the_readme_maps_every_argument_of_the_tutorial() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    section = README.split("## The tutorial's arguments")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert " ".join(rows) == (
         "pretrained_model_name downstream_task_name downstream_corpus_name downstream_corpus_root_dir "
         "downstream_model_dir max_seq_length save_top_k monitor seed overwrite_cache force_download "

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
@@ -20,10 +21,12 @@ CONFIG = BertConfig(
 
 
 def a_task(schedule: Schedule) -> ClassificationTask:
-    return ClassificationTask(
+    task = ClassificationTask(
         BertForSequenceClassification(CONFIG), optimizer=partial(AdamW, lr=0.1, weight_decay=0.01),
         schedule=schedule, total_steps=20, seed=7, log_every=1,
     )  # fmt: skip
+    task.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    return task
 
 
 def test_biases_and_layer_norms_do_not_decay() -> None:

@@ -21,6 +21,8 @@ from bunryu.metrics import scores
 from bunryu.runs import Run
 from conftest import QUICK, Train
 
+CANARY = "-".join(["sesame", "7f3a91"])  # not written out: a manifest keeps the diff of this very file
+
 FILES = {
     "config.yaml", "manifest.json", "metrics.csv", "results.json", "train.log",
     "predictions/validation.csv", "predictions/test.csv",
@@ -117,7 +119,7 @@ def test_the_best_checkpoint_is_the_one_the_monitor_names(train: Train, mode: st
 def test_the_monitor_chooses_the_checkpoint_and_save_top_k_keeps_more(train: Train) -> None:
     run = train("monitor=max val/accuracy", "save_top_k=2", "epochs=3")
     kept = sorted(path.name for path in (run.path / "checkpoints").iterdir())
-    assert len(kept) == 3
+    assert len(kept) == 4
     assert {"best.ckpt", "last.ckpt"} < set(kept)
     results = json.loads((run.path / "results.json").read_text("utf-8"))
     assert results["val/accuracy"] == max(metrics_of(run, "val/accuracy"))
@@ -311,18 +313,18 @@ def test_secrets_from_the_environment_are_written_nowhere(
 
     NeedsToken.__module__ = "bunryu.callbacks"
     monkeypatch.setattr("bunryu.callbacks.NeedsToken", NeedsToken, raising=False)
-    monkeypatch.setenv("CANARY", "sesame-7f3a91")
+    monkeypatch.setenv("CANARY", CANARY)
     run = train(
         "epochs=1",
         "+callbacks.mine._target_=bunryu.callbacks.NeedsToken",
         "+callbacks.mine.token=${oc.env:CANARY}",
     )
-    assert received == ["sesame-7f3a91"]
+    assert received == [CANARY]
     assert run.config["callbacks"]["mine"]["token"] == "${oc.env:CANARY}"
     printed = capfd.readouterr()
-    assert "sesame-7f3a91" not in printed.out + printed.err
+    assert CANARY not in printed.out + printed.err
     for name in files_of(run):
-        assert b"sesame-7f3a91" not in (run.path / name).read_bytes(), name
+        assert CANARY.encode() not in (run.path / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("option", ["fast_dev_run", "limit", "overfit", "profiler"])
@@ -331,6 +333,7 @@ def test_debug_options_run_to_their_end(tmp_path: Path, option: str) -> None:
     assert cli.run(["train", f"output_root={tmp_path}", f"debug={option}", *overrides]) == 0
     (run,) = map(Run, (tmp_path / "sample-tiny").iterdir())
     assert run.manifest["status"] == "finished"
+    assert ("run_training_epoch" in (run.path / "train.log").read_text("utf-8")) == (option == "profiler")
     checkpoint = json.loads((run.path / "results.json").read_text("utf-8"))["best_checkpoint"]
     assert checkpoint == (None if option == "fast_dev_run" else "checkpoints/best.ckpt")
 
@@ -391,7 +394,18 @@ def test_out_of_memory_names_the_way_out(
 
 @pytest.mark.parametrize(
     ("overrides", "where"),
-    [(["accelerator=tpu"], "accelerator"), (["logger=mlflow"], "logger")],
+    [
+        (["accelerator=tpu"], "trainer or accelerator"),
+        (["logger=mlflow"], "logger.mlflow"),
+        (["accelerator.precision=half"], "trainer or accelerator"),
+        (["model.architecture.num_attention_heads=3"], "model"),
+        (["optimizer.eps=-1.0"], "optimizer"),
+        pytest.param(
+            ["+trainer.limit_val_batches=0"],
+            "trainer",
+            marks=pytest.mark.filterwarnings("ignore:.*could not find the monitored key"),
+        ),
+    ],
 )
 def test_what_this_machine_lacks_is_a_configuration_error(
     overrides: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -412,3 +426,72 @@ def test_an_interrupt_is_recorded_and_ends_with_130(tmp_path: Path, monkeypatch:
     assert cli.run(["train", *QUICK, f"output_root={tmp_path}"]) == 130
     (run,) = map(Run, (tmp_path / "sample-tiny").iterdir())
     assert run.manifest["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        (["trainer.max_epochs=3"], 15),
+        (["+trainer.limit_train_batches=2"], 4),
+        (["+trainer.max_steps=7"], 7),
+        (["+trainer.limit_train_batches=0.5", "trainer.accumulate_grad_batches=2"], 2),
+    ],
+)
+def test_the_schedule_knows_how_many_steps_are_taken(train: Train, overrides: list[str], steps: int) -> None:
+    run = train("scheduler=linear_warmup", *overrides)
+    assert run.manifest["total_steps"] == steps
+    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
+        assert max(int(row["step"]) for row in csv.DictReader(file)) == steps
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_lower_precision_trains_with_clipping_and_counts_rightly(train: Train, precision: str) -> None:
+    run = train(f"accelerator.precision={precision}", "epochs=1", "optimizer.lr=1e-6", "batch_size=2")
+    exact = train("epochs=1", "optimizer.lr=1e-6", "batch_size=2")
+    assert metrics_of(run, "train/loss_epoch") == pytest.approx(
+        metrics_of(exact, "train/loss_epoch"), abs=0.03
+    )
+
+
+def test_pairs_are_in_the_vocabulary_and_a_missing_one_is_rejected(train: Train, tmp_path: Path) -> None:
+    rows = [
+        json.dumps({"a": f"질문 {i}", "b": "둘째문장", "y": i % 2}, ensure_ascii=False) for i in range(40)
+    ]
+    rows[0] = json.dumps({"a": "질문 0", "b": None, "y": 0})
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows), "utf-8")
+    run = train(
+        "corpus=table", f"corpus.train={tmp_path}/pairs.jsonl", "corpus.text_column=a", "epochs=1",
+        "corpus.pair_column=b", "corpus.label_column=y", "corpus.validation=0.2",
+    )  # fmt: skip
+    log = (run.path / "train.log").read_text("utf-8")
+    assert "[UNK]" not in log
+    assert "[SEP] 둘째문장 [SEP]" in log
+    account = run.manifest["corpus"]["files"]["train"]
+    assert (account["read"], account["used"], sum(account["rejected"].values())) == (40, 39, 1)
+    parity = json.loads((run.path / "model/bunryu.json").read_text("utf-8"))["parity"][0]
+    first = predictions_of(run, "validation")[0]
+    assert parity["pair"] == "둘째문장"
+    assert parity["logits"][0] == pytest.approx(float(first["logit:0"]), abs=1e-5)
+
+
+def test_a_limit_draws_rows_from_the_whole_split(train: Train, tmp_path: Path) -> None:
+    rows = [f"글 {i}\t{'앞' if i < 200 else '뒤'}" for i in range(400)]
+    (tmp_path / "sorted.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", "utf-8")
+    run = train("corpus=table", f"corpus.train={tmp_path}/sorted.tsv", "limit_rows=40", "epochs=1")
+    assert min(run.manifest["corpus"]["splits"]["train"]["labels"].values()) > 10
+
+
+def test_a_secret_in_an_error_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY", CANARY)
+    code = cli.run(
+        [
+            "train", *QUICK, f"output_root={tmp_path}/out", "model=pretrained",
+            "model.name=no/${oc.env:CANARY}", "corpus.name=${oc.env:CANARY}",
+        ]
+    )  # fmt: skip
+    assert code == 1
+    (run,) = map(Run, (tmp_path / "out").glob("*/*"))
+    assert "sesame" not in str(run.path)
+    assert "no/${oc.env:CANARY}" in run.manifest["exit_reason"]
+    for name in files_of(run):
+        assert CANARY.encode() not in (run.path / name).read_bytes(), name

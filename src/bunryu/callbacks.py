@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -49,7 +50,7 @@ class BestCheckpoint(RunCheckpoint):
 
     Args:
         monitor: ``min`` or ``max`` and the metric.
-        save_top_k: how many of the best to keep; the best of several is renamed in the end.
+        save_top_k: how many of the best to keep; the best of several is also ``best.ckpt`` in the end.
     """
 
     def __init__(self, monitor: str, save_top_k: int) -> None:
@@ -67,14 +68,20 @@ class BestCheckpoint(RunCheckpoint):
         del pl_module
         best = Path(self.best_model_path)
         if trainer.is_global_zero and self.best_model_path and best.name != BEST:
-            self.best_model_path = str(best.rename(best.parent / BEST))
+            (best.parent / BEST).unlink(missing_ok=True)
+            try:
+                (best.parent / BEST).hardlink_to(best)
+            except OSError:  # a file system without links
+                shutil.copyfile(best, best.parent / BEST)
 
 
 class LastCheckpoint(RunCheckpoint):
     """Keeps the state after every epoch; Lightning's ``save_last`` skips epochs not among the best."""
 
     def __init__(self) -> None:
-        super().__init__(filename="last", save_top_k=1, enable_version_counter=False)
+        super().__init__(
+            filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
+        )
 
 
 class EarlyStop(EarlyStopping):

@@ -36,6 +36,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.gradient_clip_val": (0, None),
     "trainer.log_every_n_steps": (1, None),
 }
+REMOVABLE = ("callbacks", "logger", "corpus.label_names")  # whose parts may be taken away
 CHOICES: dict[str, tuple[str, ...]] = {
     "batching": ("bucketed", "random"),
     "padding": ("longest", "max_length"),
@@ -57,7 +58,6 @@ NULL_TYPES: dict[str, tuple[type, ...]] = {
 WIDER_TYPES: dict[str, tuple[type, ...]] = {
     "corpus.validation": (float, str),
     "seed": (int, type(None)),
-    "accelerator.devices": (int, str, list),
     "accelerator.precision": (str, int),
     "trainer.gradient_clip_val": (float, int, type(None)),
 }
@@ -84,7 +84,7 @@ def check_values(config: DictConfig) -> None:
     Raises:
         ConfigError: naming the key and the fix.
     """
-    for key, value in _leaves(config):
+    for key, value in leaves(config):
         if set(key.split(".")).intersection(FORBIDDEN_KEYS):
             raise ConfigError("this is never set by a config: it could let a checkpoint run code", where=key)
         if value == "???":
@@ -100,6 +100,10 @@ def check_values(config: DictConfig) -> None:
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
             raise ConfigError(f"{key}={value} is out of range", where=key, fix=f"a value {bounds}")
     _check_monitor(str(config.get("monitor")))
+    if config.accelerator.get("devices") != 1:
+        raise ConfigError(
+            "a run trains on one device", where="accelerator.devices", fix="accelerator.devices=1"
+        )
     length, positions = config.get("max_seq_length"), config.model.get("positions")
     if isinstance(length, int) and isinstance(positions, int) and length > positions:
         raise ConfigError(
@@ -120,13 +124,21 @@ def check_shape(config: DictConfig, shipped: DictConfig) -> None:
         ConfigError: naming the key, the nearest valid key and the fix.
     """
     known = list(keys_of(shipped))
+    present = set(keys_of(config))
+    for key in known:
+        if (
+            key not in present
+            and not key.startswith(REMOVABLE)
+            and OmegaConf.select(config, key.rpartition(".")[0] or "seed") is not None
+        ):
+            raise ConfigError(f"'{key}' cannot be taken away", where=f"~{key}", fix=f"{key}=<value>")
     for key in keys_of(config):
         if key not in known and not _inside_target(key, shipped) and not _inside_target(key, config):
             near = nearest(key, known)
             raise ConfigError(
                 f"there is no key '{key}'", where=key, fix=f"did you mean '{near}'?" if near else ""
             )
-    for key, value in _leaves(config):
+    for key, value in leaves(config):
         default = OmegaConf.select(shipped, key)
         allowed = WIDER_TYPES.get(key) or _types_like(key, default)
         if allowed and not _fits(value, allowed):
@@ -150,12 +162,12 @@ def _inside_target(key: str, config: DictConfig) -> bool:
     )
 
 
-def _leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every dotted key that holds a value, with the value; ``???`` where it is missing."""
     for name in config:
         key, node = f"{prefix}{name!s}", config._get_node(name)
         if isinstance(node, DictConfig) and not node._is_none():
-            yield from _leaves(node, f"{key}.")
+            yield from leaves(node, f"{key}.")
         elif OmegaConf.is_missing(config, name):
             yield key, "???"
         else:
@@ -198,7 +210,7 @@ def quote(override: str) -> str:
     from hydra.errors import HydraException
 
     key, equals, value = override.partition("=")
-    if not equals or not re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key):
+    if override.startswith("-") or not equals or not re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key):
         return override
     try:
         OverridesParser.create().parse_override(override)

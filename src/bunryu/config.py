@@ -10,13 +10,38 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from bunryu.checks import nearest
+from bunryu.checks import leaves, nearest
 from bunryu.errors import ConfigError
 
 # Packages a _target_ may start from; what it resolves to is judged as well.
 PACKAGES = ("bunryu", "torch", "transformers", "pytorch_lightning")
 # transformers' own arguments beside those of the architecture; the rest of them is not for a config file.
 LOADING = {"attn_implementation", "dtype", "force_download", "local_files_only", "revision"}
+# What the recipe passes itself, by node, and where it is set instead.
+FILLED_IN: dict[str, dict[str, str]] = {
+    "datamodule": dict.fromkeys(("train", "validation", "test", "pad_id"), "corpus=…") | {"seed": "seed=…"},
+    "task": {
+        "model": "model=…",
+        "optimizer": "optimizer=…",
+        "schedule": "scheduler=…",
+        "total_steps": "epochs=…",
+        "seed": "seed=…",
+        "log_every": "trainer.log_every_n_steps=…",
+    },
+    "trainer": {
+        "default_root_dir": "output_root=…",
+        "callbacks": "callbacks=…, or +callbacks.<name>._target_=…",
+        "logger": "logger=…",
+    },
+    "model.architecture": {
+        "vocab_size": "model.vocabulary_size=…",
+        "max_position_embeddings": "model.positions=…",
+        "pad_token_id": "the tokenizer has it",
+        "id2label": "corpus.label_names=…",
+        "label2id": "corpus.label_names=…",
+    },
+    "optimizer": {"params": "the model has them"},
+}
 INSTANTIATE_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 
@@ -32,6 +57,14 @@ def plain(config: DictConfig) -> dict[str, Any]:
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, use_cache=False, replace=True)
     assert isinstance(container, dict)
+    recorded = OmegaConf.create(container)
+    for key, value in leaves(config):
+        if isinstance(value, int | float) and isinstance(OmegaConf.select(recorded, key), str):
+            raise ConfigError(
+                "a number from the environment cannot be recorded without its value",
+                where=key,
+                fix=f"{key}={value}, or let the shell fill it in",
+            )
     return {str(key): value for key, value in container.items()}
 
 
@@ -76,10 +109,28 @@ def instantiate(node: Mapping[str, Any], where: str = "") -> Any:
         raise ConfigError(f"{type(cause).__name__}: {cause}", where=str(node.get("_target_"))) from error
 
 
+def call(factory: Callable[..., Any], where: str, *arguments: Any, **keywords: Any) -> Any:
+    """Call what ``instantiate`` made of a ``_partial_`` node; what it refuses is a configuration error.
+
+    Raises:
+        ConfigError: naming the node.
+    """
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return factory(*arguments, **keywords)
+    except (TypeError, ValueError, MisconfigurationException, ModuleNotFoundError) as error:
+        raise ConfigError(f"{type(error).__name__}: {error}", where=where) from error
+
+
 def _check_call(node: Mapping[str, Any], where: str) -> None:
     target = resolve(str(node["_target_"]), f"{where}._target_" if where else "_target_")
     names = _parameters(target)
     for key in node:
+        if key in FILLED_IN.get(where, ()):
+            raise ConfigError(
+                f"'{key}' is filled in by bunryu", where=f"{where}.{key}", fix=FILLED_IN[where][key]
+            )
         if key in INSTANTIATE_KEYS or key in names:
             continue
         near = nearest(str(key), sorted(names))
@@ -109,6 +160,8 @@ def resolve(path: str, where: str) -> Callable[..., Any]:
 
 def _locate(path: str, where: str) -> Any:
     parts = path.split(".")
+    if any(part.startswith("_") for part in parts):
+        raise _refused(path, where)
     found: Any = importlib.import_module(parts[0])
     for index, part in enumerate(parts[1:], 1):
         if hasattr(found, part):
@@ -120,7 +173,7 @@ def _locate(path: str, where: str) -> Any:
             raise _refused(path, where)
         try:
             found = importlib.import_module(f"{found.__name__}.{part}")
-        except ImportError as error:
+        except (Exception, SystemExit) as error:  # whatever a module does when it is imported
             near = nearest(part, dir(found))
             raise ConfigError(
                 f"'{path}' cannot be imported: {error}",

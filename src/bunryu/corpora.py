@@ -11,7 +11,7 @@ from typing import Any
 
 from bunryu.download import fetch_nsmc, published_difference
 from bunryu.errors import ConfigError, DataError
-from bunryu.splits import Example, carve, describe, sort_labels
+from bunryu.splits import Example, carve, describe, draw, sort_labels
 from bunryu.tables import SPANNING, Account, TableFormat, format_of, read_rows
 from bunryu.text import NOTHING, Cleaner
 
@@ -42,12 +42,14 @@ class Corpus:
         return [ids[example.label] for example in self.split(name)]
 
     def limited(self, rows: int | None) -> Corpus:
-        """The same corpus with at most ``rows`` examples a split (None: all)."""
+        """The same corpus with at most ``rows`` examples a split, drawn from all of it (None: all)."""
         if rows is None:
             return self
-        return replace(
-            self, train=self.train[:rows], validation=self.validation[:rows], test=self.test[:rows]
-        )
+        chosen = {}
+        for name in SPLITS:
+            drawn = sorted(self.split(name), key=lambda example: draw(0, example.row))[:rows]
+            chosen[name] = sorted(drawn, key=lambda example: example.row)
+        return replace(self, train=chosen["train"], validation=chosen["validation"], test=chosen["test"])
 
     def fingerprint(self) -> str:
         """A hash of every text, pair and label of every split."""
@@ -186,7 +188,7 @@ class Table:
             validation, accounts["validation"] = self._read(str(self.validation))
         else:
             train, validation = carve(train, test, self.validation, self.split_seed)
-        names = {str(key): str(value) for key, value in (self.label_names or {}).items()}
+        names = _names(self.label_names or {})
         labels = tuple(names) or sort_labels(example.label for example in train)
         corpus = Corpus(
             train, validation, test, labels, tuple(names.get(n, n) for n in labels), self.cleaner, accounts
@@ -217,7 +219,7 @@ def read_examples(
     for line, values in rows:
         text, label = values[0], values[1]
         pair = values[2] if len(values) > 2 else None
-        if not isinstance(text, str) or not isinstance(pair, str | None):
+        if not all(isinstance(part, str) for part in (text, *values[2:])):
             account.reject(line, "text is not a string")
         elif not isinstance(label, str | int) or isinstance(label, bool):
             account.reject(line, "label is neither text nor an integer")
@@ -237,14 +239,27 @@ def read_examples(
 def _read_nsmc(
     folder: Path, label_names: Mapping[int, str], validation: float | str, seed: int, cleaner: Cleaner
 ) -> Corpus:
-    labels = tuple(str(key) for key in label_names)
+    shown = _names(label_names)
+    labels = tuple(shown)
     form = TableFormat("tsv", one_line_rows=True)
     files = {name: folder / f"ratings_{name}.txt" for name in ("train", "test")}
     read = {name: read_examples(path, ["document", "label"], form, labels) for name, path in files.items()}
     accounts = {name: account for name, (_, account) in read.items()}
     train, carved = carve(read["train"][0], read["test"][0], validation, seed)
-    names = tuple(str(name) for name in label_names.values())
+    names = tuple(shown.values())
     return _checked(Corpus(train, carved, read["test"][0], labels, names, cleaner, accounts))
+
+
+def _names(label_names: Mapping[Any, str]) -> dict[str, str]:
+    """Label as text -> name shown; a number and the same as text would be two classes for one label."""
+    names = {str(key): str(name) for key, name in label_names.items()}
+    if len(names) < len(label_names):
+        raise ConfigError(
+            f"corpus.label_names names a label twice: {list(label_names)}",
+            where="corpus.label_names",
+            fix="corpus.label_names={0: …, 1: …}",
+        )
+    return names
 
 
 def _checked(corpus: Corpus) -> Corpus:

@@ -95,11 +95,11 @@ class TextDataModule(pl.LightningDataModule):
 
     def _rest_of_epoch(self) -> list[Index]:
         assert self.trainer is not None
-        loop = self.trainer.fit_loop
+        loop: Any = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
-        plan = training_batches(
-            self._lengths, self._batch_size, self._batching, self._seed, self.trainer.current_epoch
-        )
+        # Not trainer.current_epoch: in a checkpoint of an epoch's end that is still the old one.
+        epoch = loop.epoch_progress.current.processed
+        plan = training_batches(self._lengths, self._batch_size, self._batching, self._seed, epoch)
         return plan[done:]
 
     def _evaluation(self, split: Encoded) -> DataLoader[Batch]:

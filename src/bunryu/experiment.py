@@ -13,12 +13,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from bunryu.announcement import announce
 from bunryu.cache import cache_folder
 from bunryu.callbacks import BEST, RunLogger
-from bunryu.config import instantiate
+from bunryu.config import call, instantiate
 from bunryu.corpora import SPLITS, Corpus
 from bunryu.datamodule import TextDataModule
 from bunryu.encoding import Encoded, Encoder
@@ -26,11 +27,9 @@ from bunryu.errors import ConfigError, OutOfMemory
 from bunryu.model import check_length
 from bunryu.model_folder import write_model_folder
 from bunryu.runs import Run
-from bunryu.task import ClassificationTask, Scored
+from bunryu.task import ClassificationTask
 
 log = logging.getLogger(__name__)
-
-EXAMPLES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -50,28 +49,21 @@ def execute(run: Run) -> dict[str, Any]:
     with run.recording(), _quiet(), _memory_errors(config):
         pl.seed_everything(config["seed"], verbose=False)
         experiment = build(config, run)
-        task, trainer, datamodule = experiment.task, experiment.trainer, experiment.datamodule
+        datamodule = experiment.datamodule
         with _stage("training"):
             _fit(experiment)
         best = run.path / "checkpoints" / BEST
         checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
         with _stage("scoring the best checkpoint"):
             results: dict[str, Any] = {}
-            loaders = {"validation": datamodule.val_dataloader, "test": datamodule.test_dataloader}
-            for split, loader in loaders.items():
-                if getattr(datamodule, split) is None:
-                    continue
-                # validate() names its metrics val/, test() test/; weights are loaded for both
-                score = trainer.validate if split == "validation" else trainer.test
-                score(task, loader(), ckpt_path=checkpoint, weights_only=True, verbose=False)
-                assert task.scored is not None
-                results.update(task.scored.metrics)
-                _write_predictions(run, split, getattr(datamodule, split), task.scored, experiment.corpus)
+            for split in ("validation", "test"):
+                if getattr(datamodule, split) is not None:
+                    results |= _score(run, experiment, split, checkpoint)
         results["best_checkpoint"] = f"checkpoints/{BEST}" if checkpoint else None
         run.write_results(results)
         with _stage("writing model/"):
-            _export(run, config, experiment, results)
-        _log_hyperparameters(run, trainer, results)
+            _export(run, experiment, results)
+        _log_hyperparameters(run, experiment.trainer, results)
     return results
 
 
@@ -83,7 +75,10 @@ def resolved(run: Run) -> dict[str, Any]:
 
 
 def build(config: Mapping[str, Any], run: Run) -> Experiment:
-    """The only place where configs become objects."""
+    """The only place where configs become objects; what can be refused quickly comes first."""
+    optimizer = instantiate(config["optimizer"])
+    call(optimizer, "optimizer", [torch.nn.Parameter(torch.zeros(1))])
+    trainer = _trainer(config, run)
     with _stage("reading the corpus"):
         corpus: Corpus = instantiate(config["corpus"]).read().limited(config["limit_rows"])
         run.record(corpus=corpus.facts())
@@ -92,50 +87,74 @@ def build(config: Mapping[str, Any], run: Run) -> Experiment:
     source = instantiate(config["model"])
     cache = cache_folder(config["cache_dir"])
     with _stage("tokenizer"):
-        tokenizer = source.tokenizer([example.text for example in corpus.train], corpus.cleaner, cache)
+        texts = [
+            part for example in corpus.train for part in (example.text, example.pair) if part is not None
+        ]
+        tokenizer = source.tokenizer(texts, corpus.cleaner, cache)
     encoder = Encoder(tokenizer, corpus.cleaner, cache, overwrite=config["overwrite_cache"])
     encoded = {name: _encode(encoder, corpus, name) for name in SPLITS}
-    model = source.classifier(tokenizer, corpus.names)
+    model = call(source.classifier, "model", tokenizer, corpus.names)
     check_length(model, config["max_seq_length"])
     datamodule = instantiate(config["datamodule"])(
         *(encoded[name] for name in SPLITS), pad_id=tokenizer.pad_token_id, seed=config["seed"]
     )
-    trainer = _trainer(config, run)
-    steps = math.ceil(datamodule.batches_per_epoch / trainer.accumulate_grad_batches) * config["epochs"]
+    steps = total_steps(trainer, datamodule.batches_per_epoch)
     task = instantiate(config["task"])(
         model=model,
-        optimizer=instantiate(config["optimizer"]),
+        optimizer=optimizer,
         schedule=instantiate(config["scheduler"]),
         total_steps=steps,
         seed=config["seed"],
         log_every=config["trainer"]["log_every_n_steps"],
     )
-    _announce(config, run, Experiment(corpus, tokenizer, datamodule, task, trainer), encoded, steps)
-    return Experiment(corpus, tokenizer, datamodule, task, trainer)
+    experiment = Experiment(corpus, tokenizer, datamodule, task, trainer)
+    announce(run, corpus, tokenizer, datamodule, task, trainer)
+    return experiment
+
+
+def total_steps(trainer: pl.Trainer, batches: int) -> int:
+    """Optimizer steps of the whole run.
+
+    Counted from the trainer's own limits, since ``estimated_stepping_batches`` would need the loaders.
+
+    Args:
+        trainer: with its epochs, steps, limits and accumulation set.
+        batches: training batches an epoch.
+    """
+    limit = trainer.limit_train_batches
+    taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    epochs = trainer.max_epochs or 1
+    steps = math.ceil(taken / trainer.accumulate_grad_batches) * epochs
+    return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
 
 def _trainer(config: Mapping[str, Any], run: Run) -> pl.Trainer:
-    try:
-        loggers = [instantiate(node)(save_dir=str(run.path)) for node in config["logger"].values() if node]
-        trainer: pl.Trainer = instantiate(config["trainer"])(
-            default_root_dir=str(run.path),
-            callbacks=[instantiate(node) for node in config["callbacks"].values() if node],
-            logger=[RunLogger(run), *loggers],
-        )
-    except ModuleNotFoundError as error:  # a logger whose library is not installed
-        raise ConfigError(f"{error}", where="logger", fix="install it, or logger=tensorboard") from error
-    except MisconfigurationException as error:
-        raise ConfigError(
-            f"{error}", where="accelerator or trainer", fix="accelerator=auto or cpu"
-        ) from error
+    save_dir = str(run.path)
+    loggers = [
+        call(instantiate(node), f"logger.{name}", save_dir=save_dir)
+        for name, node in config["logger"].items()
+        if node
+    ]
+    trainer: pl.Trainer = call(
+        instantiate(config["trainer"]),
+        "trainer or accelerator",
+        default_root_dir=save_dir,
+        callbacks=[instantiate(node) for node in config["callbacks"].values() if node],
+        logger=[RunLogger(run), *loggers],
+    )
     return trainer
 
 
 def _fit(experiment: Experiment) -> None:
+    trainer = experiment.trainer
     try:
-        experiment.trainer.fit(experiment.task, datamodule=experiment.datamodule, weights_only=True)
+        trainer.fit(experiment.task, datamodule=experiment.datamodule, weights_only=True)
+    except MisconfigurationException as error:
+        raise ConfigError(f"{error}", where="trainer or callbacks") from error
     except SystemExit as end:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from end
+    if summary := trainer.profiler.summary():  # type: ignore[attr-defined]
+        log.info("%s", summary.strip())
 
 
 def _encode(encoder: Encoder, corpus: Corpus, name: str) -> Encoded | None:
@@ -155,62 +174,25 @@ def _encode(encoder: Encoder, corpus: Corpus, name: str) -> Encoded | None:
     return encoded
 
 
-def _announce(
-    config: Mapping[str, Any],
-    run: Run,
-    experiment: Experiment,
-    encoded: Mapping[str, Encoded | None],
-    steps: int,
-) -> None:
-    """Log and record what is about to be trained."""
-    length, train = config["max_seq_length"], encoded["train"]
-    assert train is not None
-    tokens = experiment.tokenizer
-    for index, example in enumerate(experiment.corpus.train[:EXAMPLES_SHOWN]):
-        row = train.batch(_one(index), length, int(train.lengths(length)[index]), tokens.pad_token_id)
-        ids = row["input_ids"][0].tolist()
-        log.info("example %d\n  sentence: %s\n  tokens: %s\n  label: %s\n  ids: %s", index + 1,
-                 " | ".join(filter(None, (example.text, example.pair))),
-                 " ".join(tokens.convert_ids_to_tokens(ids)),
-                 experiment.corpus.names[train.labels[index]], ids)  # fmt: skip
-    parameters = sum(parameter.numel() for parameter in experiment.task.model.parameters())
-    truncated = {name: split.truncated(length) for name, split in encoded.items() if split is not None}
-    device = experiment.trainer.strategy.root_device
-    log.info(
-        "%s: %s parameters, %d steps on %s, %d threads",
-        config["model"]["name"],
-        f"{parameters:,}",
-        steps,
-        device,
-        torch.get_num_threads(),
-    )
-    log.info("rows cut at %d tokens: %s", length, truncated)
-    run.record(
-        device={"kind": device.type, "name": _device_name(device), "count": experiment.trainer.num_devices},
-        threads=torch.get_num_threads(),
-        parameters=parameters,
-        total_steps=steps,
-        truncated_rows=truncated,
-    )
+def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None) -> dict[str, float]:
+    """Score a split, write its predictions and return its metrics."""
+    task, trainer, data = experiment.task, experiment.trainer, experiment.datamodule
+    # validate() names its metrics val/, test() test/
+    score = trainer.validate if split == "validation" else trainer.test
+    loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
+    task.scored = None
+    score(task, loader, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    scored = task.scored
+    if scored is None:
+        raise ConfigError(f"nothing of {split} was scored", where="trainer", fix="leave its limits alone")
+    encoded: Encoded = getattr(data, split)
+    rows, labels = encoded.rows[scored.index].tolist(), encoded.labels[scored.index].tolist()
+    run.write_predictions(split, rows, labels, scored.logits, experiment.corpus.names)
+    return scored.metrics
 
 
-def _one(index: int) -> Any:
-    import numpy as np
-
-    return np.array([index])
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _write_predictions(run: Run, split: str, encoded: Encoded, scored: Scored, corpus: Corpus) -> None:
-    rows = encoded.rows[scored.index].tolist()
-    labels = encoded.labels[scored.index].tolist()
-    run.write_predictions(split, rows, labels, scored.logits, corpus.names)
-
-
-def _export(run: Run, config: Mapping[str, Any], experiment: Experiment, results: Mapping[str, Any]) -> None:
+def _export(run: Run, experiment: Experiment, results: Mapping[str, Any]) -> None:
+    config = run.config  # as recorded: the card is for others to read
     write_model_folder(
         run.path / "model",
         experiment.task.model.cpu(),

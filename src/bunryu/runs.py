@@ -151,7 +151,7 @@ class Run:
     def recording(self) -> Iterator[None]:
         """Copy bunryu's log lines to train.log while inside, and close the manifest by how it ends."""
         handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s", self._secrets()))
         logger = logging.getLogger("bunryu")
         logger.addHandler(handler)
         try:
@@ -161,7 +161,7 @@ class Run:
             raise
         except BaseException as error:
             handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (error,), None))
-            self.end("failed", f"{type(error).__name__}: {error}")
+            self.end("failed", _mask(f"{type(error).__name__}: {error}", self._secrets()))
             raise
         else:
             self.end("finished")
@@ -169,8 +169,30 @@ class Run:
             logger.removeHandler(handler)
             handler.close()
 
+    def _secrets(self) -> dict[str, str]:
+        """Values of the environment variables that the config names, each with how it is written instead."""
+        names = re.findall(r"\$\{oc\.env:([^,}]+)", (self.path / "config.yaml").read_text("utf-8"))
+        return {value: f"${{oc.env:{name}}}" for name in names if (value := os.environ.get(name))}
+
     def _write_manifest(self, facts: Mapping[str, Any]) -> None:
         write_atomically(self.path / "manifest.json", _json(facts))
+
+
+class _Masking(logging.Formatter):
+    """Writes a line without the secrets that may stand in it."""
+
+    def __init__(self, form: str, secrets_: Mapping[str, str]) -> None:
+        super().__init__(form)
+        self._secrets = secrets_
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _mask(super().format(record), self._secrets)
+
+
+def _mask(text: str, secrets_: Mapping[str, str]) -> str:
+    for value, written in secrets_.items():
+        text = text.replace(value, written)
+    return text
 
 
 def _new_directory(parent: Path) -> Path:

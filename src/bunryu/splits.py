@@ -51,7 +51,7 @@ def carve(
     chosen: set[int] = set()
     for examples in by_label.values():
         count = min(math.floor(len(examples) * share + 0.5), len(examples) - 1)
-        drawn = sorted(examples, key=lambda example: _draw(seed, example.row))
+        drawn = sorted(examples, key=lambda example: draw(seed, example.row))
         chosen.update(example.row for example in drawn[:count])
     if not chosen:
         raise ConfigError(
@@ -62,7 +62,8 @@ def carve(
     return [e for e in train if e.row not in chosen], [e for e in train if e.row in chosen]
 
 
-def _draw(seed: int, row: int) -> bytes:
+def draw(seed: int, row: int) -> bytes:
+    """What orders rows at random: a hash, the same everywhere."""
     return hashlib.blake2b(f"{seed}:{row}".encode(), digest_size=8).digest()
 
 

@@ -92,9 +92,6 @@ class ClassificationTask(pl.LightningModule):
         log_every: steps between two records of train/loss, train/accuracy and lr.
     """
 
-    _window: torch.Tensor
-    _epoch: torch.Tensor
-
     def __init__(
         self,
         model: torch.nn.Module,
@@ -108,34 +105,41 @@ class ClassificationTask(pl.LightningModule):
         super().__init__()
         self.model = model
         self._optimizer, self._schedule = optimizer, schedule
-        self._total_steps, self._seed, self._log_every = total_steps, seed, log_every
+        self.total_steps, self._seed, self._log_every = total_steps, seed, log_every
         self.steps = 0
         self.batches_seen = 0
         self._epoch_start = 0.0
         self._rate = 0.0
         # loss times rows, hits, rows: since the last record, and since the epoch's start
-        self.register_buffer("_window", torch.zeros(3), persistent=False)
-        self.register_buffer("_epoch", torch.zeros(3), persistent=False)
+        # (not buffers: those would take on the model's precision, and sums stall in 16 bits)
+        self._window = torch.zeros(3)
+        self._epoch = torch.zeros(3)
         self._outputs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.scored: Scored | None = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, without decay on biases and LayerNorm, and the schedule."""
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        optimizer = self._optimizer(
-            [
-                {"params": [parameter for parameter in trained if parameter.ndim > 1]},
-                {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-            ]
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": [parameter for parameter in trained if parameter.ndim > 1]},
+            {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = self._optimizer(groups, fused=True) if self._may_fuse() else self._optimizer(groups)
         factory = self._schedule.factory
         takes_total = "total_steps" in inspect.signature(factory).parameters
-        scheduler = factory(optimizer, total_steps=self._total_steps) if takes_total else factory(optimizer)
+        scheduler = factory(optimizer, total_steps=self.total_steps) if takes_total else factory(optimizer)
         # Lightning reads the key lr_scheduler and silently drops any other.
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": self._schedule.interval},
         }
+
+    def _may_fuse(self) -> bool:
+        """Whether one fused kernel can take the step; Lightning allows none beside mixed precision."""
+        takes_it = "fused" in inspect.signature(self._optimizer).parameters
+        unset = "fused" not in getattr(self._optimizer, "keywords", {})
+        here = self.trainer.strategy.root_device.type in ("cpu", "cuda")
+        return takes_it and unset and here and self.trainer.precision == "32-true"
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits of shape (rows, classes)."""
@@ -146,6 +150,7 @@ class ClassificationTask(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Start the epoch's clock."""
         self._epoch_start = time.perf_counter()
+        self.scored = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this batch's dropout."""
@@ -156,13 +161,13 @@ class ClassificationTask(pl.LightningModule):
         """The loss of one batch; sums stay on the device."""
         del batch_idx
         logits = self(batch)
-        loss = cross_entropy(logits, batch["labels"])
+        loss = cross_entropy(logits.float(), batch["labels"])
         with torch.no_grad():
             rows = float(len(logits))
             hits = (logits.argmax(dim=1) == batch["labels"]).sum()
             sums = torch.stack([loss.detach() * rows, hits.to(loss.dtype), loss.new_full((), rows)])
-            self._window += sums
-            self._epoch += sums
+            self._window = self._window.to(sums.device) + sums
+            self._epoch = self._epoch.to(sums.device) + sums
         self.batches_seen += 1
         return loss
 
@@ -194,7 +199,7 @@ class ClassificationTask(pl.LightningModule):
         self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate})
         metrics = {"train/loss": loss, **(self.scored.metrics if self.scored else {})}
         log.info("epoch %d/%d  step %d/%d  %s  %.1f s",
-                 self.current_epoch + 1, self.trainer.max_epochs, self.steps, self._total_steps,
+                 self.current_epoch + 1, self.trainer.max_epochs, self.steps, self.total_steps,
                  "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
                  time.perf_counter() - self._epoch_start)  # fmt: skip
         self._refuse_unless_finite(loss)
@@ -230,8 +235,7 @@ class ClassificationTask(pl.LightningModule):
         state = checkpoint["bunryu"]
         self.steps = state["steps"]
         self.batches_seen = state["batches_seen"]
-        self._window.copy_(state["window"])
-        self._epoch.copy_(state["epoch"])
+        self._window, self._epoch = state["window"], state["epoch"]
 
     def _score(self, split: str) -> None:
         logits, labels, index = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))

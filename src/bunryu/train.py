@@ -28,7 +28,7 @@ from bunryu.runs import Run
 log = logging.getLogger(__name__)
 
 # Overlays that set values of other groups; they are not part of what ships as a default.
-OVERLAYS = ("experiment", "debug", "sweep")
+OVERLAYS = ("experiment", "debug")
 
 
 def conf_dir() -> Path:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"bunryu train: {error}", file=sys.stderr, flush=True)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
-    sys.argv = ["bunryu", *(checks.quote(argument) for argument in arguments)]
+    sys.argv = ["bunryu", *(checks.quote(_expand_home(argument)) for argument in arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -70,14 +70,23 @@ def train(cfg: DictConfig) -> None:
     instantiate(config["corpus"], "corpus")  # a missing file is known before torch is imported
     check_targets(config)
 
-    root = Path(cfg.output_root).expanduser()
-    run = Run.create(root, f"{cfg.corpus.name}-{Path(cfg.model.name).name}", config, sys.argv, overrides)
+    # of the recorded config: a name from the environment stays out of the directory's
+    kind = f"{config['corpus']['name']}-{Path(config['model']['name']).name}"
+    run = Run.create(Path(cfg.output_root).expanduser(), kind, config, sys.argv, overrides)
     log.info("run directory: %s", run.path)
     log.info("configuration:\n%s", (run.path / "config.yaml").read_text("utf-8").rstrip())
     from bunryu import experiment  # torch and Lightning: only once there is something to train
 
     results = experiment.execute(run)
     log.info("%s", summary(run, results))
+
+
+def _expand_home(argument: str) -> str:
+    """``output_root=~/runs`` as the shell would have it if it looked behind the ``=``; Hydra uses it too."""
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") == "output_root" and value.startswith("~"):
+        return f"{key}{equals}{Path(value).expanduser()}"
+    return argument
 
 
 def shipped_defaults() -> DictConfig:

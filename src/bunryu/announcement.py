@@ -1,0 +1,69 @@
+"""What a run says, and records, before it trains: its first examples, its size, its device."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from bunryu.corpora import Corpus
+from bunryu.datamodule import TextDataModule
+from bunryu.runs import Run
+from bunryu.task import ClassificationTask
+
+log = logging.getLogger(__name__)
+
+EXAMPLES_SHOWN = 5
+
+
+def announce(
+    run: Run,
+    corpus: Corpus,
+    tokenizer: Any,
+    data: TextDataModule,
+    task: ClassificationTask,
+    trainer: pl.Trainer,
+) -> None:
+    """Log the first encoded examples and the run's size; record device, threads, size and cut rows."""
+    config = run.config
+    length = config["max_seq_length"]
+    _show_examples(corpus, tokenizer, data, length)
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    truncated = {name: split.truncated(length) for name, split in splits.items() if split is not None}
+    parameters = sum(parameter.numel() for parameter in task.model.parameters())
+    device, threads = trainer.strategy.root_device, torch.get_num_threads()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    log.info(
+        "%s: %s parameters, %d steps on %s, %d threads",
+        config["model"]["name"],
+        f"{parameters:,}",
+        task.total_steps,
+        name,
+        threads,
+    )
+    log.info("rows cut at %d tokens: %s", length, ", ".join(f"{n} of {s}" for s, n in truncated.items()))
+    run.record(
+        device={"kind": device.type, "name": name, "count": trainer.num_devices},
+        threads=threads,
+        parameters=parameters,
+        total_steps=task.total_steps,
+        truncated_rows=truncated,
+    )
+
+
+def _show_examples(corpus: Corpus, tokenizer: Any, data: TextDataModule, length: int) -> None:
+    widths = data.train.lengths(length)
+    for index, example in enumerate(corpus.train[:EXAMPLES_SHOWN]):
+        row = data.train.batch(np.array([index]), length, int(widths[index]), tokenizer.pad_token_id)
+        ids = row["input_ids"][0].tolist()
+        log.info(
+            "example %d\n  sentence: %s\n  tokens: %s\n  label: %s\n  ids: %s",
+            index + 1,
+            example.text if example.pair is None else f"{example.text} | {example.pair}",
+            " ".join(tokenizer.convert_ids_to_tokens(ids)),
+            corpus.names[data.train.labels[index]],
+            ids,
+        )
