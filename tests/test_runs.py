@@ -141,3 +141,11 @@ def test_the_manifest_is_json_that_any_tool_reads(run: Run) -> None:
         [sys.executable, "-m", "json.tool", str(run.path / "manifest.json")], capture_output=True, check=True
     )
     assert json.loads(done.stdout)["versions"]["bunryu"] == provenance.facts()["versions"]["bunryu"]
+
+
+def test_a_secret_in_the_uncommitted_diff_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "hush-4711")
+    run = Run.create(tmp_path, "a-b", {"seed": 7, "token": "${oc.env:TOKEN}"}, [], [])
+    run.record(git={"diff": ["+token = hush-4711"]}, count=4711)
+    assert run.manifest["git"] == {"diff": ["+token = ${oc.env:TOKEN}"]}
+    assert run.manifest["count"] == 4711

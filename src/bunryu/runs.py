@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # bunryu train answers a typo before anything heavy is import
     import numpy.typing as npt
 
 SCHEMA = 1
+SHORTEST_SECRET = 4  # characters; a shorter value would be masked inside ordinary words
 METRICS_HEADER = ("epoch", "step", "name", "value")
 
 
@@ -161,7 +162,7 @@ class Run:
             raise
         except BaseException as error:
             handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (error,), None))
-            self.end("failed", _mask(f"{type(error).__name__}: {error}", self._secrets()))
+            self.end("failed", f"{type(error).__name__}: {error}")
             raise
         else:
             self.end("finished")
@@ -172,10 +173,14 @@ class Run:
     def _secrets(self) -> dict[str, str]:
         """Values of the environment variables that the config names, each with how it is written instead."""
         names = re.findall(r"\$\{oc\.env:([^,}]+)", (self.path / "config.yaml").read_text("utf-8"))
-        return {value: f"${{oc.env:{name}}}" for name in names if (value := os.environ.get(name))}
+        values = {name: os.environ.get(name, "") for name in names}
+        return {
+            value: f"${{oc.env:{name}}}" for name, value in values.items() if len(value) >= SHORTEST_SECRET
+        }
 
     def _write_manifest(self, facts: Mapping[str, Any]) -> None:
-        write_atomically(self.path / "manifest.json", _json(facts))
+        # git's diff may hold what no override does
+        write_atomically(self.path / "manifest.json", _json(_mask(facts, self._secrets())))
 
 
 class _Masking(logging.Formatter):
@@ -186,13 +191,19 @@ class _Masking(logging.Formatter):
         self._secrets = secrets_
 
     def format(self, record: logging.LogRecord) -> str:
-        return _mask(super().format(record), self._secrets)
+        return str(_mask(super().format(record), self._secrets))
 
 
-def _mask(text: str, secrets_: Mapping[str, str]) -> str:
-    for value, written in secrets_.items():
-        text = text.replace(value, written)
-    return text
+def _mask(facts: Any, secrets_: Mapping[str, str]) -> Any:
+    """The facts with every secret in their texts replaced by how it is written."""
+    if isinstance(facts, str):
+        for value, written in secrets_.items():
+            facts = facts.replace(value, written)
+    elif isinstance(facts, Mapping):
+        return {key: _mask(value, secrets_) for key, value in facts.items()}
+    elif isinstance(facts, list):
+        return [_mask(value, secrets_) for value in facts]
+    return facts
 
 
 def _new_directory(parent: Path) -> Path:
