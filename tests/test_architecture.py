@@ -16,7 +16,7 @@ FLOORS = [
     {"errors", "text", "tables", "splits", "corpora", "download", "metrics", "provenance", "runs", "cache"},
     {"vocabulary", "encoding", "batching", "model", "model_folder"},
     {"datamodule", "task", "callbacks"},
-    {"checks", "config", "announcement", "experiment"},
+    {"checks", "explanation", "config", "announcement", "experiment"},
     {"train"},
     {"cli"},
 ]

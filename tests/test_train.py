@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from bunryu import cli
+from bunryu import checks, cli
 from bunryu.metrics import scores
 from bunryu.runs import Run
 from conftest import QUICK, Train
@@ -103,7 +104,10 @@ def test_results_are_those_of_the_predictions(trained: Run) -> None:
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])  # the last epoch cannot be the best of both
-def test_the_best_checkpoint_is_the_one_the_monitor_names(train: Train, mode: str) -> None:
+def test_the_best_checkpoint_is_the_one_the_monitor_names(
+    train: Train, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(checks.MONITORED, "val/loss", mode)
     run = train(f"monitor={mode} val/loss", "epochs=3")
     losses = metrics_of(run, "val/loss")
     best = min(losses) if mode == "min" else max(losses)
@@ -282,7 +286,23 @@ def test_a_failing_job_does_not_stop_the_others(tmp_path: Path, capsys: pytest.C
         for run in map(Run, (tmp_path / "sample-tiny").iterdir())
     )
     assert statuses == [(0.001, "finished")] * 2 + [(1e30, "failed")] * 2
-    assert "the training loss is nan" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "the training loss is nan" in printed.err
+    assert "4 jobs, 2 failed" in printed.out
+    assert (
+        len(
+            re.findall(r"^  finished  .*optimizer\.lr=0\.001.* val/loss 0\.\d{4}$", printed.out, re.MULTILINE)
+        )
+        == 2
+    )
+    assert (
+        len(
+            re.findall(
+                r"^  failed    .*optimizer\.lr=1e\+30.* the training loss is nan", printed.out, re.MULTILINE
+            )
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize("name", ["My Drive (1)", "it's 실험", "a'b (c), d", "x=y", "[z]"])

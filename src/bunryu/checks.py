@@ -11,7 +11,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from bunryu.errors import ConfigError
 
-MONITORED = ("val/loss", "val/accuracy", "val/f1_macro")
+# What may choose the best checkpoint, and which way is better.
+MONITORED = {"val/loss": "min", "val/accuracy": "max", "val/f1_macro": "max"}
+NODES = ("model", "corpus", "accelerator", "optimizer", "scheduler", "datamodule", "task", "trainer")
 # Loading options that could run code from a checkpoint, wherever they stand.
 FORBIDDEN_KEYS = ("trust_remote_code", "weights_only", "use_safetensors")
 
@@ -31,15 +33,17 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "datamodule.num_workers": (0, None),
     "corpus.cleaner.max_repeats": (0, None),
     "scheduler.factory.warmup": (0, 1),
+    "scheduler.factory.gamma": (0, None),
     "trainer.max_epochs": (1, None),
     "trainer.accumulate_grad_batches": (1, None),
     "trainer.gradient_clip_val": (0, None),
     "trainer.log_every_n_steps": (1, None),
 }
-REMOVABLE = ("callbacks", "logger", "corpus.label_names")  # whose parts may be taken away
+REMOVABLE = ("callbacks.", "logger.", "corpus.label_names.")  # whose parts may be taken away
 CHOICES: dict[str, tuple[str, ...]] = {
     "batching": ("bucketed", "random"),
     "padding": ("longest", "max_length"),
+    "scheduler.interval": ("epoch", "step"),
 }
 # Types of the keys whose shipped value is null; every other key keeps its shipped value's type.
 NULL_TYPES: dict[str, tuple[type, ...]] = {
@@ -65,8 +69,9 @@ WIDER_TYPES: dict[str, tuple[type, ...]] = {
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """The most similar word, or an empty string."""
-    found = difflib.get_close_matches(word, list(words), 1, cutoff=0.5)
-    return found[0] if found else ""
+    spelt = {known.lower(): known for known in words}
+    found = difflib.get_close_matches(word.lower(), list(spelt), 1, cutoff=0.5)
+    return spelt[found[0]] if found else ""
 
 
 def keys_of(config: Any, prefix: str = "") -> Iterator[str]:
@@ -84,6 +89,9 @@ def check_values(config: DictConfig) -> None:
     Raises:
         ConfigError: naming the key and the fix.
     """
+    for name in NODES:
+        if not isinstance(config.get(name), DictConfig):
+            raise ConfigError(f"'{name}' is a group of keys, not a value", where=name, fix=f"{name}=<option>")
     for key, value in leaves(config):
         if set(key.split(".")).intersection(FORBIDDEN_KEYS):
             raise ConfigError("this is never set by a config: it could let a checkpoint run code", where=key)
@@ -123,21 +131,8 @@ def check_shape(config: DictConfig, shipped: DictConfig) -> None:
     Raises:
         ConfigError: naming the key, the nearest valid key and the fix.
     """
-    known = list(keys_of(shipped))
-    present = set(keys_of(config))
-    for key in known:
-        if (
-            key not in present
-            and not key.startswith(REMOVABLE)
-            and OmegaConf.select(config, key.rpartition(".")[0] or "seed") is not None
-        ):
-            raise ConfigError(f"'{key}' cannot be taken away", where=f"~{key}", fix=f"{key}=<value>")
-    for key in keys_of(config):
-        if key not in known and not _inside_target(key, shipped) and not _inside_target(key, config):
-            near = nearest(key, known)
-            raise ConfigError(
-                f"there is no key '{key}'", where=key, fix=f"did you mean '{near}'?" if near else ""
-            )
+    _check_nodes(config, shipped)
+    _check_keys(config, shipped)
     for key, value in leaves(config):
         default = OmegaConf.select(shipped, key)
         allowed = WIDER_TYPES.get(key) or _types_like(key, default)
@@ -145,6 +140,36 @@ def check_shape(config: DictConfig, shipped: DictConfig) -> None:
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
             raise ConfigError(
                 f"{key}={value!r} is {type(value).__name__}, not {names}", where=key, fix=f"{key}={default}"
+            )
+
+
+def _check_nodes(config: DictConfig, shipped: DictConfig) -> None:
+    """Refuse a value where keys stand in the shipped config, and shipped keys that were taken away."""
+    present = set(keys_of(config))
+    for key in keys_of(shipped):
+        if key not in present:
+            if not key.startswith(REMOVABLE):
+                raise ConfigError(f"'{key}' cannot be taken away", where=f"~{key}", fix=f"{key}=<value>")
+            continue
+        here = OmegaConf.select(config, key)
+        removed = here is None and key.startswith(REMOVABLE)
+        if isinstance(OmegaConf.select(shipped, key), DictConfig) and not (
+            isinstance(here, DictConfig) or removed
+        ):
+            raise ConfigError(
+                f"'{key}' holds keys of its own, it cannot be {here!r}",
+                where=key,
+                fix=f"{key}.<key>=<value>, or an option of its group: {key.replace('.', '/')}=<option>",
+            )
+
+
+def _check_keys(config: DictConfig, shipped: DictConfig) -> None:
+    known = set(keys_of(shipped))
+    for key in keys_of(config):
+        if key not in known and not _inside_target(key, shipped) and not _inside_target(key, config):
+            near = nearest(key, sorted(known))
+            raise ConfigError(
+                f"there is no key '{key}'", where=key, fix=f"did you mean '{near}'?" if near else ""
             )
 
 
@@ -191,14 +216,16 @@ def _fits(value: Any, allowed: tuple[type, ...]) -> bool:
 
 def _check_monitor(monitor: str) -> None:
     words = monitor.split()
-    if len(words) != 2 or words[0] not in ("min", "max") or words[1] not in MONITORED:
-        near = nearest(words[-1] if words else "", list(MONITORED)) or MONITORED[0]
-        mode = words[0] if words and words[0] in ("min", "max") else "min" if near == "val/loss" else "max"
-        raise ConfigError(
-            f"nothing logs monitor='{monitor}'",
-            where="monitor",
-            fix=f"monitor='{mode} {near}'; min or max and one of {', '.join(MONITORED)}",
-        )
+    if len(words) == 2 and MONITORED.get(words[1]) == words[0]:
+        return
+    near = nearest(words[-1] if words else "", MONITORED) or "val/loss"
+    known = ", ".join(f"'{mode} {metric}'" for metric, mode in MONITORED.items())
+    what = (
+        f"monitor='{monitor}' would keep the worst"
+        if words[1:] == [near]
+        else f"nothing logs monitor='{monitor}'"
+    )
+    raise ConfigError(what, where="monitor", fix=f"monitor='{MONITORED[near]} {near}'; one of {known}")
 
 
 def quote(override: str) -> str:
@@ -215,6 +242,12 @@ def quote(override: str) -> str:
     try:
         OverridesParser.create().parse_override(override)
     except HydraException:
+        if re.fullmatch(r"\{.*:.*\}", value):
+            raise ConfigError(
+                f"Hydra cannot read the mapping {value}: its keys have to be numbers or ASCII names",
+                where=key,
+                fix="put it into a YAML file of your own: --config-dir, or BUNRYU_CONFIG_DIR",
+            ) from None
         escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
         escaped = re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped)
         return f"{key}='{escaped}'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ bunryu <verb> --help tells more. In bash, completion of verbs, groups, options a
 
 def main() -> None:
     """Entry point of the ``bunryu`` command."""
+    logging.raiseExceptions = False  # a reader that went away is no reason to fill the terminal
     try:
         code = run(sys.argv[1:])
     except BrokenPipeError:  # a reader such as head has seen enough

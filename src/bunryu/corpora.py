@@ -11,7 +11,7 @@ from typing import Any
 
 from bunryu.download import fetch_nsmc, published_difference
 from bunryu.errors import ConfigError, DataError
-from bunryu.splits import Example, carve, describe, draw, sort_labels
+from bunryu.splits import Example, carve, check_share, describe, draw, sort_labels
 from bunryu.tables import SPANNING, Account, TableFormat, format_of, read_rows
 from bunryu.text import NOTHING, Cleaner
 
@@ -90,6 +90,9 @@ class Sample:
     label_names: Mapping[int, str]
     cleaner: Cleaner = NOTHING
 
+    def __post_init__(self) -> None:
+        check_share(self.validation, files=False)
+
     def read(self) -> Corpus:
         """Read both files and carve out validation."""
         folder = Path(__file__).parent / "sample"
@@ -117,6 +120,9 @@ class Nsmc:
     split_seed: int
     label_names: Mapping[int, str]
     cleaner: Cleaner = NOTHING
+
+    def __post_init__(self) -> None:
+        check_share(self.validation, files=False)
 
     def read(self) -> Corpus:
         """Read both files, carve out validation, and say how they differ from the published ones."""
@@ -165,10 +171,13 @@ class Table:
     cleaner: Cleaner = NOTHING
 
     def __post_init__(self) -> None:
+        check_share(self.validation, files=True)
         for key in ("train", "validation", "test"):
             path = getattr(self, key)
             if isinstance(path, str) and path != "test" and not Path(path).expanduser().is_file():
                 raise ConfigError("no such file", where=f"corpus.{key}={path}", fix="give the path of a file")
+            if isinstance(path, str) and path != "test":
+                format_of(Path(path), self.encoding, self.quoting)
         if self.quoting not in ("csv", "none"):
             raise ConfigError(f"'{self.quoting}' is no quoting", where="corpus.quoting", fix="csv or none")
         if self.label_column in (self.text_column, self.pair_column):

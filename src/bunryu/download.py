@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -61,6 +62,8 @@ def fetch_nsmc(root: Path, *, force: bool) -> None:
         raise _failed(f"cannot write there: {error.strerror}", folder) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only if nothing came
 
 
 def published_difference(folder: Path, split: str, rows: int) -> str:

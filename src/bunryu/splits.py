@@ -41,10 +41,8 @@ def carve(
                 fix="corpus.test=<file>, or a share of train",
             )
         return train, list(test)
-    if not isinstance(share, float) or not 0 < share < 1:
-        raise ConfigError(
-            f"validation is {share!r}", where="corpus.validation", fix="a share between 0 and 1, or 'test'"
-        )
+    check_share(share, files=False)
+    assert isinstance(share, float)
     by_label: dict[str, list[Example]] = {}
     for example in train:
         by_label.setdefault(example.label, []).append(example)
@@ -57,9 +55,28 @@ def carve(
         raise ConfigError(
             f"{share} of {len(train)} rows leaves none to validate on",
             where="corpus.validation",
-            fix="a larger share, or a file of validation rows",
+            fix=f"corpus.validation={_smallest_share(by_label)} or more, or a file of validation rows",
         )
     return [e for e in train if e.row not in chosen], [e for e in train if e.row in chosen]
+
+
+def check_share(share: float | str, *, files: bool) -> None:
+    """Refuse what is neither ``test`` nor a share of train (nor, with ``files``, any other text).
+
+    Raises:
+        ConfigError: naming what may stand there.
+    """
+    if share == "test" or (files and isinstance(share, str)):
+        return
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise ConfigError(
+            f"validation is {share!r}", where="corpus.validation", fix="a share between 0 and 1, or 'test'"
+        )
+
+
+def _smallest_share(by_label: dict[str, list[Example]]) -> float:
+    """The smallest share, in hundredths, that takes a row of the largest label."""
+    return math.ceil(50 / max(map(len, by_label.values()))) / 100
 
 
 def draw(seed: int, row: int) -> bytes:

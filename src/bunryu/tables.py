@@ -83,6 +83,12 @@ def format_of(path: Path, encoding: str | None = None, quoting: str = "csv") -> 
             where=str(path),
             fix="convert or rename the file",
         )
+    try:
+        codecs.lookup(encoding or "utf-8")
+    except (LookupError, ValueError):
+        raise ConfigError(
+            f"unknown encoding '{encoding}'", where="corpus.encoding", fix="utf-8, utf-16, cp949 or the like"
+        ) from None
     return TableFormat(kind, encoding, quoting)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -22,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bunryu import checks
 from bunryu.config import check_targets, instantiate, plain
-from bunryu.errors import BunryuError, ConfigError
+from bunryu.errors import BunryuError
+from bunryu.explanation import conf_dir, explain
 from bunryu.runs import Run
 
 log = logging.getLogger(__name__)
@@ -31,54 +31,62 @@ log = logging.getLogger(__name__)
 OVERLAYS = ("experiment", "debug")
 
 
-def conf_dir() -> Path:
-    """The config folder: inside the package when installed as a wheel, else the checkout's."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu train`` with Hydra's command line; returns the exit code."""
     failures: list[BunryuError] = []
+    jobs: list[str] = []
 
     def job(cfg: DictConfig) -> None:
+        swept = " ".join(map(str, _overrides()))
         try:
-            train(cfg)
+            results = train(cfg)
+            jobs.append(f"finished  {swept}  {cfg.monitor.split()[1]} {results[cfg.monitor.split()[1]]:.4f}")
         except BunryuError as error:  # kept, so that the other jobs of a multirun go on
             failures.append(error)
+            jobs.append(f"failed    {swept}  {error.what}")
             print(f"bunryu train: {error}", file=sys.stderr, flush=True)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
     sys.argv = ["bunryu", *(checks.quote(_expand_home(argument)) for argument in arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if (explained := explain(error)) is None:
+            raise
+        raise explained from error
+    if len(jobs) > 1:
+        log.info("%d jobs, %d failed\n  %s", len(jobs), len(failures), "\n  ".join(jobs))
     return failures[0].exit_code if failures else 0
 
 
-def train(cfg: DictConfig) -> None:
-    """Check one composed config, make its run directory and execute the recipe in it."""
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Check one composed config, make its run directory, execute the recipe in it; return the results."""
     checks.check_values(cfg)
     checks.check_shape(cfg, shipped_defaults())
     if cfg.seed is None:
         cfg.seed = secrets.randbelow(2**32)
     config = plain(cfg)
-    # unresolved: an override may name a secret's environment variable
-    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    assert isinstance(overrides, list)
     instantiate(config["corpus"], "corpus")  # a missing file is known before torch is imported
     check_targets(config)
 
     # of the recorded config: a name from the environment stays out of the directory's
     kind = f"{config['corpus']['name']}-{Path(config['model']['name']).name}"
-    run = Run.create(Path(cfg.output_root).expanduser(), kind, config, sys.argv, overrides)
+    argv = ["bunryu", "train", *sys.argv[1:]]
+    run = Run.create(Path(cfg.output_root).expanduser(), kind, config, argv, _overrides())
     log.info("run directory: %s", run.path)
     log.info("configuration:\n%s", (run.path / "config.yaml").read_text("utf-8").rstrip())
     from bunryu import experiment  # torch and Lightning: only once there is something to train
 
     results = experiment.execute(run)
     log.info("%s", summary(run, results))
+    return results
+
+
+def _overrides() -> list[str]:
+    """Hydra's overrides, unresolved: one may name a secret's environment variable."""
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(overrides, list)
+    return overrides
 
 
 def _expand_home(argument: str) -> str:
@@ -104,73 +112,14 @@ def shipped_defaults() -> DictConfig:
 
 def summary(run: Run, results: dict[str, Any]) -> str:
     """The table that ends the console's output."""
+    config = run.config
     lines = [f"  {name:<14} {value:.4f}" for name, value in results.items() if isinstance(value, float)]
-    return "\n".join(
-        [
-            "done",
-            *lines,
-            f"  run            {run.path}",
-            f"  model          {run.path / 'model'} (a plain transformers folder)",
-            f"  next           tensorboard --logdir '{run.path.parent.parent}'",
-        ]
-    )
-
-
-def explain(error: Exception) -> ConfigError:
-    """A Hydra or OmegaConf error in our words: the key, the nearest valid one, the fix."""
-    text = "\n".join(filter(None, (str(error), str(error.__cause__ or ""))))
-    if found := re.search(
-        r"Could not (?:override|append to config\.\s+An item is already at) '([^']+)'", text
-    ):
-        key = found[1]
-        near = checks.nearest(key, _shipped_keys())
-        return ConfigError(
-            f"there is no key '{key}'",
-            where=key,
-            fix=f"did you mean '{near}'?" if near else "bunryu train --cfg job",
-        )
-    if found := re.search(
-        r"(?:In '[^']+': )?Could not find '([^']+)'\n+Available options in '([^']+)':\n([\s\S]*?)(?:\n\S|\Z)",
-        text,
-    ):
-        options = found[3].split()
-        wrong = found[1].rsplit("/", 1)[-1]
-        near = checks.nearest(wrong, options)
-        return ConfigError(
-            f"'{found[2]}' has no option '{wrong}'",
-            where=found[2],
-            fix=(f"did you mean {found[2]}={near}? " if near else "") + f"options: {', '.join(options)}",
-        )
-    if found := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
-        return ConfigError(
-            f"{found[1]}={found[2]} could be a sweep, a list or a text",
-            where=found[1],
-            fix=f"-m to sweep over it, or {found[1]}=[{found[2]}] for a list",
-        )
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    return ConfigError(first, fix="bunryu train --help")
-
-
-def _shipped_keys() -> list[str]:
-    """Every dotted key of every shipped option, read without composing: this is for a quick answer."""
-    keys: list[str] = []
-    for path in sorted(conf_dir().rglob("*.yaml")):
-        group = path.relative_to(conf_dir()).parent.parts
-        if group[:1] in (("hydra",), ("experiment",), ("debug",)):
-            continue
-        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        nested = content
-        for name in reversed(group):
-            nested = {name: nested}
-        keys += _dotted(nested, "")
-    return keys
-
-
-def _dotted(content: Any, prefix: str) -> list[str]:
-    if not isinstance(content, dict):
-        return []
-    return [
-        key
-        for name, value in content.items()
-        for key in (f"{prefix}{name}", *_dotted(value, f"{prefix}{name}."))
-    ]
+    if config["trainer"]["fast_dev_run"]:
+        lines.append("  note           one batch of everything: these figures mean nothing")
+    elif config["limit_rows"] is not None:
+        lines.append(f"  note           at most {config['limit_rows']} rows of each split were used")
+    lines.append(f"  run            {run.path}")
+    lines.append(f"  model          {run.path / 'model'} (a plain transformers folder)")
+    if (run.path / "tensorboard").is_dir():
+        lines.append(f"  next           tensorboard --logdir {shlex.quote(str(run.path.parent.parent))}")
+    return "\n".join(["done", *lines])
