@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bunryu import corpora
-from bunryu.corpora import Example, read_examples
+from bunryu.examples import Example, read_examples
 from bunryu.tables import TableFormat
 
 CHECKOUT = Path(__file__).resolve().parents[1]

@@ -13,8 +13,21 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src/bunryu"
 
 FLOORS = [
-    {"errors", "text", "tables", "splits", "corpora", "download", "metrics", "provenance", "runs", "cache"},
-    {"vocabulary", "encoding", "batching", "model", "model_folder"},
+    {
+        "errors",
+        "text",
+        "decoding",
+        "tables",
+        "examples",
+        "splits",
+        "corpora",
+        "download",
+        "metrics",
+        "provenance",
+        "runs",
+        "cache",
+    },
+    {"vocabulary", "schedules", "encoding", "batching", "model", "model_folder"},
     {"datamodule", "task", "callbacks"},
     {"checks", "explanation", "config", "announcement", "experiment"},
     {"train"},

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from bunryu.corpora import Corpus, Nsmc, Sample, Table
 from bunryu.errors import ConfigError, DataError
-from bunryu.splits import Example, carve, sort_labels
+from bunryu.examples import Example
+from bunryu.splits import carve, sort_labels
 from bunryu.text import NOTHING, Cleaner
 
 NAMES = {0: "부정", 1: "긍정"}

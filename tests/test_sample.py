@@ -11,7 +11,7 @@ import pytest
 
 import bunryu
 from bunryu.corpora import Corpus, Sample
-from bunryu.splits import Example
+from bunryu.examples import Example
 
 FOLDER = Path(bunryu.__path__[0]) / "sample"
 

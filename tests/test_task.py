@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
 from transformers import BertConfig, BertForSequenceClassification
 
 from bunryu.callbacks import BestCheckpoint, EarlyStop, LastCheckpoint
-from bunryu.task import ClassificationTask, Schedule, cosine_warmup, linear_warmup
+from bunryu.schedules import Schedule, cosine_warmup, linear_warmup
+from bunryu.task import ClassificationTask
 
 CONFIG = BertConfig(
     vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8

@@ -190,7 +190,7 @@ def _allowed(found: Any) -> bool:
     import torch
     import transformers
 
-    from bunryu import task
+    from bunryu import schedules
 
     if inspect.ismethod(found):  # a model class's or AutoTokenizer's from_pretrained
         owner = found.__self__
@@ -198,7 +198,7 @@ def _allowed(found: Any) -> bool:
         is_model = inspect.isclass(owner) and issubclass(owner, transformers.PreTrainedModel)
         return found.__name__ == "from_pretrained" and (owner in loaders or is_model)
     if not inspect.isclass(found):
-        return found in (task.linear_warmup, task.cosine_warmup)
+        return found in (schedules.linear_warmup, schedules.cosine_warmup)
     families = (
         torch.optim.Optimizer,
         torch.optim.lr_scheduler.LRScheduler,

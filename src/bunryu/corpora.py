@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bunryu.download import fetch_nsmc, published_difference
 from bunryu.errors import ConfigError, DataError
-from bunryu.splits import Example, carve, check_share, describe, draw, sort_labels
-from bunryu.tables import SPANNING, Account, TableFormat, format_of, read_rows
+from bunryu.examples import Example, read_examples
+from bunryu.splits import carve, check_share, describe, draw, sort_labels
+from bunryu.tables import SPANNING, Account, TableFormat, format_of
 from bunryu.text import NOTHING, Cleaner
 
 SPLITS = ("train", "validation", "test")
@@ -210,39 +211,6 @@ class Table:
         columns += [self.pair_column] if self.pair_column is not None else []
         form = format_of(path, self.encoding, self.quoting)
         return read_examples(path, columns, form)
-
-
-def read_examples(
-    path: Path, columns: Sequence[str], form: TableFormat, allowed: Sequence[str] | None = None
-) -> tuple[list[Example], Account]:
-    """Examples of a file whose columns are text, label and, as a third, the pair.
-
-    A document may be empty: it is used and counted. A row is rejected if its text is no text, or its
-    label is empty, neither text nor integer, or not among ``allowed``.
-
-    Raises:
-        DataError: if no row can be used.
-    """
-    rows, account = read_rows(path, columns, form)
-    examples: list[Example] = []
-    for line, values in rows:
-        text, label = values[0], values[1]
-        pair = values[2] if len(values) > 2 else None
-        if not all(isinstance(part, str) for part in (text, *values[2:])):
-            account.reject(line, "text is not a string")
-        elif not isinstance(label, str | int) or isinstance(label, bool):
-            account.reject(line, "label is neither text nor an integer")
-        elif (name := str(label).strip()) == "":
-            account.reject(line, "empty label")
-        elif allowed is not None and name not in allowed:
-            account.reject(line, f"unknown label '{name[:40]}'")
-        else:
-            examples.append(Example(len(examples), text, name, pair))
-    account.used = len(examples)
-    if not examples:
-        reasons = "; ".join(account.rejected_rows[:3]) or "it has a header only"
-        raise DataError("no row of the file can be used", where=str(path), fix=reasons)
-    return examples, account
 
 
 def _read_nsmc(

@@ -1,4 +1,4 @@
-"""Examples, and how validation is drawn from train."""
+"""How validation is drawn from train, and what a split holds."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from bunryu.errors import ConfigError
+from bunryu.examples import Example
 
 _INTEGER = re.compile(r"-?\d{1,18}")
-
-
-class Example(NamedTuple):
-    """One labelled document; ``row`` is its place in its file, counted from 0 over the rows used."""
-
-    row: int
-    text: str
-    label: str
-    pair: str | None = None
 
 
 def carve(

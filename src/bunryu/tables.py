@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import difflib
 import json
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bunryu.decoding import check_encoding, decode
 from bunryu.errors import ConfigError, DataError
 
 DELIMITERS = {"tsv": "\t", "txt": "\t", "csv": ","}
@@ -19,11 +19,6 @@ LONGEST_RECORD = 1000  # lines one quoted record may span before its quote count
 NAMED_ROWS = 20  # rejected rows named one by one; the rest is only counted
 SPANNING = "rows that span lines"  # the note that may also mean: a file written without quoting
 
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -83,12 +78,7 @@ def format_of(path: Path, encoding: str | None = None, quoting: str = "csv") -> 
             where=str(path),
             fix="convert or rename the file",
         )
-    try:
-        codecs.lookup(encoding or "utf-8")
-    except (LookupError, ValueError):
-        raise ConfigError(
-            f"unknown encoding '{encoding}'", where="corpus.encoding", fix="utf-8, utf-16, cp949 or the like"
-        ) from None
+    check_encoding(encoding or "utf-8")
     return TableFormat(kind, encoding, quoting)
 
 
@@ -106,7 +96,7 @@ def read_rows(
         ConfigError: if a column is not in the header, or stands there twice.
     """
     csv.field_size_limit(2**31 - 1)  # a document may be longer than csv's 131,072 characters
-    lines = _decode(path, form.encoding).split("\n")
+    lines = decode(path, form.encoding).split("\n")
     # Not splitlines(): it also splits at U+0085, U+2028 and others that stand inside real reviews.
     if lines[-1] == "":
         lines.pop()
@@ -133,58 +123,6 @@ def _unusable(values: Sequence[Any]) -> str:
         if isinstance(value, str) and (found := _UNUSABLE.search(value)):
             return "NUL character" if found[0] == "\0" else "half a surrogate pair"
     return ""
-
-
-def _decode(path: Path, encoding: str | None) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from None
-    if encoding is None:
-        encoding = next((name for mark, name in _BOMS if raw.startswith(mark)), "utf-8")
-    try:
-        text = raw.decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        bad = error.object[error.start : error.start + 1].hex()
-        line = _line_of(error, encoding)
-        raise _wrong_encoding(f"byte 0x{bad} cannot be read", path, line, encoding, raw) from None
-    except (LookupError, ValueError):
-        raise ConfigError(
-            f"unknown encoding '{encoding}'", where="corpus.encoding", fix="utf-8, utf-16, cp949 or the like"
-        ) from None
-    if "\0" in text.partition("\n")[0]:
-        raise _wrong_encoding("NUL characters in its first line", path, 1, encoding, raw)
-    return text
-
-
-def _line_of(error: UnicodeDecodeError, encoding: str) -> int:
-    good = error.object[: error.start]
-    try:
-        return good.decode(encoding).count("\n") + 1
-    except UnicodeError:  # some codecs judge a text as a whole
-        return good.count(b"\n") + 1
-
-
-def _wrong_encoding(what: str, path: Path, line: int, encoding: str, raw: bytes) -> DataError:
-    if raw[:4] in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
-        guess = "utf-32"
-    elif b"\0" in raw[:200]:
-        guess = "utf-16-be" if raw[0] == 0 else "utf-16-le"  # a header starts with an ASCII letter
-    else:
-        guess = "cp949" if _decodes(raw, "cp949") else "<its encoding>"
-    return DataError(
-        f"the file is not {encoding}: {what}",
-        where=f"{path}:{line}",
-        fix=f"corpus.encoding={guess}, or convert the file to UTF-8",
-    )
-
-
-def _decodes(raw: bytes, encoding: str) -> bool:
-    try:
-        raw.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _json_rows(
