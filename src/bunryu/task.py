@@ -202,9 +202,7 @@ class ClassificationTask(pl.LightningModule):
         metrics = {f"{split}/{name}": value for name, value in scores(logits, labels).items()}
         self.scored = Scored(metrics, logits, index)
         if self.trainer.state.fn == "fit":
-            # on_epoch only: a metric in the bar or per step would make every step wait for the device
-            self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()},
-                          logger=False)  # fmt: skip
+            self.log_dict(metrics, logger=False)  # for the checkpoint's and early stopping's monitor
             self._record(metrics)
 
     def _means(self, sums: torch.Tensor) -> tuple[float, float]:
