@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,16 @@ def training_batches(
 def evaluation_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> list[Index]:
     """Batches of rows sorted by length: the same for every epoch and seed."""
     return _cut(np.argsort(lengths, kind="stable"), batch_size)
+
+
+def bounded_batches(lengths: npt.NDArray[np.int64], max_tokens: int) -> list[Index]:
+    """Batches of rows sorted by length, each of at most ``max_tokens`` tokens once padded, or one row."""
+    order = np.argsort(lengths, kind="stable")
+    cuts = [0]
+    for place, length in enumerate(lengths[order].tolist()):
+        if place > cuts[-1] and (place + 1 - cuts[-1]) * length > max_tokens:
+            cuts.append(place)
+    return [order[start:stop] for start, stop in pairwise([*cuts, len(order)]) if stop > start]
 
 
 def _cut(order: Index, size: int) -> list[Index]:

@@ -189,6 +189,33 @@ def longest_first(
     return np.where(fits, first, kept_first), np.where(fits, second, kept_second)
 
 
+def smallest_dtype(backend: Any) -> type[np.integer[Any]]:
+    """The smallest integers that hold every id of a Rust tokenizer."""
+    highest = max(backend.get_vocab().values(), default=0)
+    return np.uint16 if highest <= np.iinfo(np.uint16).max else np.int32
+
+
+def tokenize(
+    backend: Any, cleaner: Cleaner, texts: Sequence[str], dtype: type[np.integer[Any]]
+) -> tuple[Ids, npt.NDArray[np.int64]]:
+    """Clean and tokenize texts, untruncated and without special tokens.
+
+    Args:
+        backend: what ``untruncating`` gave.
+        cleaner: applied to every text first.
+        texts: the documents.
+        dtype: of the ids.
+
+    Returns:
+        The ids of all texts one after another, and offsets of shape (texts + 1,).
+    """
+    encoded = backend.encode_batch_fast([cleaner(text) for text in texts], add_special_tokens=False)
+    ids = [encoding.ids for encoding in encoded]
+    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(part) for part in ids], out=offsets[1:])
+    return np.fromiter(chain.from_iterable(ids), dtype=dtype, count=int(offsets[-1])), offsets
+
+
 class Encoder:
     """A tokenizer and a cleaner, with the cache of what they have encoded.
 
@@ -206,6 +233,7 @@ class Encoder:
         self._cache = cache / "encodings"
         self._overwrite = overwrite
         self._backend = untruncating(tokenizer)
+        self._dtype = smallest_dtype(self._backend)
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None, labels: Sequence[int], rows: Sequence[int]
@@ -238,16 +266,14 @@ class Encoder:
         return ids, offsets, False
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
-        highest = max(self._backend.get_vocab().values(), default=0)
-        dtype = np.uint16 if highest <= np.iinfo(np.uint16).max else np.int32
-        parts: list[Ids] = [np.zeros(0, dtype=dtype)]
-        lengths = np.zeros(len(texts) + 1, dtype=np.int64)
+        parts: list[Ids] = [np.zeros(0, dtype=self._dtype)]
+        offsets = [np.zeros(1, dtype=np.int64)]
         bar = tqdm(total=len(texts), desc="encoding", unit=" rows", disable=None, leave=False)
         for start in range(0, len(texts), CHUNK):
-            cleaned = [self._cleaner(text) for text in texts[start : start + CHUNK]]
-            encoded = [e.ids for e in self._backend.encode_batch_fast(cleaned, add_special_tokens=False)]
-            lengths[start + 1 : start + 1 + len(encoded)] = [len(ids) for ids in encoded]
-            parts.append(np.fromiter(chain.from_iterable(encoded), dtype=dtype))
-            bar.update(len(cleaned))
+            chunk = texts[start : start + CHUNK]
+            ids, within = tokenize(self._backend, self._cleaner, chunk, self._dtype)
+            parts.append(ids)
+            offsets.append(within[1:] + offsets[-1][-1])
+            bar.update(len(chunk))
         bar.close()
-        return np.concatenate(parts), np.cumsum(lengths)
+        return np.concatenate(parts), np.concatenate(offsets)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
+from bunryu.about import About, ParitySample
 from bunryu.runs import write_atomically
 from bunryu.text import Cleaner
 
-SCHEMA = 1
 PARITY_SAMPLES = 8
 
 
@@ -42,32 +40,24 @@ def write_model_folder(
         facts: model, corpus and run names, for the card.
     """
     folder.mkdir(exist_ok=True)
-    with _no_progress_bar():
+    with no_progress_bar():
         model.save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
     tokenizer.model_max_length = max_seq_length
     tokenizer.backend_tokenizer.no_truncation()  # what its last call left would be saved with it
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
-    about = {
-        "schema": SCHEMA,
-        "cleaner": asdict(cleaner),
-        "max_seq_length": max_seq_length,
-        "parity": [
-            {
-                "text": text,
-                "pair": pair,
-                "logits": _logits(model, tokenizer, cleaner, text, pair, max_seq_length),
-            }
-            for text, pair in samples[:PARITY_SAMPLES]
-        ],
-    }
-    write_atomically(folder / "bunryu.json", json.dumps(about, ensure_ascii=False, indent=2) + "\n")
+    parity = [
+        ParitySample(text, pair, _logits(model, tokenizer, cleaner, text, pair, max_seq_length))
+        for text, pair in samples[:PARITY_SAMPLES]
+    ]
+    About(cleaner, max_seq_length, parity).write(folder)
     write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing its own bars while inside."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -79,7 +69,7 @@ def _no_progress_bar() -> Iterator[None]:
 
 def _logits(
     model: Any, tokenizer: Any, cleaner: Cleaner, text: str, pair: str | None, max_seq_length: int
-) -> list[float]:
+) -> tuple[float, ...]:
     """The logits of one document alone, unpadded, in float32."""
     model.eval()
     texts = [cleaner(part) for part in (text, pair) if part is not None]
@@ -88,8 +78,7 @@ def _logits(
     )
     with torch.inference_mode():
         logits = model(**inputs).logits[0].float().cpu()
-    values: list[float] = logits.tolist()
-    return values
+    return tuple(logits.tolist())
 
 
 def _published(model: str) -> str:

@@ -1,0 +1,77 @@
+"""bunryu.json: what a model folder says beyond transformers' own files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bunryu.errors import ConfigError, ModelError
+from bunryu.runs import write_atomically
+from bunryu.text import Cleaner
+
+SCHEMA = 1
+FILE = "bunryu.json"
+
+
+@dataclass(frozen=True)
+class ParitySample:
+    """A document and the logits the model gave for it, alone and unpadded, when its folder was written."""
+
+    text: str
+    pair: str | None
+    logits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class About:
+    """How texts reached the model, and samples to check a loaded model against.
+
+    Args:
+        cleaner: what a text goes through first.
+        max_seq_length: tokens after which texts are cut, special tokens counted.
+        parity: the samples.
+    """
+
+    cleaner: Cleaner
+    max_seq_length: int
+    parity: Sequence[ParitySample]
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the model was trained on pairs of texts."""
+        return any(sample.pair is not None for sample in self.parity)
+
+    def write(self, folder: Path) -> None:
+        """Write bunryu.json."""
+        facts = {"schema": SCHEMA, **asdict(self)}
+        write_atomically(folder / FILE, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> About:
+        """Read a folder's bunryu.json.
+
+        Raises:
+            ModelError: if it is not there, damaged, or of a later bunryu.
+        """
+        path = folder / FILE
+        try:
+            facts = json.loads(path.read_text("utf-8"))
+            if facts["schema"] > SCHEMA:
+                raise ModelError(
+                    f"{FILE} was written by a later bunryu", where=str(path), fix="use that version"
+                )
+            samples = [
+                ParitySample(s["text"], s.get("pair"), tuple(map(float, s["logits"])))
+                for s in facts["parity"]
+            ]
+            return cls(Cleaner(**facts["cleaner"]), int(facts["max_seq_length"]), samples)
+        except OSError as error:
+            raise ModelError(
+                f"no model folder of bunryu: {FILE} cannot be read ({error.strerror})",
+                where=str(folder),
+                fix="a run directory, its model/, or what bunryu import-checkpoint wrote",
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise ModelError(f"{FILE} is damaged: {type(error).__name__}: {error}", where=str(path)) from None

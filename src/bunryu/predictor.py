@@ -1,0 +1,262 @@
+"""From texts to logits, with what a model folder holds and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from bunryu.about import About
+from bunryu.batching import Index, bounded_batches
+from bunryu.checkpoints import read_weights
+from bunryu.encoding import Encoded, Template, smallest_dtype, tokenize, untruncating
+from bunryu.errors import ConfigError, ModelError
+from bunryu.model import PICKLES, WEIGHTS, check_length
+from bunryu.model_folder import no_progress_bar
+
+MAX_TOKENS = 2048  # padded tokens a batch: larger ones gain nothing on a CPU
+TOLERANCE = 1e-4  # between the logits of a model's parity samples and those of the loaded model
+TOLERANCE_16_BIT = 0.1  # the same for weights of 16 bits, which differ from one machine to another
+
+Arrays = Mapping[str, npt.NDArray[np.int64]]
+Network = Callable[[Arrays], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class TorchNetwork:
+    """A transformers classifier from arrays to arrays.
+
+    Args:
+        model: in evaluation mode, on its device.
+        autocast: run in this precision where the run was scored so; None for the weights' own.
+    """
+
+    model: Any
+    autocast: torch.dtype | None = None
+
+    def __call__(self, batch: Arrays) -> npt.NDArray[np.float32]:
+        """Logits of shape (rows, classes)."""
+        device = self.model.device
+        mixed = torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+        with torch.inference_mode(), mixed:
+            inputs = {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
+            logits: npt.NDArray[np.float32] = self.model(**inputs).logits.float().cpu().numpy()
+        return logits
+
+
+class Predictor:
+    """A classifier with its tokenizer, cleaner and labels.
+
+    Args:
+        name: how it is shown.
+        about: the model folder's bunryu.json.
+        tokenizer: the model folder's tokenizer.
+        labels: names of the classes in id order.
+        network: from padded arrays to logits.
+        runtime: what runs the network, ``torch`` or ``onnx``.
+        device: where it runs.
+        tolerance: how far logits of parity samples may be off.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        about: About,
+        tokenizer: Any,
+        labels: Sequence[str],
+        network: Network,
+        *,
+        runtime: str,
+        device: str,
+        tolerance: float = TOLERANCE,
+    ) -> None:
+        self.name, self.about, self.labels, self.network = name, about, tuple(labels), network
+        self.runtime, self.device = runtime, device
+        self.unknown_id: int | None = tokenizer.unk_token_id
+        self._tolerance = tolerance
+        self._pad_id = tokenizer.pad_token_id
+        self._template = Template.of(tokenizer)
+        self._backend = untruncating(tokenizer)
+        self._dtype = smallest_dtype(self._backend)
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
+        """Clean and tokenize documents; their labels are all 0, their rows count from 0."""
+        first = tokenize(self._backend, self.about.cleaner, texts, self._dtype)
+        second = (None, None)
+        if pairs is not None:
+            second = tokenize(self._backend, self.about.cleaner, pairs, self._dtype)  # type: ignore[assignment]
+        labels = np.zeros(len(texts), dtype=np.int64)
+        return Encoded(*first, *second, labels, np.arange(len(texts)), self._template)
+
+    def logits(
+        self, encoded: Encoded, batches: Iterable[Index], padding: str = "longest"
+    ) -> npt.NDArray[np.float32]:
+        """Logits of shape (rows, classes), in the order of ``encoded``.
+
+        Args:
+            encoded: the documents.
+            batches: which of them go together; every row stands in one.
+            padding: ``longest`` or ``max_length``, as in training.
+        """
+        limit = self.about.max_seq_length
+        lengths = encoded.lengths(limit)
+        logits = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
+        for index in batches:
+            width = limit if padding == "max_length" else int(lengths[index].max())
+            logits[index] = self.network(encoded.batch(index, limit, width, self._pad_id))
+        return logits
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> npt.NDArray[np.float32]:
+        """Logits of shape (texts, classes), computed in batches of like length."""
+        encoded = self.encode(texts, pairs)
+        return self.logits(encoded, bounded_batches(encoded.lengths(self.about.max_seq_length), MAX_TOKENS))
+
+    def check_parity(self) -> float:
+        """Predict the parity samples, one at a time; return the largest difference of a logit.
+
+        Raises:
+            ModelError: if it is more than the tolerance.
+        """
+        worst = 0.0
+        for sample in self.about.parity:
+            pairs = None if sample.pair is None else [sample.pair]
+            difference = np.abs(self.predict([sample.text], pairs)[0] - np.array(sample.logits))
+            worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else float("inf"))
+        if worst > self._tolerance:
+            raise ModelError(
+                f"the loaded model is not the one that was saved: a logit is off by {worst:.2g}, "
+                f"more than {self._tolerance:g}",
+                where=self.name,
+                fix="weights, tokenizer or bunryu.json were changed; write the folder anew",
+            )
+        return worst
+
+
+def load_predictor(
+    folder: Path, name: str, *, checkpoint: Path | None = None, device: str = "auto"
+) -> Predictor:
+    """Load a model folder with PyTorch; nothing is fetched, and no code from it is run.
+
+    Args:
+        folder: with config.json, model.safetensors, the tokenizer's files and bunryu.json.
+        name: how the predictor is shown.
+        checkpoint: a Lightning checkpoint whose weights are taken instead of the folder's.
+        device: ``auto``, or a device of PyTorch's such as ``cpu`` or ``cuda:1``.
+
+    Raises:
+        ModelError: if something is missing, damaged, a pickle, or does not fit together.
+        ConfigError: if there is no such device.
+    """
+    about = About.read(folder)
+    tokenizer = load_tokenizer(folder)
+    place = _device(device)
+    model = load_classifier(folder)
+    if checkpoint is not None:
+        put_weights(model, read_weights(checkpoint), checkpoint)
+        about = About(about.cleaner, about.max_seq_length, [])  # its samples tell of other weights
+    labels = [str(model.config.id2label[index]) for index in range(len(model.config.id2label))]
+    if len(tokenizer) > model.config.vocab_size:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {model.config.vocab_size}",
+            where=str(folder),
+            fix="vocabulary and weights of the same run",
+        )
+    check_length(model, about.max_seq_length)
+    wide = next(model.parameters()).dtype == torch.float32
+    return Predictor(
+        name, about, tokenizer, labels, TorchNetwork(model.to(place).eval()),
+        runtime="torch", device=str(place), tolerance=TOLERANCE if wide else TOLERANCE_16_BIT,
+    )  # fmt: skip
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder.
+
+    Raises:
+        ModelError: if it is not there, damaged, or has no Rust implementation.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the Rust library raises plain Exceptions for damaged files
+        raise ModelError(
+            f"the tokenizer cannot be loaded: {_first_line(error)}", where=str(folder)
+        ) from error
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError("the tokenizer has no vocabulary, or no Rust implementation", where=str(folder))
+    return tokenizer
+
+
+def load_classifier(folder: Path) -> Any:
+    """The classifier of a folder, from safetensors only, in the precision it was saved in.
+
+    Raises:
+        ModelError: if weights are missing, pickled, damaged, or not those that config.json describes.
+    """
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        pickled = any((folder / name).is_file() for name in PICKLES)
+        raise ModelError(
+            "the weights are a pickle, which can run code when it is loaded" if pickled else "no weights",
+            where=str(folder),
+            fix="a folder with model.safetensors",
+        )
+    try:
+        with no_progress_bar():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                output_loading_info=True,
+            )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ModelError(f"the model cannot be loaded: {_first_line(error)}", where=str(folder)) from error
+    _refuse_misfits(report["missing_keys"], report["unexpected_keys"], folder)
+    return model
+
+
+def put_weights(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Load a checkpoint's weights into a classifier, all of them or none.
+
+    Raises:
+        ModelError: naming the first that is missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    _refuse_misfits(set(own) - set(weights), set(weights) - set(own), source)
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            raise ModelError(
+                f"{name} has the shape {tuple(tensor.shape)}, the model's {tuple(own[name].shape)}",
+                where=str(source),
+                fix="weights and architecture that belong together",
+            )
+    model.load_state_dict(weights)
+
+
+def _refuse_misfits(missing: Iterable[str], left_over: Iterable[str], where: Path) -> None:
+    for names, what in ((sorted(missing), "lack"), (sorted(left_over), "hold, and the model has not,")):
+        if names:
+            raise ModelError(
+                f"the weights {what} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else ""),
+                where=str(where),
+                fix="weights and architecture that belong together",
+            )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"no device '{name}': {_first_line(error)}", where="--device", fix="auto, cpu or cuda:0"
+        ) from None
+    return device
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
