@@ -10,27 +10,53 @@ from pathlib import Path
 
 import pytest
 
+from bunryu.runs import Run
+
 SOURCE = Path(__file__).parents[1] / "src/bunryu"
 
 FLOORS = [
     {
-        "errors",
-        "text",
-        "decoding",
-        "tables",
-        "examples",
-        "splits",
-        "corpora",
-        "download",
-        "metrics",
-        "provenance",
-        "runs",
+        "about",
         "cache",
+        "charts",
+        "corpora",
+        "decoding",
+        "download",
+        "errors",
+        "evaluation",
+        "examples",
+        "lines",
+        "metrics",
+        "parquet",
+        "predictions",
+        "provenance",
+        "reading",
+        "records",
+        "runs",
+        "splits",
+        "staging",
+        "tables",
+        "text",
     },
-    {"vocabulary", "schedules", "encoding", "batching", "model", "model_folder"},
-    {"datamodule", "task", "callbacks"},
-    {"checks", "explanation", "config", "announcement", "experiment"},
-    {"train"},
+    {
+        "batching",
+        "checkpoints",
+        "encoding",
+        "model",
+        "model_folder",
+        "onnx_export",
+        "onnx_runtime",
+        "opening",
+        "predictor",
+        "schedules",
+        "vocabulary",
+    },
+    {
+        *("callbacks", "datamodule", "task"),  # training: Lightning
+        *("answers", "batcher", "connections", "documents", "guard", "refusal", "service", "web"),  # FastAPI
+    },
+    {"announcement", "checks", "config", "experiment", "explanation"},
+    {"evaluate", "export", "import_checkpoint", "predict", "serve", "train"},
     {"cli"},
 ]
 # Packages a floor may import at all, at the top of a file or inside a function.
@@ -86,6 +112,19 @@ def test_no_door_imports_a_door() -> None:
     assert {door: own_imports(door) & doors for door in doors} == {door: set() for door in doors}
 
 
+@pytest.mark.parametrize("door", ["predict", "serve", "export", "import_checkpoint"])
+def test_what_follows_training_reaches_neither_lightning_nor_hydra(door: str) -> None:
+    reached: set[str] = set()
+    waiting = {door}
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        waiting |= own_imports(module) - reached
+    packages = {name.split(".")[0] for module in reached for name in imports_of(module)}
+    assert "transformers" in packages
+    assert packages & FRAMEWORKS == set()
+
+
 def test_instantiate_is_called_in_one_file() -> None:
     users = [name for name in MODULES if any("hydra.utils" in imported for imported in imports_of(name))]
     assert users == ["config"]
@@ -133,6 +172,36 @@ def test_help_configs_and_first_mistakes_load_nothing_heavy(arguments: list[str]
     exit_code, loaded = loaded_after(*arguments)
     assert exit_code == code
     assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["evaluate", "--help"], 0),
+        (["predict", "--help"], 0),
+        (["serve", "--help"], 0),
+        (["export", "--help"], 0),
+        (["import-checkpoint", "--help"], 0),
+        (["evaluate", "nowhere"], 2),
+        (["predict", "nowhere"], 2),
+        (["serve", "--host", "0.0.0.0", "nowhere"], 2),
+        (["export", "nowhere", "--format", "onnx"], 2),
+    ],
+)
+def test_the_other_verbs_answer_help_and_mistakes_before_torch(arguments: list[str], code: int) -> None:
+    exit_code, loaded = loaded_after(*arguments)
+    assert exit_code == code
+    assert loaded & (HEAVY - {"numpy"} | FRAMEWORKS | {"fastapi", "uvicorn"}) == set()
+
+
+def test_prediction_loads_neither_lightning_nor_hydra(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"document": "재미있다"}', "utf-8")
+    exit_code, loaded = loaded_after(
+        "predict", str(trained.path), str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.csv")
+    )
+    assert exit_code == 0
+    assert "transformers" in loaded
+    assert loaded & (FRAMEWORKS | {"fastapi", "tensorboard"}) == set()
 
 
 def test_help_of_the_command_loads_no_framework() -> None:

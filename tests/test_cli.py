@@ -19,8 +19,8 @@ def test_help_lists_every_verb_and_every_verb_has_a_module(capsys: pytest.Captur
     assert cli.run(["--help"]) == 0
     shown = capsys.readouterr().out
     for verb, what in cli.VERBS.items():
-        assert f"{verb:<10} {what}" in shown
-        assert (Path(cli.__file__).with_name(f"{verb}.py")).is_file()
+        assert f"  {verb:<18} {what}\n" in shown
+        assert Path(cli.__file__).with_name(f"{verb.replace('-', '_')}.py").is_file()
 
 
 def test_no_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,7 +30,10 @@ def test_no_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_unknown_verb_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["trian"]) == 2
-    assert capsys.readouterr().err == "bunryu: there is no verb 'trian'; verbs: train\n"
+    assert capsys.readouterr().err == (
+        "bunryu: there is no verb 'trian'; did you mean 'train'? "
+        "verbs: train, evaluate, predict, serve, export, import-checkpoint\n"
+    )
 
 
 def test_the_exit_code_reaches_the_shell() -> None:
@@ -85,6 +88,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     ("line", "offered"),
     [
         ("bunryu tr", ["train"]),
+        ("bunryu e", ["evaluate", "export"]),
         ("bunryu train mod", ["model=", "model."]),
         ("bunryu train model=k", ["model=kcbert_base", "model=kcbert_large"]),
         ("bunryu train optimizer.weight", ["optimizer.weight_decay="]),

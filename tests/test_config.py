@@ -308,6 +308,11 @@ def test_what_hydra_understands_is_left_alone(override: str) -> None:
     assert checks.quote(override) == override
 
 
+def test_a_mapping_to_hangul_names_needs_no_quotes() -> None:
+    override = checks.quote("corpus.label_names={1: 긍정, 0: 아주 부정}")
+    assert composed("corpus=nsmc", override).corpus.label_names == {0: "아주 부정", 1: "긍정"}
+
+
 def test_a_users_config_directory_adds_options_to_every_group(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

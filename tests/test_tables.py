@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bunryu import decoding, tables
 from bunryu.errors import BunryuError, ConfigError, DataError
-from bunryu.tables import Account, format_of, read_rows
+from bunryu.tables import Account, Row, TableFormat, format_of, read_rows, stream_rows
 
 COLUMNS = ["text", "label"]
 KOREAN = "text\tlabel\n재밌다\t1\n지루하다\t0\n"
@@ -39,6 +41,18 @@ def read(
     rows, account = read_rows(path, columns, format_of(path, encoding, quoting))
     assert account.read == account.used + sum(account.rejected.values())
     assert account.used == len(rows)
+    return rows, account
+
+
+def stream(
+    path: Path, columns: Sequence[str] = COLUMNS, *, watch_ids: bool = False
+) -> tuple[list[Row], Account]:
+    """Every row of a file, good or bad; each is counted by the time it is given out."""
+    account, rows = Account(path.name), []
+    for row in stream_rows(path, columns, format_of(path), account, watch_ids=watch_ids):
+        rows.append(row)
+        assert (account.read, account.used) == (len(rows), sum(r.values is not None for r in rows))
+        assert account.read == account.used + sum(account.rejected.values())
     return rows, account
 
 
@@ -134,7 +148,7 @@ def test_a_header_alone_gives_no_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.xlsx", "a", "a.json"])
 def test_other_suffixes_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"\.csv, \.tsv, \.txt or \.jsonl"):
+    with pytest.raises(ConfigError, match=r"\.csv, \.tsv, \.txt, \.jsonl or \.parquet"):
         format_of(Path(name))
 
 
@@ -328,12 +342,12 @@ def test_a_document_may_be_long(tmp_path: Path) -> None:
 # A text may hold anything a tokenizer takes: no NUL and no half surrogate pair.
 anything = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 spiky = st.text(st.sampled_from('가a"\t,\n\r\u2028\u0085 \ufeff'), max_size=12)
-tables = st.lists(st.tuples(anything | spiky, st.sampled_from(["0", "1", "좋음", 'a"b'])), max_size=8)
+tables_of_text = st.lists(st.tuples(anything | spiky, st.sampled_from(["0", "1", "좋음", 'a"b'])), max_size=8)
 
 
 @same_folder
 @example(rows=[('"', "0"), ("\r", "1"), ("\n", "0"), ("", "1")], kind="csv", line_end="\n")
-@given(rows=tables, kind=st.sampled_from(["tsv", "csv"]), line_end=st.sampled_from(["\n", "\r\n"]))
+@given(rows=tables_of_text, kind=st.sampled_from(["tsv", "csv"]), line_end=st.sampled_from(["\n", "\r\n"]))
 def test_what_csv_writes_is_read_back(
     tmp_path: Path, rows: list[tuple[str, str]], kind: str, line_end: str
 ) -> None:
@@ -349,7 +363,7 @@ def test_what_csv_writes_is_read_back(
 
 
 @same_folder
-@given(rows=tables)
+@given(rows=tables_of_text)
 def test_what_csv_writes_with_quotes_only_where_needed_is_read_back(
     tmp_path: Path, rows: list[tuple[str, str]]
 ) -> None:
@@ -425,3 +439,170 @@ def test_no_line_of_a_jsonl_is_lost(tmp_path: Path, lines: list[str]) -> None:
     rows, account = read(tmp_path / "a.jsonl", "".join(f"{line}\n" for line in [GOOD, *lines]))
     named = [int(place.split(":")[1]) for place in account.rejected_rows]
     assert sorted(named + [number for number, _ in rows]) == list(range(1, 2 + len(lines)))
+
+
+# Streaming
+
+
+def test_good_and_bad_rows_stream_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('text\tlabel\n좋다\t1\n짧다\n"두\n줄"\t0\n\n널\0\t1\n"열린\t1\n끝\t0\n', encoding="utf-8")
+    rows, account = stream(path)
+    assert rows == [
+        Row(2, ["좋다", "1"], ""),
+        Row(3, None, "1 fields instead of 2"),
+        Row(4, ["두\n줄", "0"], ""),
+        Row(6, None, "blank line"),
+        Row(7, None, "NUL character"),
+        Row(8, None, "stray quote"),
+        Row(9, ["끝", "0"], ""),
+    ]
+    assert (account.lines, account.read, account.used) == (8, 7, 3)
+    lines = ['{"text": "좋다", "label": 1}', "", "[1]", '{"text": "라벨 없음"}', '{"text": 3, "label": null}']
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    rows, account = stream(path)
+    assert rows == [
+        Row(1, ["좋다", 1], ""),
+        Row(2, None, "blank line"),
+        Row(3, None, "not a JSON object"),
+        Row(4, None, "no 'label'"),
+        Row(5, [3, None], ""),
+    ]
+    assert (account.lines, account.read, account.used) == (5, 5, 2)
+
+
+mess = st.text(st.sampled_from('가a1"""\t,\n\n\r\u2028{}[]:'), max_size=60)
+
+
+@same_folder
+@given(
+    header=st.sampled_from(["text\tlabel\n", "text,label\n", "id\ttext\tlabel\r\n"]),
+    content=mess,
+    kind=st.sampled_from(["tsv", "csv"]),
+    block=st.integers(1, 20),
+)
+def test_a_stream_in_small_blocks_gives_what_reading_at_once_gives(
+    tmp_path: Path, header: str, content: str, kind: str, block: int
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    path.write_text(header + content, encoding="utf-8", newline="")
+    try:
+        rows, account = read_rows(path, COLUMNS, format_of(path))
+    except ConfigError as refused:
+        assert refused.what.startswith("no column 'text'")
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "BLOCK", block)
+        streamed, counted = stream(path, watch_ids=True)
+    assert [(row.line, row.values) for row in streamed if row.values is not None] == rows
+    assert counted == account
+    assert [row.line for row in streamed] == sorted({row.line for row in streamed})
+    assert all((row.values is None) == (row.problem != "") for row in streamed)
+
+
+@same_folder
+@given(rows=tables_of_text, kind=st.sampled_from(["tsv", "csv", "jsonl"]), block=st.integers(1, 40))
+def test_what_was_written_streams_back(
+    tmp_path: Path, rows: list[tuple[str, str]], kind: str, block: int
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    written = io.StringIO(newline="")
+    if kind == "jsonl":
+        written.writelines(json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n" for row in rows)
+    else:
+        writer = csv.writer(written, delimiter={"tsv": "\t", "csv": ","}[kind], quoting=csv.QUOTE_ALL)
+        writer.writerows([COLUMNS, *rows])
+    if not written.getvalue():
+        return
+    path.write_text(written.getvalue(), encoding="utf-8", newline="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "BLOCK", block)
+        streamed, _ = stream(path)
+    assert [(tuple(row.values or ()), row.problem) for row in streamed] == [(row, "") for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["tsv", "jsonl"])
+def test_a_file_larger_than_the_memory_used_is_walked(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    text = "x" * 2000
+    line = f"{text}\t1\n" if kind == "tsv" else json.dumps({"text": text, "label": 1}) + "\n"
+    with path.open("w", encoding="utf-8") as file:
+        file.write("text\tlabel\n" if kind == "tsv" else "")
+        file.writelines(line for _ in range(8000))
+    account = Account(path.name)
+    tracemalloc.start()
+    try:
+        for row in stream_rows(path, COLUMNS, format_of(path), account):
+            assert row.values is not None
+            assert row.values[0] == text
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert account.used == 8000
+    assert path.stat().st_size > 16_000_000
+    assert peak < path.stat().st_size / 3
+
+
+def test_a_row_is_given_out_before_the_rest_of_the_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"text\tlabel\n" + b"good\t1\n" * 1000 + b"\xff\t1\n")
+    monkeypatch.setattr(decoding, "BLOCK", 70)
+    rows = stream_rows(path, COLUMNS, format_of(path), Account(path.name))
+    assert [next(rows).line for _ in range(980)] == list(range(2, 982))
+    with pytest.raises(DataError) as refused:
+        list(rows)
+    assert refused.value.where == f"{path}:1002"
+
+
+def test_ids_are_watched_only_where_asked(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("id\ttext\tlabel\n7\t가\t0\n7\t나\t1\n", encoding="utf-8")
+    assert stream(path)[1].notes == {}
+    assert stream(path, watch_ids=True)[1].notes == {"duplicate ids": 1}
+
+
+def test_an_account_does_not_grow_with_the_number_of_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "NAMED_REASONS", 3)
+    account = Account("a.tsv")
+    for line in range(10):
+        account.reject(line, f"{line % 5} fields instead of 9")
+    named = {f"{count} fields instead of 9": 2 for count in range(3)}
+    assert account.rejected == {**named, "other reasons": 4}
+    assert account.rejected_rows[4] == "a.tsv:4: 4 fields instead of 9"
+
+
+# The columns of a file
+
+
+def test_a_file_without_columns_is_refused(tmp_path: Path) -> None:
+    for name, content, what in [
+        ("a.tsv", "", "the file is empty"),
+        ("a.tsv", 'text\t"label\n', "the header cannot be read: stray quote"),
+        ("a.jsonl", "", "the file is empty"),
+    ]:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(DataError, match=what):
+            read_rows(tmp_path / name, COLUMNS, format_of(Path(name)))
+
+
+def test_a_quote_in_the_header_of_one_line_rows_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('text\tlabel\t"x\n가\t1\t"y\n', encoding="utf-8")
+    form = TableFormat("tsv", one_line_rows=True)
+    rows, account = read_rows(path, [*COLUMNS, '"x'], form)
+    assert (rows, account.notes) == ([(2, ["가", "1", '"y'])], {"stray quotes taken as text": 1})
+
+
+def test_bytes_that_cannot_be_decoded_may_cost_their_row_only(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes("text\tlabel\n가\t1\n".encode() + b"\xb0\xa1\t0\n" + '{"나"}\t0\n'.encode())
+    form = TableFormat("tsv", undecodable_rows=True)
+    rows, account = read_rows(path, COLUMNS, form)
+    assert rows == [(2, ["가", "1"]), (4, ['{"나"}', "0"])]
+    assert account.rejected_rows == ["a.tsv:3: bytes that cannot be decoded"]
+    with pytest.raises(DataError, match="the file is not utf-8: byte 0xb0") as refused:
+        read_rows(path, COLUMNS, TableFormat("tsv"))
+    assert refused.value.where == f"{path}:3"

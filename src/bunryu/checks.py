@@ -233,22 +233,36 @@ def quote(override: str) -> str:
 
     ``output_root=/drive/My Drive (1)/it's`` comes out quoted; what parses stays as it is.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     key, equals, value = override.partition("=")
     if override.startswith("-") or not equals or not re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key):
         return override
+    if _parses(override):
+        return override
+    if re.fullmatch(r"\{.*:.*\}", value):
+        return f"{key}={_quoted_mapping(key, value)}"
+    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
+    escaped = re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped)
+    return f"{key}='{escaped}'"
+
+
+def _quoted_mapping(key: str, value: str) -> str:
+    """A mapping with its bare values quoted, such as hangul names."""
+    quoted = re.sub(r":\s*([^\s'\",:{}\[\]][^'\",:{}\[\]]*)", r': "\1"', value)
+    if _parses(f"{key}={quoted}"):
+        return quoted
+    raise ConfigError(
+        f"Hydra cannot read the mapping {value}: its keys have to be numbers or ASCII names",
+        where=key,
+        fix="put it into a YAML file of your own: --config-dir, or BUNRYU_CONFIG_DIR",
+    )
+
+
+def _parses(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         OverridesParser.create().parse_override(override)
     except HydraException:
-        if re.fullmatch(r"\{.*:.*\}", value):
-            raise ConfigError(
-                f"Hydra cannot read the mapping {value}: its keys have to be numbers or ASCII names",
-                where=key,
-                fix="put it into a YAML file of your own: --config-dir, or BUNRYU_CONFIG_DIR",
-            ) from None
-        escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
-        escaped = re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped)
-        return f"{key}='{escaped}'"
-    return override
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import os
@@ -12,6 +13,11 @@ from bunryu.errors import BunryuError
 
 VERBS = {
     "train": "compose a run from config groups and train it",
+    "evaluate": "score a run's own split, or a labelled file: figures, mistakes and a page of plots",
+    "predict": "label and probabilities for every row of a file or line of standard input",
+    "serve": "put a run behind a web page and an HTTP API",
+    "export": "write a run's model for another runtime",
+    "import-checkpoint": "make a model folder of a checkpoint of the tutorial's library",
 }
 
 USAGE = """bunryu: fine-tune BERT document classifiers from composable configs
@@ -39,7 +45,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())), end="")
+        print(USAGE.format(verbs="\n".join(f"  {verb:<18} {what}" for verb, what in VERBS.items())), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         from importlib.metadata import version
@@ -50,10 +56,12 @@ def run(arguments: Sequence[str]) -> int:
         return _complete(arguments)
     verb = arguments[0]
     if verb not in VERBS:
-        print(f"bunryu: there is no verb '{verb}'; verbs: {', '.join(VERBS)}", file=sys.stderr)
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        meant = f"did you mean '{near[0]}'? " if near else ""
+        print(f"bunryu: there is no verb '{verb}'; {meant}verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
-        code: int = importlib.import_module(f"bunryu.{verb}").main(arguments[1:])
+        code: int = importlib.import_module(f"bunryu.{verb.replace('-', '_')}").main(arguments[1:])
         return code
     except BunryuError as error:
         print(f"bunryu {verb}: {error}", file=sys.stderr)

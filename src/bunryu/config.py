@@ -12,6 +12,7 @@ from omegaconf.resolvers import oc
 
 from bunryu.checks import leaves, nearest
 from bunryu.errors import ConfigError
+from bunryu.runs import Run
 
 # Packages a _target_ may start from; what it resolves to is judged as well.
 PACKAGES = ("bunryu", "torch", "transformers", "pytorch_lightning")
@@ -65,6 +66,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
                 where=key,
                 fix=f"{key}={value}, or let the shell fill it in",
             )
+    return {str(key): value for key, value in container.items()}
+
+
+def resolved(run: Run) -> dict[str, Any]:
+    """The run's config with secrets filled in from the environment; never written anywhere."""
+    container = OmegaConf.to_container(OmegaConf.create(run.config), resolve=True)
+    assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 

@@ -140,7 +140,7 @@ class Nsmc:
 
 @dataclass(frozen=True)
 class Table:
-    """A user's own csv, tsv or jsonl files.
+    """A user's own csv, tsv, jsonl or parquet files.
 
     Args:
         name: how runs on it are named.
@@ -150,7 +150,7 @@ class Table:
         text_column: the column of the documents.
         label_column: the column of the labels, text or integers.
         pair_column: the column of a second sentence, or None.
-        encoding: None for UTF-8 (or what a byte-order mark says).
+        encoding: None for UTF-8 (or what a byte-order mark says), and for parquet.
         quoting: ``csv``, or ``none`` for a file written without quoting.
         split_seed: draws the validation rows.
         label_names: label in the file -> label shown, its order giving the class ids; None to take the

@@ -212,7 +212,7 @@ def tokenize(
     encoded = backend.encode_batch_fast([cleaner(text) for text in texts], add_special_tokens=False)
     ids = [encoding.ids for encoding in encoded]
     offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(part) for part in ids], out=offsets[1:])
+    np.cumsum(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)), out=offsets[1:])
     return np.fromiter(chain.from_iterable(ids), dtype=dtype, count=int(offsets[-1])), offsets
 
 

@@ -14,12 +14,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import OmegaConf
 
 from bunryu.announcement import announce
 from bunryu.cache import cache_folder
 from bunryu.callbacks import BEST, RunLogger
-from bunryu.config import call, instantiate
+from bunryu.config import call, instantiate, resolved
 from bunryu.corpora import SPLITS, Corpus
 from bunryu.datamodule import TextDataModule
 from bunryu.encoding import Encoded, Encoder
@@ -65,13 +64,6 @@ def execute(run: Run) -> dict[str, Any]:
             _export(run, experiment, results)
         _log_hyperparameters(run, experiment.trainer, results)
     return results
-
-
-def resolved(run: Run) -> dict[str, Any]:
-    """The run's config with secrets filled in from the environment; never written anywhere."""
-    container = OmegaConf.to_container(OmegaConf.create(run.config), resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
 
 
 def build(config: Mapping[str, Any], run: Run) -> Experiment:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from bunryu.about import About
 from bunryu.errors import ConfigError, ModelError
 from bunryu.runs import SCHEMA, Run
 
@@ -36,6 +37,16 @@ class Opened:
     def name(self) -> str:
         """How it is shown: no path in it, since it may be published."""
         return f"{self.run.path.parent.name}/{self.run.path.name}" if self.run else self.model.name
+
+    @property
+    def about(self) -> About:
+        """What the model folder says of itself."""
+        return About.read(self.model)
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes in id order."""
+        return _labels_of(self.model)
 
     @property
     def folder(self) -> Path:
@@ -90,11 +101,11 @@ def find_checkpoint(opened: Opened, name: str) -> Path:
 def _of_run(run: Run) -> Opened:
     try:
         manifest = run.manifest
-        status, schema = manifest["status"], manifest["schema"]
+        status, later = manifest["status"], manifest["schema"] > SCHEMA
         labels = (manifest.get("corpus") or {}).get("labels")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"its manifest.json is damaged: {error}", where=str(run.path)) from None
-    if schema > SCHEMA:
+    if later:
         raise ModelError("the run was made by a later bunryu", where=str(run.path), fix="use that version")
     model = run.path / "model"
     if not model.is_dir():
@@ -107,17 +118,21 @@ def _of_run(run: Run) -> Opened:
 
 def _check_labels(model: Path, labels: list[str] | None) -> None:
     """Refuse a model whose classes are not those the run was trained on."""
-    try:
-        found = json.loads((model / "config.json").read_text("utf-8"))["id2label"]
-        names = [found[str(index)] for index in range(len(found))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"its config.json is damaged: {error}", where=str(model)) from None
+    names = _labels_of(model)
     if labels is not None and names != labels:
         raise ModelError(
             f"the model's labels are {names[:10]}, the run's {labels[:10]}",
             where=str(model / "config.json"),
             fix="the model/ this run wrote",
         )
+
+
+def _labels_of(model: Path) -> list[str]:
+    try:
+        found = json.loads((model / "config.json").read_text("utf-8"))["id2label"]
+        return [found[str(index)] for index in range(len(found))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"its config.json is damaged: {error}", where=str(model)) from None
 
 
 def _nearby(path: Path) -> str:
@@ -152,7 +167,14 @@ def open_predictor(
             raise ConfigError(
                 "an export has weights of its own", where="--checkpoint", fix="export that checkpoint"
             )
-        return load_onnx_predictor(opened.folder / "exports" / "onnx", opened.name, device)
+        exported = load_onnx_predictor(opened.folder / "exports" / "onnx", opened.name, device)
+        if list(exported.labels) != opened.labels:
+            raise ModelError(
+                f"the export's labels are {list(exported.labels)[:10]}, the model's {opened.labels[:10]}",
+                where=str(opened.folder / "exports" / "onnx"),
+                fix="export the run anew",
+            )
+        return exported
     from bunryu.predictor import load_predictor
 
     return load_predictor(opened.model, opened.name, checkpoint=chosen, device=device)

@@ -106,6 +106,19 @@ class Run:
         config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
         return config
 
+    @property
+    def results(self) -> dict[str, Any]:
+        """The metrics of results.json; none before there is one."""
+        path = self.path / "results.json"
+        results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        return results
+
+    @property
+    def metrics(self) -> list[tuple[int, int, str, float]]:
+        """The rows of metrics.csv: epoch, step, name, value."""
+        with open(self.path / "metrics.csv", encoding="utf-8", newline="") as file:
+            return [(int(e), int(s), name, float(value)) for e, s, name, value in list(csv.reader(file))[1:]]
+
     def record(self, **facts: Any) -> None:
         """Add or replace facts of the manifest."""
         self._write_manifest({**self.manifest, **facts})

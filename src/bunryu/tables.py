@@ -1,25 +1,26 @@
-"""Reading tsv, csv and jsonl files row by row, with an account of every row and its line."""
+"""Reading tsv, csv, jsonl and parquet files row by row, with an account of every row and its place."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bunryu.decoding import check_encoding, decode
+from bunryu import parquet
+from bunryu.decoding import check_encoding, decoded_lines
 from bunryu.errors import ConfigError, DataError
+from bunryu.records import delimited_records, json_object
 
 DELIMITERS = {"tsv": "\t", "txt": "\t", "csv": ","}
 LONGEST_RECORD = 1000  # lines one quoted record may span before its quote counts as stray
 NAMED_ROWS = 20  # rejected rows named one by one; the rest is only counted
+NAMED_REASONS = 1000  # reasons and columns told apart, so that no file fills the memory with them
 SPANNING = "rows that span lines"  # the note that may also mean: a file written without quoting
 
-_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")  # among what is not printable
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Account:
     """What became of the rows of one file: ``read`` equals ``used`` plus all of ``rejected``.
 
     ``lines`` counts the file's lines after its header: more lines than rows read are lines inside quotes.
+    A parquet file has rows only: there, each counts as a line.
     """
 
     file: str
@@ -39,9 +41,11 @@ class Account:
 
     def reject(self, line: int, reason: str) -> None:
         """Count one rejected row and remember where it stands."""
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
         if len(self.rejected_rows) < NAMED_ROWS:
-            self.rejected_rows.append(f"{self.file}:{line}: {reason}")
+            self.rejected_rows.append(f"{place(self.file, line)}: {reason}")
+        if reason not in self.rejected and len(self.rejected) >= NAMED_REASONS:
+            reason = "other reasons"
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
     def note(self, what: str) -> None:
         """Count something worth knowing about a row that is used all the same."""
@@ -53,30 +57,58 @@ class TableFormat:
     """How a file is written.
 
     Args:
-        kind: tsv, txt (tab-separated), csv or jsonl.
+        kind: tsv, txt (tab-separated), csv, jsonl or parquet.
         encoding: None for UTF-8, or UTF-16 where a byte-order mark says so.
         quoting: ``csv`` for fields quoted with ``"``, ``none`` to take every character as it stands.
         one_line_rows: no quoted field spans lines; a quote that does not close is text.
+        undecodable_rows: bytes that cannot be decoded cost their row, not the whole file.
     """
 
     kind: str
     encoding: str | None = None
     quoting: str = "csv"
     one_line_rows: bool = False
+    undecodable_rows: bool = False
+
+
+_Found = Iterator[tuple[int, list[Any], str]]  # line, values, problem; read but not yet counted
+
+
+class Row(NamedTuple):
+    """One row of a file: its values, or the problem it was rejected for.
+
+    ``line`` counts the file's lines from 1, header included; in a parquet file, its rows.
+    """
+
+    line: int
+    values: list[Any] | None
+    problem: str
+
+
+def place(file: str, line: int) -> str:
+    """Where a row stands, for messages."""
+    return f"{file}, row {line}" if file.lower().endswith(".parquet") else f"{file}:{line}"
 
 
 def format_of(path: Path, encoding: str | None = None, quoting: str = "csv") -> TableFormat:
     """The format a file's suffix names.
 
     Raises:
-        ConfigError: for any other suffix.
+        ConfigError: for any other suffix, or for an encoding or quoting of a parquet file.
     """
     kind = path.suffix.lstrip(".").lower()
-    if kind not in (*DELIMITERS, "jsonl"):
+    if kind not in (*DELIMITERS, "jsonl", "parquet"):
         raise ConfigError(
-            f"a table ends in .csv, .tsv, .txt or .jsonl, not '{path.suffix}'",
+            f"a table ends in .csv, .tsv, .txt, .jsonl or .parquet, not '{path.suffix}'",
             where=str(path),
             fix="convert or rename the file",
+        )
+    if kind == "parquet" and (encoding is not None or quoting != "csv"):
+        key, value = ("encoding", encoding) if encoding is not None else ("quoting", quoting)
+        raise ConfigError(
+            f"{path} is a parquet file: it has no {key}",
+            where=f"corpus.{key}={value}",
+            fix=f"leave corpus.{key} out",
         )
     check_encoding(encoding or "utf-8")
     return TableFormat(kind, encoding, quoting)
@@ -92,150 +124,166 @@ def read_rows(
         far: its ``used`` counts these rows. A column named ``id`` is watched for duplicates.
 
     Raises:
-        DataError: if the file is missing, empty, not decodable or lacks its header.
-        ConfigError: if a column is not in the header, or stands there twice.
+        DataError, ConfigError: as ``stream_rows``.
     """
-    csv.field_size_limit(2**31 - 1)  # a document may be longer than csv's 131,072 characters
-    lines = decode(path, form.encoding).split("\n")
-    # Not splitlines(): it also splits at U+0085, U+2028 and others that stand inside real reviews.
-    if lines[-1] == "":
-        lines.pop()
-    if not lines:
-        raise DataError("the file is empty", where=str(path))
     account = Account(path.name)
-    if form.kind == "jsonl":
-        found = _json_rows(path, lines, columns, account)
+    rows = stream_rows(path, columns, form, account, watch_ids=True)
+    return [(line, values) for line, values, _ in rows if values is not None], account
+
+
+def stream_rows(
+    path: Path, columns: Sequence[str], form: TableFormat, account: Account, *, watch_ids: bool = False
+) -> Iterator[Row]:
+    """Every row of a file in its order, good or bad, read as it is asked for.
+
+    Args:
+        path: the file, of which no more is held than a block, or ``LONGEST_RECORD`` lines where quotes
+            are looked for.
+        columns: the columns wanted; a row's values come in their order.
+        form: how the file is written.
+        account: counts each row before it is given out.
+        watch_ids: note duplicates in a column named ``id``, at the cost of holding every id.
+
+    Raises:
+        DataError: if the file is missing, empty, not decodable or lacks its header.
+        ConfigError: if a column is not in the header, or stands there twice. A jsonl file has no
+            header: it is refused at its end if no row has the column.
+    """
+    ids: set[str] | None = set() if watch_ids else None
+    if form.kind == "parquet":
+        rows = _parquet_rows(path, columns, form, account, ids)
+    elif form.kind == "jsonl":
+        rows = _json_rows(path, columns, form, account, ids)
     else:
-        found = _delimited_rows(path, lines, columns, form, account)
-    rows: list[tuple[int, list[Any]]] = []
-    for number, values in found:
-        if problem := _unusable(values):
-            account.reject(number, problem)
+        rows = _delimited_rows(path, columns, form, account, ids)
+    for line, found, reason in rows:
+        account.read += 1
+        problem = reason or unusable(found)
+        if problem:
+            account.reject(line, problem)
+            yield Row(line, None, problem)
         else:
-            rows.append((number, values))
-    account.used = len(rows)
-    return rows, account
+            account.used += 1
+            yield Row(line, found, "")
 
 
-def _unusable(values: Sequence[Any]) -> str:
+def unusable(values: Sequence[Any]) -> str:
     """Why no tokenizer could take a value; empty if one can take them all."""
     for value in values:
-        if isinstance(value, str) and (found := _UNUSABLE.search(value)):
-            return "NUL character" if found[0] == "\0" else "half a surrogate pair"
+        if isinstance(value, str) and not value.isprintable() and (found := _UNUSABLE.search(value)):
+            if found[0] == "\0":
+                return "NUL character"
+            kept = 0xDC80 <= ord(found[0]) <= 0xDCFF  # by decoded_lines
+            return "bytes that cannot be decoded" if kept else "half a surrogate pair"
     return ""
 
 
+def _parquet_rows(
+    path: Path, columns: Sequence[str], form: TableFormat, account: Account, ids: set[str] | None
+) -> _Found:
+    names = parquet.column_names(path)
+    for name in columns:
+        _position(path, form, names, name)
+    watched = ["id"] if ids is not None and "id" in names else []
+    for number, values in enumerate(parquet.read_values(path, [*columns, *watched]), 1):
+        account.lines += 1
+        if watched:
+            _note_duplicate(values.pop(), ids, account)
+        yield number, values, ""
+
+
 def _json_rows(
-    path: Path, lines: list[str], columns: Sequence[str], account: Account
-) -> Iterator[tuple[int, list[Any]]]:
-    account.lines = len(lines)
+    path: Path, columns: Sequence[str], form: TableFormat, account: Account, ids: set[str] | None
+) -> _Found:
     names: set[str] = set()
-    ids: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        account.read += 1
-        try:
-            row = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError):  # also a number of more digits than Python converts
-            account.reject(number, "not JSON")
-            continue
-        if not line.strip():
-            account.reject(number, "blank line")
-        elif not isinstance(row, dict):
-            account.reject(number, "not a JSON object")
+    for number, line in enumerate(_lines(path, form), 1):
+        account.lines += 1
+        row, problem = json_object(line)
+        if problem:
+            yield number, [], problem
         elif missing := [name for name in columns if name not in row]:
-            names.update(row)
-            account.reject(number, f"no '{missing[0]}'")
+            if len(names) < NAMED_REASONS:
+                names.update(row)
+            yield number, [], f"no '{missing[0]}'"
         else:
             _note_duplicate(row.get("id"), ids, account)
-            yield number, [row[name] for name in columns]
+            yield number, [row[name] for name in columns], ""
     for name in columns:
         if account.rejected.get(f"no '{name}'", 0) == sum(account.rejected.values()) == account.read:
-            raise _no_column(path, name, sorted(names))
+            raise _no_column(path, form, name, sorted(names))
 
 
 def _delimited_rows(
-    path: Path, lines: list[str], columns: Sequence[str], form: TableFormat, account: Account
-) -> Iterator[tuple[int, list[str]]]:
-    records = _records(lines, form, account)
-    _, header, taken, problem = next(records)
-    if problem:
-        raise DataError(f"the header cannot be read: {problem}", where=f"{path}:1", fix="corpus.quoting=none")
-    positions = [_position(path, header, name) for name in columns]
+    path: Path, columns: Sequence[str], form: TableFormat, account: Account, ids: set[str] | None
+) -> _Found:
+    records = _records(path, form)
+    header = _header(path, form, records)
+    positions = [_position(path, form, header, name) for name in columns]
     id_position = header.index("id") if "id" in header else None
-    ids: set[str] = set()
-    account.lines = len(lines) - taken
     for number, fields, taken, problem in records:
-        account.read += 1
+        account.lines += taken
+        if problem and form.one_line_rows:
+            account.note("stray quotes taken as text")
+            problem = ""
         if problem:
-            account.reject(number, problem)
+            yield number, [], problem
         elif fields == [""]:
-            account.reject(number, "blank line")
+            yield number, [], "blank line"
         elif len(fields) != len(header):
             span = f" in {taken} lines" if taken > 1 else ""
-            account.reject(number, f"{len(fields)} fields instead of {len(header)}{span}")
+            yield number, [], f"{len(fields)} fields instead of {len(header)}{span}"
         else:
             if taken > 1:
                 account.note(SPANNING)
             if id_position is not None:
                 _note_duplicate(fields[id_position], ids, account)
-            yield number, [fields[position] for position in positions]
+            yield number, [fields[position] for position in positions], ""
 
 
-def _note_duplicate(row_id: object, ids: set[str], account: Account) -> None:
-    if row_id is None:
-        return
-    if str(row_id) in ids:
-        account.note("duplicate ids")
-    ids.add(str(row_id))
-
-
-def _records(
-    lines: list[str], form: TableFormat, account: Account
-) -> Iterator[tuple[int, list[str], int, str]]:
-    """``(line, fields, lines taken, problem)`` of each record; an open quote costs one line, not the rest."""
-    delimiter = DELIMITERS[form.kind]
+def _records(path: Path, form: TableFormat) -> Iterator[tuple[int, list[str], int, str]]:
     longest = 1 if form.one_line_rows else LONGEST_RECORD
-    index = 0
-    while index < len(lines):
-        plain = lines[index].removesuffix("\r")
-        fields, taken, problem = plain.split(delimiter), 1, ""
-        if form.quoting == "csv" and '"' in plain:
-            quoted, span = _quoted(lines[index : index + longest], delimiter)
-            if span:
-                fields, taken = quoted, span
-            elif form.one_line_rows:
-                account.note("stray quotes taken as text")
-            else:
-                problem = "stray quote"
-        yield index + 1, fields, taken, problem
-        index += taken
+    lines = _lines(path, form)
+    return delimited_records(lines, DELIMITERS[form.kind], quotes=form.quoting == "csv", longest=longest)
 
 
-def _quoted(lines: list[str], delimiter: str) -> tuple[list[str], int]:
-    """Fields of the csv record that starts the lines, and how many it takes; 0 if there is none."""
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
-    try:
-        return next(reader), reader.line_num
-    except csv.Error:
-        return [], 0
+def _header(path: Path, form: TableFormat, records: Iterator[tuple[int, list[str], int, str]]) -> list[str]:
+    _, header, _, problem = next(records)
+    if problem and not form.one_line_rows:
+        raise DataError(f"the header cannot be read: {problem}", where=f"{path}:1", fix="corpus.quoting=none")
+    return header
 
 
-def _position(path: Path, header: list[str], name: str) -> int:
+def _lines(path: Path, form: TableFormat) -> Iterator[str]:
+    return decoded_lines(path, form.encoding, keep_undecodable=form.undecodable_rows)
+
+
+def _note_duplicate(row_id: object, ids: set[str] | None, account: Account) -> None:
+    if row_id is None or ids is None:
+        return
+    known = len(ids)
+    ids.add(str(row_id))
+    if len(ids) == known:
+        account.note("duplicate ids")
+
+
+def _position(path: Path, form: TableFormat, header: list[str], name: str) -> int:
+    if header.count(name) == 1:
+        return header.index(name)
     if name not in header:
-        raise _no_column(path, name, header)
-    if header.count(name) > 1:
-        raise ConfigError(
-            f"two columns are named '{name}'", where=f"{path}:1", fix="rename one in the file's header"
-        )
-    return header.index(name)
+        raise _no_column(path, form, name, header)
+    raise ConfigError(
+        f"two columns are named '{name}'", where=_top(path, form), fix="rename one in the file's header"
+    )
 
 
-def _no_column(path: Path, name: str, names: list[str]) -> ConfigError:
+def _no_column(path: Path, form: TableFormat, name: str, names: list[str]) -> ConfigError:
     near = difflib.get_close_matches(name, names, 1)
     shown = ", ".join(f"'{column[:40]}'" for column in names[:20])
     meant = f"did you mean '{near[0]}'? " if near else ""
-    return ConfigError(
-        f"no column '{name}'; the file has {shown}",
-        where=f"{path}:1",
-        fix=f"{meant}set corpus.text_column and corpus.label_column, or give the file a header line",
-    )
+    header = "" if form.kind == "parquet" else ", or give the file a header line"
+    fix = f"{meant}set corpus.text_column and corpus.label_column{header}"
+    return ConfigError(f"no column '{name}'; the file has {shown}", where=_top(path, form), fix=fix)
+
+
+def _top(path: Path, form: TableFormat) -> str:
+    return str(path) if form.kind == "parquet" else f"{path}:1"

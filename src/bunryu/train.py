@@ -8,6 +8,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,8 @@ def summary(run: Run, results: dict[str, Any]) -> str:
         lines.append(f"  note           at most {config['limit_rows']} rows of each split were used")
     lines.append(f"  run            {run.path}")
     lines.append(f"  model          {run.path / 'model'} (a plain transformers folder)")
+    commands = [f"bunryu {verb} {shlex.quote(str(run.path))}" for verb in ("evaluate", "serve")]
     if (run.path / "tensorboard").is_dir():
-        lines.append(f"  next           tensorboard --logdir {shlex.quote(str(run.path.parent.parent))}")
+        commands.append(f"tensorboard --logdir {shlex.quote(str(run.path.parent.parent))}")
+    lines += [f"  {title:<14} {command}" for title, command in zip_longest(["next"], commands, fillvalue="")]
     return "\n".join(["done", *lines])
