@@ -25,9 +25,9 @@ from hydra import compose, initialize_config_dir
 
 import machine
 from bunryu.batching import Batch, collator, training_batches
-from bunryu.config import plain
+from bunryu.config import plain, resolved
 from bunryu.encoding import Encoded, Encoder
-from bunryu.experiment import Experiment, build, resolved
+from bunryu.experiment import Experiment, build
 from bunryu.runs import Run
 from bunryu.text import NOTHING
 from bunryu.train import conf_dir
