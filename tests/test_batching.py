@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from bunryu.batching import collator, evaluation_batches, seed_of, training_batches
+from bunryu.batching import bounded_batches, collator, evaluation_batches, seed_of, training_batches
 from bunryu.encoding import Encoded, Encoder
 from bunryu.text import NOTHING
 
@@ -34,6 +35,27 @@ def waste(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
 
 def same(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
     return [index.tolist() for index in left] == [index.tolist() for index in right]
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=st.lists(st.integers(1, 60), max_size=80), max_tokens=st.integers(1, 200))
+def test_bounded_batches_hold_every_row_once_and_never_too_many_tokens(
+    lengths: list[int], max_tokens: int
+) -> None:
+    array = np.array(lengths, dtype=np.int64)
+    batches = bounded_batches(array, max_tokens)
+    assert sorted(row for index in batches for row in index.tolist()) == list(range(len(lengths)))
+    assert [length for index in batches for length in array[index]] == sorted(lengths)
+    for index in batches:
+        assert len(index) == 1 or len(index) * array[index].max() <= max_tokens
+    for index, following in pairwise(batches):  # none is cut before it has to be
+        assert (len(index) + 1) * array[following[0]] > max_tokens
+
+
+def test_rows_beyond_the_bound_go_alone_and_equals_keep_their_order() -> None:
+    lengths = np.array([300, 4, 900, 4, 4])
+    assert [index.tolist() for index in bounded_batches(lengths, 8)] == [[1, 3], [4], [0], [2]]
+    assert bounded_batches(np.array([], dtype=np.int64), 8) == []
 
 
 @settings(max_examples=60, deadline=None)

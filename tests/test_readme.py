@@ -23,6 +23,10 @@ NOT_RUN = {
     "bunryu train experiment=nsmc_kcbert": "downloads 440 MB and wants a GPU",
     "tensorboard --logdir outputs": "serves until it is stopped",
     'eval "$(bunryu train -sc install=bash)"': "changes the shell it is typed in",
+    "bunryu serve $RUN": "serves until it is stopped",
+    "bunryu import-checkpoint epoch=1-val_loss=0.27.ckpt --model beomi/kcbert-base --output my-kcbert": (
+        "needs a checkpoint of the tutorial's"
+    ),
     "!pip install -q -c constraints.txt -e .": "a hosted notebook's cell",
     "make bench": "takes a quarter of an hour",
 }

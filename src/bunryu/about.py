@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bunryu.errors import ConfigError, ModelError
 from bunryu.runs import write_atomically
@@ -62,10 +63,7 @@ class About:
                 raise ModelError(
                     f"{FILE} was written by a later bunryu", where=str(path), fix="use that version"
                 )
-            samples = [
-                ParitySample(s["text"], s.get("pair"), tuple(map(float, s["logits"])))
-                for s in facts["parity"]
-            ]
+            samples = [_sample(sample) for sample in facts["parity"]]
             return cls(Cleaner(**facts["cleaner"]), int(facts["max_seq_length"]), samples)
         except OSError as error:
             raise ModelError(
@@ -73,5 +71,12 @@ class About:
                 where=str(folder),
                 fix="a run directory, its model/, or what bunryu import-checkpoint wrote",
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
             raise ModelError(f"{FILE} is damaged: {type(error).__name__}: {error}", where=str(path)) from None
+
+
+def _sample(facts: Mapping[str, Any]) -> ParitySample:
+    text, pair = facts["text"], facts.get("pair")
+    if not (isinstance(text, str) and isinstance(pair, str | None)):
+        raise TypeError("a parity sample's text is no text")
+    return ParitySample(text, pair, tuple(map(float, facts["logits"])))

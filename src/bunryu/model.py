@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from transformers import AutoConfig, BertTokenizer
 
 from bunryu.errors import ConfigError, DownloadError, ModelError
 from bunryu.text import Cleaner
-from bunryu.vocabulary import learn_wordpiece
+from bunryu.vocabulary import learn_wordpiece, read_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class FromScratch:
         if self.vocabulary_file is None:
             vocabulary = learn_wordpiece(texts, self.vocabulary_size, cleaner, cache)
         else:
-            vocabulary = _read_vocabulary(Path(self.vocabulary_file).expanduser())
+            vocabulary = read_vocabulary(Path(self.vocabulary_file).expanduser())
         ids = {token: index for index, token in enumerate(vocabulary)}
         return BertTokenizer(
             vocab=ids, do_lower_case=False, strip_accents=False, model_max_length=self.positions
@@ -162,14 +161,23 @@ class Pretrained:
                 where=str(folder),
                 fix="convert them to model.safetensors on a machine you can spare",
             )
-        arguments = {**_keywords(self.network), **label_maps(labels), "trust_remote_code": False}
-        arguments.pop("dtype", None)
-        config = self._load(AutoConfig.from_pretrained, "config", **arguments)
         log.warning(
             "NO WEIGHTS in %s: only its architecture and vocabulary are used, the weights are RANDOM. "
             "Accuracy will be far below the pretrained model's.",
             folder,
         )
+        return self.architecture(tokenizer, labels)
+
+    def architecture(self, tokenizer: Any, labels: Sequence[str]) -> Any:
+        """What config.json describes, with random weights in 32 bits.
+
+        Raises:
+            DownloadError: as for the tokenizer.
+            ModelError: if config.json is damaged or the tokenizer does not fit.
+        """
+        arguments = {**_keywords(self.network), **label_maps(labels), "trust_remote_code": False}
+        arguments.pop("dtype", None)
+        config = self._load(AutoConfig.from_pretrained, "config", **arguments)
         factory: Any = self.network.func  # type: ignore[attr-defined]
         family = factory.__self__
         build = family.from_config if hasattr(family, "from_config") else family
@@ -228,25 +236,6 @@ def _in_full_precision(model: Any) -> Any:
 
 def _keywords(partial: Callable[..., Any]) -> dict[str, Any]:
     return dict(getattr(partial, "keywords", {}))
-
-
-def _read_vocabulary(path: Path) -> list[str]:
-    try:
-        vocabulary = path.read_text("utf-8").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the vocabulary: {error}", where="model.vocabulary_file") from None
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
-    if missing:
-        raise ConfigError(
-            f"the vocabulary lacks {', '.join(missing)}",
-            where=str(path),
-            fix="a BERT vocab.txt, one token a line",
-        )
-    if repeated := [token for token, count in Counter(vocabulary).items() if count > 1]:
-        raise ConfigError(
-            f"the vocabulary holds {repeated[0]!r} twice", where=str(path), fix="each token once, one a line"
-        )
-    return vocabulary
 
 
 def _report_weights(model: Any, report: dict[str, Any], name: str) -> None:

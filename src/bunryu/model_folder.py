@@ -37,7 +37,7 @@ def write_model_folder(
         max_seq_length: where training cut texts off.
         samples: texts, or pairs, whose logits are kept, for a later loader to check itself against.
         results: the run's metrics, for the card.
-        facts: model, corpus and run names, for the card.
+        facts: ``model``, and ``corpus`` and ``run`` or the ``checkpoint`` imported: names, for the card.
     """
     folder.mkdir(exist_ok=True)
     with no_progress_bar():
@@ -72,7 +72,8 @@ def _logits(
 ) -> tuple[float, ...]:
     """The logits of one document alone, unpadded, in float32."""
     model.eval()
-    texts = [cleaner(part) for part in (text, pair) if part is not None]
+    # as lists of one: given alone, an empty second text is taken for none
+    texts = [[cleaner(part)] for part in (text, pair) if part is not None]
     inputs = tokenizer(*texts, truncation=True, max_length=max_seq_length, return_tensors="pt").to(
         model.device
     )
@@ -92,18 +93,19 @@ def _card(model: Any, max_seq_length: int, results: Mapping[str, Any], facts: Ma
     metrics = "\n".join(
         f"| {name} | {value:.4f} |" for name, value in results.items() if isinstance(value, float)
     )
+    title, origin = _published(facts["model"]), f"imported by bunryu from `{facts.get('checkpoint')}`"
+    if "run" in facts:
+        title += f" on {facts['corpus']}"
+        origin = f"fine-tuned with bunryu in the run `{facts['run']}`"
+    table = f"\n| metric | value |\n| --- | --- |\n{metrics}\n" if metrics else ""
     return f"""---
 library_name: transformers
 pipeline_tag: text-classification
 ---
-# {_published(facts["model"])} on {facts["corpus"]}
+# {title}
 
-A document classifier fine-tuned with bunryu in the run `{facts["run"]}`. Labels: {labels}.
-
-| metric | value |
-| --- | --- |
-{metrics}
-
+A document classifier {origin}. Labels: {labels}.
+{table}
 ```python
 from transformers import pipeline
 

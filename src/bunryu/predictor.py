@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bunryu.about import About
+from bunryu.about import About, ParitySample
 from bunryu.batching import Index, bounded_batches
 from bunryu.checkpoints import read_weights
 from bunryu.encoding import Encoded, Template, smallest_dtype, tokenize, untruncating
@@ -86,6 +85,13 @@ class Predictor:
         self._template = Template.of(tokenizer)
         self._backend = untruncating(tokenizer)
         self._dtype = smallest_dtype(self._backend)
+        specials = sum(map(len, self._template.pair if about.takes_pairs else self._template.single))
+        if about.max_seq_length < specials:
+            raise ModelError(
+                f"max_seq_length is {about.max_seq_length}, special tokens alone take {specials}",
+                where=name,
+                fix="bunryu.json as it was written",
+            )
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         """Clean and tokenize documents; their labels are all 0, their rows count from 0."""
@@ -119,6 +125,14 @@ class Predictor:
         encoded = self.encode(texts, pairs)
         return self.logits(encoded, bounded_batches(encoded.lengths(self.about.max_seq_length), MAX_TOKENS))
 
+    def sample_anew(self) -> list[ParitySample]:
+        """The parity samples with the logits this predictor gives for them, one at a time."""
+        return [
+            replace(sample, logits=tuple(self.predict([sample.text], pairs)[0].tolist()))
+            for sample in self.about.parity
+            for pairs in [None if sample.pair is None else [sample.pair]]
+        ]
+
     def check_parity(self) -> float:
         """Predict the parity samples, one at a time; return the largest difference of a logit.
 
@@ -126,9 +140,14 @@ class Predictor:
             ModelError: if it is more than the tolerance.
         """
         worst = 0.0
-        for sample in self.about.parity:
-            pairs = None if sample.pair is None else [sample.pair]
-            difference = np.abs(self.predict([sample.text], pairs)[0] - np.array(sample.logits))
+        for kept, found in zip(self.about.parity, self.sample_anew(), strict=True):
+            if len(kept.logits) != len(found.logits):
+                raise ModelError(
+                    f"a parity sample has {len(kept.logits)} logits, the model {len(found.logits)} classes",
+                    where=self.name,
+                    fix="bunryu.json and weights of the same run",
+                )
+            difference = np.abs(np.array(kept.logits) - np.array(found.logits))
             worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else float("inf"))
         if worst > self._tolerance:
             raise ModelError(
@@ -161,8 +180,10 @@ def load_predictor(
     model = load_classifier(folder)
     if checkpoint is not None:
         put_weights(model, read_weights(checkpoint), checkpoint)
-        about = About(about.cleaner, about.max_seq_length, [])  # its samples tell of other weights
-    labels = [str(model.config.id2label[index]) for index in range(len(model.config.id2label))]
+    names = model.config.id2label
+    if sorted(names) != list(range(len(names))):
+        raise ModelError("id2label does not count from 0", where=str(folder / "config.json"))
+    labels = [str(names[index]) for index in range(len(names))]
     if len(tokenizer) > model.config.vocab_size:
         raise ModelError(
             f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {model.config.vocab_size}",
@@ -171,10 +192,13 @@ def load_predictor(
         )
     check_length(model, about.max_seq_length)
     wide = next(model.parameters()).dtype == torch.float32
-    return Predictor(
+    predictor = Predictor(
         name, about, tokenizer, labels, TorchNetwork(model.to(place).eval()),
         runtime="torch", device=str(place), tolerance=TOLERANCE if wide else TOLERANCE_16_BIT,
     )  # fmt: skip
+    if checkpoint is not None:  # the folder's logits tell of other weights
+        predictor.about = replace(about, parity=predictor.sample_anew())
+    return predictor
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -213,7 +237,7 @@ def load_classifier(folder: Path) -> Any:
                 folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
                 output_loading_info=True,
             )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except Exception as error:  # a damaged config.json or index ends anywhere in transformers
         raise ModelError(f"the model cannot be loaded: {_first_line(error)}", where=str(folder)) from error
     _refuse_misfits(report["missing_keys"], report["unexpected_keys"], folder)
     return model

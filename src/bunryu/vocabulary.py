@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary learnt from documents, the same to the last token on every run."""
+"""A WordPiece vocabulary: learnt from documents, the same to the last token on every run, or read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from bunryu.cache import hash_texts
+from bunryu.errors import ConfigError
 from bunryu.runs import write_atomically
 from bunryu.text import Cleaner
 
@@ -105,3 +106,27 @@ def _learn(words: Counter[str], size: int) -> list[str]:
 def _lowered(token: str) -> str:
     plain = "".join(chr(ord(c) - _SHIFT) if ord(c) >= _SHIFT else c for c in token)
     return f"##{plain}" if ord(token[0]) >= _SHIFT else plain
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """The tokens of a vocab.txt.
+
+    Raises:
+        ConfigError: if it cannot be read, lacks a special token, or holds a token twice.
+    """
+    try:
+        vocabulary = path.read_text("utf-8").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the vocabulary: {error}", where="model.vocabulary_file") from None
+    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
+    if missing:
+        raise ConfigError(
+            f"the vocabulary lacks {', '.join(missing)}",
+            where=str(path),
+            fix="a BERT vocab.txt, one token a line",
+        )
+    if repeated := [token for token, count in Counter(vocabulary).items() if count > 1]:
+        raise ConfigError(
+            f"the vocabulary holds {repeated[0]!r} twice", where=str(path), fix="each token once, one a line"
+        )
+    return vocabulary
