@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from bunryu.metrics import NAMES, confusion, scores
+from bunryu.metrics import CALIBRATION_BINS, NAMES, confusion, most_likely, report, scores, softmax
 
 
 def logits_for(predictions: list[int], classes: int) -> np.ndarray:
@@ -77,3 +78,102 @@ def test_confusion_has_a_row_and_a_column_for_every_class_whatever_the_integer_t
     matrix = confusion(labels, np.array([0, 99, 0]), 100)
     assert matrix.shape == (100, 100)
     assert (matrix[0, 0], matrix[99, 99], matrix[99, 0], matrix.sum()) == (1, 1, 1, 3)
+
+
+def test_softmax_by_hand_and_far_from_zero() -> None:
+    third = softmax(np.array([[0.0, math.log(2.0)], [1e4, -1e4]]))
+    assert third.dtype == np.float64
+    assert third[0].tolist() == pytest.approx([1 / 3, 2 / 3], abs=1e-15)
+    assert third[1].tolist() == [1.0, 0.0]
+
+
+def test_softmax_widens_before_it_subtracts() -> None:
+    logits = np.array([[0.1, -3.7, 2.2]], np.float32)
+    powers = [math.exp(float(value)) for value in logits[0]]
+    assert softmax(logits)[0].tolist() == pytest.approx([power / sum(powers) for power in powers], rel=1e-14)
+
+
+def test_the_prediction_is_the_larger_logit_where_probabilities_cannot_tell() -> None:
+    # in float64 both have the probability 1/2, or the first: only the logits tell them apart
+    larger = np.nextafter(np.float32(1e-30), np.float32(1))
+    predicted, confidence = most_likely(np.array([[1e-30, larger], [2.0, 2.0]], np.float32))
+    assert predicted.tolist() == [1, 0]
+    assert confidence.tolist() == [0.5, 0.5]
+
+
+def test_a_report_by_hand() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
+    found = report(logits_for([0, 0, 1, 1, 2, 2, 2, 2, 0, 1], 3), labels, ["가", "나", "다"])
+    assert found["confusion"] == [[2, 1, 0], [0, 1, 1], [1, 1, 3]]
+    assert found["f1_micro"] == 0.6
+    assert found["classes"]["가"] == {"precision": 2 / 3, "recall": 2 / 3, "f1": 4 / 6, "support": 3}
+    assert found["classes"]["나"] == {"precision": 1 / 3, "recall": 1 / 2, "f1": 2 / 5, "support": 2}
+    assert found["classes"]["다"] == {"precision": 3 / 4, "recall": 3 / 5, "f1": 6 / 9, "support": 5}
+    # every row has the one confidence e / (e + 2) = 0.576, in the bin from 8/15 to 9/15
+    confidence = math.e / (math.e + 2)
+    (full,) = [found_bin for found_bin in found["calibration"] if found_bin["rows"]]
+    assert (full["from"], full["to"], full["rows"], full["accuracy"]) == (8 / 15, 9 / 15, 10, 0.6)
+    assert full["confidence"] == pytest.approx(confidence, abs=1e-15)
+    assert found["expected_calibration_error"] == pytest.approx(0.6 - confidence, abs=1e-15)
+
+
+def test_a_report_holds_the_very_scores() -> None:
+    generator = np.random.default_rng(5)
+    logits = generator.normal(scale=3.0, size=(1001, 4)).astype(np.float32)
+    labels = generator.integers(0, 4, 1001)
+    found, wanted = report(logits, labels, list("abcd")), scores(logits, labels)
+    assert {name: found[name].hex() for name in NAMES} == {name: wanted[name].hex() for name in NAMES}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_figures_that_would_divide_by_zero_are_zero() -> None:
+    # c is never predicted, d is no row's label, e neither
+    found = report(logits_for([0, 0, 3], 5), np.array([0, 2, 0]), list("abcde"))["classes"]
+    assert found["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1}
+    assert found["d"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert found["e"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert found["a"] == {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2}
+
+
+def test_the_report_row_by_row() -> None:
+    generator = np.random.default_rng(11)
+    names = ["a", "b", "c"]
+    logits = generator.normal(scale=2.0, size=(400, 3)).astype(np.float32)
+    labels = generator.integers(0, 3, 400)
+    found = report(logits, labels, names)
+    hits, taken, support = ([0] * 3 for _ in range(3))
+    sure: list[list[float]] = [[] for _ in range(CALIBRATION_BINS)]
+    right: list[list[bool]] = [[] for _ in range(CALIBRATION_BINS)]
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        guess = row.index(max(row))
+        taken[guess] += 1
+        support[label] += 1
+        hits[label] += guess == label
+        share = math.exp(row[guess]) / sum(math.exp(value) for value in row)
+        place = next(b for b in range(CALIBRATION_BINS) if share <= (b + 1) / CALIBRATION_BINS)
+        sure[place].append(share)
+        right[place].append(guess == label)
+    for index, name in enumerate(names):
+        precision, recall = hits[index] / taken[index], hits[index] / support[index]
+        assert found["classes"][name]["precision"] == precision
+        assert found["classes"][name]["recall"] == recall
+        assert found["classes"][name]["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
+        assert found["classes"][name]["support"] == support[index]
+    assert [found_bin["rows"] for found_bin in found["calibration"]] == [len(rows) for rows in sure]
+    error = sum(abs(sum(r) - sum(s)) for r, s in zip(right, sure, strict=True)) / 400
+    assert found["expected_calibration_error"] == pytest.approx(error, abs=1e-13)
+
+
+def test_a_bin_has_its_upper_edge_and_not_its_lower() -> None:
+    # 1/3 is the edge between the fifth and the sixth of fifteen bins; 1 is the end of the last
+    logits = np.array([[0.0, 0.0, 0.0], [9999.0, 0.0, 0.0]])
+    bins = report(logits, np.array([0, 0]), list("abc"))["calibration"]
+    assert [place for place, found in enumerate(bins) if found["rows"]] == [4, 14]
+    assert (bins[4]["to"], bins[14]["to"], bins[0]["from"]) == (1 / 3, 1.0, 0.0)
+    assert bins[0] == {"from": 0.0, "to": 1 / 15, "rows": 0, "confidence": None, "accuracy": None}
+
+
+def test_a_logit_that_is_no_number_shows_in_the_calibration() -> None:
+    found = report(np.array([[math.nan, 0.0], [0.0, 1.0]]), np.array([0, 1]), ["a", "b"])
+    assert math.isnan(found["expected_calibration_error"])
+    assert sum(found_bin["rows"] for found_bin in found["calibration"]) == 2

@@ -33,6 +33,16 @@ def test_delimited_rows_stand_in_order_the_rejected_one_with_its_reason(kind: st
     assert last[-2:] == ["a\nb", ""]
 
 
+@pytest.mark.parametrize("text", ["a\rb", "a\r\nb", "\r", "a\tb", 'a"b', "a\n", " a,b "])
+@pytest.mark.parametrize(("kind", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_any_text_comes_back_when_it_is_read(text: str, kind: str, delimiter: str) -> None:
+    file = io.StringIO(newline="")
+    PredictionWriter(file, kind, ["부정", "긍정"], ["text"], []).write([Row(1, [text], "")], LOGITS[:1])
+    rows = list(csv.reader(io.StringIO(file.getvalue(), newline=""), delimiter=delimiter))
+    assert [row[-2] for row in rows] == ["text", text]
+    assert file.getvalue().endswith("\n") and not file.getvalue().endswith("\r\n")
+
+
 def test_json_rows_have_the_same_fields() -> None:
     first, rejected, last = map(json.loads, written("jsonl").splitlines())
     assert list(first) == HEADER

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
 from transformers import BertConfig, BertForSequenceClassification
 
 from bunryu.callbacks import BestCheckpoint, EarlyStop, LastCheckpoint
+from bunryu.metrics import scores
 from bunryu.schedules import Schedule, cosine_warmup, linear_warmup
 from bunryu.task import ClassificationTask
 
@@ -106,3 +108,18 @@ def test_the_monitor_is_a_mode_and_a_metric() -> None:
     best, stop = BestCheckpoint("max val/accuracy", 1), EarlyStop("max val/accuracy", 3, 0.0)
     assert (best.monitor, best.mode) == (stop.monitor, stop.mode) == ("val/accuracy", "max")
     assert best.state_key != LastCheckpoint().state_key
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_figures_are_those_of_the_rows_in_their_order_to_the_last_bit(seed: int) -> None:
+    random = np.random.Generator(np.random.PCG64(seed))
+    logits = random.normal(size=(5000, 2)).astype(np.float32)
+    labels = random.integers(0, 2, 5000)
+    order = random.permutation(5000)
+    task = a_task(Schedule("epoch", partial(ExponentialLR, gamma=0.9)))
+    for rows in np.array_split(order, 40):
+        task._outputs.append(tuple(map(torch.from_numpy, (logits[rows], labels[rows], rows))))  # type: ignore[arg-type]
+    task.on_test_epoch_end()
+    assert task.scored is not None
+    assert task.scored.metrics == {f"test/{name}": value for name, value in scores(logits, labels).items()}
+    assert (task.scored.logits == logits).all()

@@ -37,7 +37,8 @@ class PredictionWriter:
         self._header = ["line", *kept, "prediction", "confidence", *shares, *texts, "error"]
         self._csv = None
         if kind != "jsonl":
-            self._csv = csv.writer(file, delimiter=DELIMITERS[kind], lineterminator="\n")
+            # Told of \r\n, csv quotes a text with a lone \r too, at which readers would break the row.
+            self._csv = csv.writer(_UnixLines(file), delimiter=DELIMITERS[kind], lineterminator="\r\n")
             self._csv.writerow(self._header)
 
     def write(self, rows: Sequence[Row], logits: npt.NDArray[np.float32]) -> None:
@@ -64,3 +65,13 @@ class PredictionWriter:
         best = max(range(len(shares)), key=shares.__getitem__)
         texts, kept = row.values[: self._texts], row.values[self._texts :]
         return [row.line, *kept, self._labels[best], shares[best], *shares, *texts, None]
+
+
+class _UnixLines:
+    """Writes each row of a csv writer with a newline alone at its end."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> None:
+        self._file.write(row.removesuffix("\r\n") + "\n")

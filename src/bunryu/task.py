@@ -199,6 +199,8 @@ class ClassificationTask(pl.LightningModule):
     def _score(self, split: str) -> None:
         logits, labels, index = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
         self._outputs.clear()
+        place = np.argsort(index, kind="stable")  # the last bit of a mean depends on the order of its parts
+        logits, labels, index = logits[place], labels[place], index[place]
         metrics = {f"{split}/{name}": value for name, value in scores(logits, labels).items()}
         self.scored = Scored(metrics, logits, index)
         if self.trainer.state.fn == "fit":
