@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from bunryu import cli
@@ -71,6 +73,31 @@ def test_so_it_does_for_other_configs(overrides: list[str], train: Train) -> Non
     run = train("epochs=1", *overrides)
     evaluate(run)
     assert same_figures(run, "test", "test")
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "parquet"])
+def test_pairs_give_their_results_too(suffix: str, train: Train, tmp_path: Path) -> None:
+    rows = [
+        (f"{a} 이야기 " * n, f"{b} 결말", int(a == b)) for a in "가나다라" for b in "가나다라" for n in (1, 9)
+    ]
+    data = tmp_path / f"pairs.{suffix}"
+    if suffix == "parquet":
+        first, second, labels = zip(*rows, strict=True)
+        pyarrow.parquet.write_table(pa.table({"a": first, "b": second, "label": labels}), data)
+    else:
+        data.write_text("a\tb\tlabel\n" + "".join(f"{a}\t{b}\t{n}\n" for a, b, n in rows), "utf-8")
+    run = train(
+        "corpus=table", f"corpus.train={data}", f"corpus.test={data}", "corpus.text_column=a",
+        "corpus.pair_column=b", "corpus.validation=0.25", "model.vocabulary_size=100", "epochs=1",
+        "max_seq_length=16",
+    )  # fmt: skip
+    evaluate(run)
+    assert same_figures(run, "test", "test")
+    evaluate(run, "--data", str(data), "--name", "again")
+    again, own = (table(run.path / f"evaluations/{name}/predictions.csv") for name in ("again", "test"))
+    assert again == own
+    assert [row["pair"] for row in own] == [b for _, b, _ in rows]
+    assert report_of(run, "test")["facts"]["truncated_rows"] == 16
 
 
 def test_what_it_leaves(run: Run) -> None:
