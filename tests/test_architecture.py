@@ -25,6 +25,7 @@ FLOORS = [
         "errors",
         "evaluation",
         "examples",
+        "files",
         "lines",
         "metrics",
         "parquet",

@@ -200,7 +200,7 @@ def test_an_added_key_that_the_signature_takes_passes() -> None:
         "torch.hub.load",
         "torch.nn.Linear",
         "bunryu.cli.run",
-        "bunryu.runs.write_atomically",
+        "bunryu.files.write_atomically",
         "bunryu.config.instantiate",
         "transformers.pipeline",
         "transformers.AutoModelForSequenceClassification.register",

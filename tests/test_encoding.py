@@ -354,7 +354,7 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from bunryu import cache
-cache._sha256 = lambda path: os._exit(9)
+cache.sha256 = lambda path: os._exit(9)
 cache.store_arrays(Path(sys.argv[1]), np.zeros(3, dtype=np.uint16), np.array([0, 3]))
 """
     key = encoder(tmp_path).key(["a b c"])

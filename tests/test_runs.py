@@ -15,7 +15,8 @@ import pytest
 
 from bunryu import provenance
 from bunryu.errors import ConfigError
-from bunryu.runs import Run, write_atomically
+from bunryu.files import write_atomically
+from bunryu.runs import Run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bunryu.errors import ConfigError, ModelError
-from bunryu.runs import write_atomically
+from bunryu.files import write_atomically
 from bunryu.text import Cleaner
 
 SCHEMA = 1

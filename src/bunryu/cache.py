@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bunryu.errors import DataError
+from bunryu.files import sha256
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def load_arrays(folder: Path) -> tuple[Ids, npt.NDArray[np.int64]] | None:
         return None
     try:
         sums = json.loads((folder / "checksums.json").read_text("utf-8"))
-        if any(_sha256(folder / name) != sums[name] for name in ("ids.npy", "offsets.npy")):
+        if any(sha256(folder / name) != sums[name] for name in ("ids.npy", "offsets.npy")):
             raise ValueError("its checksums do not fit")
         return _map(folder / "ids.npy"), _map(folder / "offsets.npy")
     except (OSError, ValueError, KeyError) as error:
@@ -74,7 +75,7 @@ def store_arrays(folder: Path, ids: Ids, offsets: npt.NDArray[np.int64]) -> None
             new.mkdir()
             np.save(new / "ids.npy", ids)
             np.save(new / "offsets.npy", offsets)
-            sums = {name: _sha256(new / name) for name in ("ids.npy", "offsets.npy")}
+            sums = {name: sha256(new / name) for name in ("ids.npy", "offsets.npy")}
             (new / "checksums.json").write_text(json.dumps(sums), "utf-8")
             if folder.exists():
                 os.replace(folder, Path(staging, "old"))
@@ -82,8 +83,3 @@ def store_arrays(folder: Path, ids: Ids, offsets: npt.NDArray[np.int64]) -> None
     except OSError as error:
         if not os.path.isdir(folder):  # else another process was faster with the same content
             log.warning("the encoding is not cached: %s", error)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

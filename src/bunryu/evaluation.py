@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from bunryu import charts, metrics
 from bunryu.examples import Example
-from bunryu.runs import write_atomically
+from bunryu.files import write_atomically
 from bunryu.tables import Account
 
 Curve = tuple[int, int, str, float]

@@ -11,7 +11,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from bunryu.about import About, ParitySample
-from bunryu.runs import write_atomically
+from bunryu.files import write_atomically
 from bunryu.text import Cleaner
 
 PARITY_SAMPLES = 8

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bunryu.errors import ConfigError
+from bunryu.files import write_atomically
 
 if TYPE_CHECKING:  # bunryu train answers a typo before anything heavy is imported
     import numpy as np
@@ -26,20 +27,6 @@ if TYPE_CHECKING:  # bunryu train answers a typo before anything heavy is import
 SCHEMA = 1
 SHORTEST_SECRET = 4  # characters; a shorter value would be masked inside ordinary words
 METRICS_HEADER = ("epoch", "step", "name", "value")
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Replace a text file so that a reader, or a crash, sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)

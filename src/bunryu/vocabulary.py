@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from bunryu.cache import hash_texts
 from bunryu.errors import ConfigError
-from bunryu.runs import write_atomically
+from bunryu.files import write_atomically
 from bunryu.text import Cleaner
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,57 @@
+"""Files that are replaced whole, and that are still there after a crash or a power cut."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Replace a text file so that a reader, or a crash, sees the old content or the new, never a part."""
+    replace_durably(path, lambda file: file.write(content.encode("utf-8")))
+
+
+def replace_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Replace a file by what ``write`` writes: on the same file system, synchronised, then renamed.
+
+    Raises:
+        OSError: if it cannot be written; the old file is untouched then.
+    """
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    synchronise(path.parent)
+
+
+def synchronise(folder: Path) -> None:
+    """Make renames within a folder survive a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
