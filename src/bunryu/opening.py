@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -158,6 +159,9 @@ def open_predictor(
         ConfigError: if there is no such run, checkpoint, export or device.
         ModelError: if what is there cannot be trusted or does not fit together.
     """
+    # PyTorch keeps code for the last 1024 shapes of matrix products, some 300 MB: hardly a batch has the
+    # shape of another. Read when torch is imported; the products stay the same to the bit.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     opened = locate(path)
     chosen = None if checkpoint is None else find_checkpoint(opened, checkpoint)
     if runtime == "onnx":
