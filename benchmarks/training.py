@@ -25,9 +25,10 @@ from hydra import compose, initialize_config_dir
 
 import machine
 from bunryu.batching import Batch, collator, training_batches
+from bunryu.building import Experiment, build
 from bunryu.config import plain, resolved
 from bunryu.encoding import Encoded, Encoder
-from bunryu.experiment import Experiment, build
+from bunryu.interruption import Stop
 from bunryu.runs import Run
 from bunryu.text import NOTHING
 from bunryu.train import conf_dir
@@ -103,7 +104,7 @@ def experiment(root: Path, corpus_root: Path) -> Experiment:
     config = plain(composed(root, corpus_root))
     run = Run.create(root / "outputs", "benchmark", config, [], [])
     pl.seed_everything(config["seed"], verbose=False)
-    return build(resolved(run), run)
+    return build(resolved(run), run, Stop())
 
 
 def measure(source: Reviews, root: Path, size: Size, number: int) -> dict[str, float]:

@@ -22,11 +22,14 @@ FLOORS = [
         "corpora",
         "decoding",
         "download",
+        "drift",
         "errors",
         "evaluation",
         "examples",
         "files",
+        "interruption",
         "lines",
+        "locks",
         "metrics",
         "parquet",
         "predictions",
@@ -53,11 +56,11 @@ FLOORS = [
         "vocabulary",
     },
     {
-        *("callbacks", "datamodule", "task"),  # training: Lightning
+        *("callbacks", "datamodule", "run_hooks", "task"),  # training: Lightning
         *("answers", "batcher", "connections", "documents", "guard", "refusal", "service", "web"),  # FastAPI
     },
-    {"announcement", "checks", "config", "experiment", "explanation"},
-    {"evaluate", "export", "import_checkpoint", "predict", "serve", "train"},
+    {"announcement", "building", "checks", "config", "console", "experiment", "explanation"},
+    {"evaluate", "export", "import_checkpoint", "predict", "resume", "serve", "train"},
     {"cli"},
 ]
 # Packages a floor may import at all, at the top of a file or inside a function.

@@ -128,7 +128,7 @@ def test_checkpoints_by_name_and_path(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         find_checkpoint(opened, "lost")
     assert caught.value.what == "no checkpoint 'lost'"
-    assert caught.value.fix == "one of best.ckpt, last.ckpt"
+    assert caught.value.fix == "one of best.ckpt, last.ckpt, previous.ckpt"
     with pytest.raises(ConfigError) as caught:
         find_checkpoint(locate(Path(shutil.copytree(run / "model", tmp_path / "alone"))), "last")
     assert caught.value.fix == "a path"

@@ -225,7 +225,7 @@ def test_pairs(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["{run}", "{in}", "--encoding", "utf-99"], "unknown encoding 'utf-99'"),
         (["{run}", "--keep", "id"], "lines of standard input have no columns"),
         (["{run}", "{in}", "--device", "tpux"], "no device 'tpux'"),
-        (["{run}", "{in}", "--checkpoint", "nope"], "one of best.ckpt, last.ckpt"),
+        (["{run}", "{in}", "--checkpoint", "nope"], "one of best.ckpt, last.ckpt, previous.ckpt"),
         (["{run}/..", "{in}"], "its newest run is {run}"),
         (["{run}/nowhere"], "no such directory"),
         ([], "the following arguments are required: run\n  fix:   bunryu predict --help"),

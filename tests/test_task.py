@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
 from transformers import BertConfig, BertForSequenceClassification
 
-from bunryu.callbacks import BestCheckpoint, EarlyStop, LastCheckpoint
+from bunryu.callbacks import BestCheckpoint, EarlyStop
 from bunryu.metrics import scores
 from bunryu.schedules import Schedule, cosine_warmup, linear_warmup
 from bunryu.task import ClassificationTask
@@ -107,7 +107,6 @@ def test_checkpoint_callbacks_forget_where_the_run_lay(tmp_path: Path) -> None:
 def test_the_monitor_is_a_mode_and_a_metric() -> None:
     best, stop = BestCheckpoint("max val/accuracy", 1), EarlyStop("max val/accuracy", 3, 0.0)
     assert (best.monitor, best.mode) == (stop.monitor, stop.mode) == ("val/accuracy", "max")
-    assert best.state_key != LastCheckpoint().state_key
 
 
 @pytest.mark.parametrize("seed", range(8))

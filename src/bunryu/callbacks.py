@@ -1,26 +1,37 @@
-"""What Lightning lacks: our monitor's spelling, checkpoints in the run, metrics.csv."""
+"""What Lightning lacks: our monitor's spelling, and checkpoints that a run can go on from."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-from argparse import Namespace
+import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
-from bunryu.runs import Run
+from bunryu.checkpoints import BEST, LAST, link_checkpoint
 
-BEST = "best.ckpt"
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")  # in ModelCheckpoint's state
 
 
-class RunCheckpoint(ModelCheckpoint):
-    """A checkpoint callback that writes into the run and keeps no path outside it."""
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoints by a monitor such as ``min val/loss``, with no path outside the run.
+
+    Args:
+        monitor: ``min`` or ``max`` and the metric.
+        save_top_k: how many of the best to keep; the best of several is also ``best.ckpt`` in the end.
+    """
+
+    def __init__(self, monitor: str, save_top_k: int) -> None:
+        mode, metric = monitor.split()
+        super().__init__(
+            filename="best" if save_top_k == 1 else "best-{epoch}-{step}",
+            monitor=metric,
+            mode=mode,
+            save_top_k=save_top_k,
+            enable_version_counter=False,
+        )
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Put checkpoints into the run directory."""
@@ -44,44 +55,61 @@ class RunCheckpoint(ModelCheckpoint):
         best = {str(Path(folder) / name): score for name, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, "dirpath": folder, "best_k_models": best, **placed})
 
-
-class BestCheckpoint(RunCheckpoint):
-    """Keeps the best checkpoints by a monitor such as ``min val/loss``.
-
-    Args:
-        monitor: ``min`` or ``max`` and the metric.
-        save_top_k: how many of the best to keep; the best of several is also ``best.ckpt`` in the end.
-    """
-
-    def __init__(self, monitor: str, save_top_k: int) -> None:
-        mode, metric = monitor.split()
-        super().__init__(
-            filename="best" if save_top_k == 1 else "best-{epoch}-{step}",
-            monitor=metric,
-            mode=mode,
-            save_top_k=save_top_k,
-            enable_version_counter=False,
-        )
-
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the best of several its name."""
         del pl_module
         best = Path(self.best_model_path)
         if trainer.is_global_zero and self.best_model_path and best.name != BEST:
-            (best.parent / BEST).unlink(missing_ok=True)
-            try:
-                (best.parent / BEST).hardlink_to(best)
-            except OSError:  # a file system without links
-                shutil.copyfile(best, best.parent / BEST)
+            link_checkpoint(best, best.with_name(BEST))
 
 
-class LastCheckpoint(RunCheckpoint):
-    """Keeps the state after every epoch; Lightning's ``save_last`` skips epochs not among the best."""
+class LastCheckpoint(Checkpoint):
+    """Keeps the state after every epoch, and every few minutes, for the run to go on from.
 
-    def __init__(self) -> None:
-        super().__init__(
-            filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
-        )
+    Lightning's ``save_last`` skips epochs not among the best.
+
+    Args:
+        every_minutes: 0 for every optimizer step.
+    """
+
+    def __init__(self, every_minutes: float) -> None:
+        self._seconds = 60 * every_minutes
+        self._saved = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time."""
+        if time.monotonic() - self._saved >= self._seconds and can_go_on_from_here(trainer):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; this comes after the task's own end of the epoch."""
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        save_last(trainer)
+        self._saved = time.monotonic()
+
+
+def can_go_on_from_here(trainer: pl.Trainer) -> bool:
+    """Whether a checkpoint of this moment resumes to the same bits.
+
+    Not between the batches of one optimizer step, whose gradients no checkpoint holds; and not after an
+    epoch's last batch: the loop would begin the next epoch without having ended this one.
+    """
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
+
+
+def save_last(trainer: pl.Trainer) -> None:
+    """Write last.ckpt, unless there is something wrong with the weights."""
+    trainer.lightning_module.refuse_unless_finite()  # type: ignore[operator]
+    trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
 
 
 class EarlyStop(EarlyStopping):
@@ -103,30 +131,3 @@ class ProgressBar(TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20 if sys.stderr.isatty() else 0)
-
-
-class RunLogger(Logger):
-    """Writes every recorded metric to the run's metrics.csv."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._run = run
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        """There is one a run."""
-        return ""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one record; it must carry the epoch."""
-        epoch = int(metrics["epoch"])
-        self._run.log_metrics(epoch, step or 0, {k: v for k, v in metrics.items() if k != "epoch"})
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml has them."""

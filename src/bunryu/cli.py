@@ -10,9 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from bunryu.errors import BunryuError
+from bunryu.interruption import Interrupted
 
 VERBS = {
     "train": "compose a run from config groups and train it",
+    "resume": "go on with a run that was interrupted, to the very same result",
     "evaluate": "score a run's own split, or a labelled file: figures, mistakes and a page of plots",
     "predict": "label and probabilities for every row of a file or line of standard input",
     "serve": "put a run behind a web page and an HTTP API",
@@ -69,6 +71,9 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"bunryu {verb}: interrupted", file=sys.stderr)
         return 130
+    except Interrupted as error:
+        print(f"bunryu {verb}: interrupted by {error}", file=sys.stderr)
+        return error.exit_code
 
 
 def _complete(arguments: Sequence[str]) -> int:

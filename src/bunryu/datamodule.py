@@ -93,14 +93,19 @@ class TextDataModule(pl.LightningDataModule):
         assert self.test is not None, "no test split"
         return self._evaluation(self.test)
 
+    def rows_of(self, epoch: int, batch: int) -> list[int]:
+        """Which rows of the file a training batch of an epoch holds, both counted from 0."""
+        return [int(row) for row in self.train.rows[self._plan(epoch)[batch]]]
+
     def _rest_of_epoch(self) -> list[Index]:
         assert self.trainer is not None
         loop: Any = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
         # Not trainer.current_epoch: in a checkpoint of an epoch's end that is still the old one.
-        epoch = loop.epoch_progress.current.processed
-        plan = training_batches(self._lengths, self._batch_size, self._batching, self._seed, epoch)
-        return plan[done:]
+        return self._plan(loop.epoch_progress.current.processed)[done:]
+
+    def _plan(self, epoch: int) -> list[Index]:
+        return training_batches(self._lengths, self._batch_size, self._batching, self._seed, epoch)
 
     def _evaluation(self, split: Encoded) -> DataLoader[Batch]:
         plan = evaluation_batches(split.lengths(self._max_length), self._batch_size)

@@ -55,3 +55,9 @@ class OutOfMemory(BunryuError):
     """The device or the machine ran out of memory."""
 
     exit_code = 3
+
+
+class BusyError(BunryuError):
+    """A run directory that another process is writing to."""
+
+    exit_code = 4

@@ -3,167 +3,97 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from bunryu.announcement import announce
-from bunryu.cache import cache_folder
-from bunryu.callbacks import BEST, RunLogger
-from bunryu.config import call, instantiate, resolved
-from bunryu.corpora import SPLITS, Corpus
-from bunryu.datamodule import TextDataModule
-from bunryu.encoding import Encoded, Encoder
-from bunryu.errors import ConfigError, OutOfMemory
-from bunryu.model import check_length
+from bunryu.building import Experiment, build, stage
+from bunryu.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
+from bunryu.config import resolved
+from bunryu.encoding import Encoded
+from bunryu.errors import ConfigError, ModelError, OutOfMemory
+from bunryu.interruption import stop_on_signals
+from bunryu.locks import locked
 from bunryu.model_folder import write_model_folder
 from bunryu.runs import Run
-from bunryu.task import ClassificationTask
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Everything one run is made of."""
+def execute(run: Run, *, resume: bool = False, despite_changes: bool = False) -> dict[str, Any]:
+    """Train, choose the checkpoint on validation, score test once, export; return the results.
 
-    corpus: Corpus
-    tokenizer: Any
-    datamodule: TextDataModule
-    task: ClassificationTask
-    trainer: pl.Trainer
+    Args:
+        run: a prepared run directory.
+        resume: go on from its newest whole checkpoint, or from the beginning if it has none.
+        despite_changes: go on though the corpus is another one.
 
-
-def execute(run: Run) -> dict[str, Any]:
-    """Train, choose the checkpoint on validation, score test once, export; return the results."""
+    Raises:
+        BusyError: if another process writes to the run.
+        Interrupted: if a signal asked to stop; training goes on from there by ``resume``.
+    """
     config = resolved(run)
-    with run.recording(), _quiet(), _memory_errors(config):
+    with locked(run.path), run.recording(), stop_on_signals() as stop, _quiet(), _memory_errors(config):
+        start = _restart(run) if resume else None
         pl.seed_everything(config["seed"], verbose=False)
-        experiment = build(config, run)
+        recorded = run.manifest.get("corpus") if resume and not despite_changes else None
+        experiment = build(config, run, stop, start, recorded)
         datamodule = experiment.datamodule
-        with _stage("training"):
-            _fit(experiment)
+        with stage("training"), stop.waiting():
+            _fit(experiment, start)
         best = run.path / "checkpoints" / BEST
         checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
-        with _stage("scoring the best checkpoint"):
+        with stage("scoring the best checkpoint"):
             results: dict[str, Any] = {}
             for split in ("validation", "test"):
                 if getattr(datamodule, split) is not None:
                     results |= _score(run, experiment, split, checkpoint)
-        results["best_checkpoint"] = f"checkpoints/{BEST}" if checkpoint else None
-        run.write_results(results)
-        with _stage("writing model/"):
+        with stage("writing model/"):
             _export(run, experiment, results)
+        keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
+        results["best_checkpoint"] = f"checkpoints/{BEST}" if best.is_file() else None
+        run.write_results(results)
         _log_hyperparameters(run, experiment.trainer, results)
     return results
 
 
-def build(config: Mapping[str, Any], run: Run) -> Experiment:
-    """The only place where configs become objects; what can be refused quickly comes first."""
-    optimizer = instantiate(config["optimizer"])
-    call(optimizer, "optimizer", [torch.nn.Parameter(torch.zeros(1))])
-    trainer = _trainer(config, run)
-    with _stage("reading the corpus"):
-        corpus: Corpus = instantiate(config["corpus"]).read().limited(config["limit_rows"])
-        run.record(corpus=corpus.facts())
-    for warning in corpus.warnings:
-        log.warning("%s", warning)
-    source = instantiate(config["model"])
-    cache = cache_folder(config["cache_dir"])
-    with _stage("tokenizer"):
-        texts = [
-            part for example in corpus.train for part in (example.text, example.pair) if part is not None
-        ]
-        tokenizer = source.tokenizer(texts, corpus.cleaner, cache)
-    encoder = Encoder(tokenizer, corpus.cleaner, cache, overwrite=config["overwrite_cache"])
-    encoded = {name: _encode(encoder, corpus, name) for name in SPLITS}
-    model = call(source.classifier, "model", tokenizer, corpus.names)
-    check_length(model, config["max_seq_length"])
-    datamodule = instantiate(config["datamodule"])(
-        *(encoded[name] for name in SPLITS), pad_id=tokenizer.pad_token_id, seed=config["seed"]
-    )
-    steps = total_steps(trainer, datamodule.batches_per_epoch)
-    task = instantiate(config["task"])(
-        model=model,
-        optimizer=optimizer,
-        schedule=instantiate(config["scheduler"]),
-        total_steps=steps,
-        seed=config["seed"],
-        log_every=config["trainer"]["log_every_n_steps"],
-    )
-    experiment = Experiment(corpus, tokenizer, datamodule, task, trainer)
-    announce(run, corpus, tokenizer, datamodule, task, trainer)
-    return experiment
+def _restart(run: Run) -> Path | None:
+    """Open a run again; its newest whole checkpoint, or None, with its metrics cut back."""
+    manifest = run.manifest
+    if manifest.get("threads") and manifest["device"]["kind"] == "cpu":
+        torch.set_num_threads(manifest["threads"])  # another number gives other bits
+    run.restart()
+    start = newest_checkpoint(run.path / "checkpoints")
+    if start is None:
+        run.cut_metrics(None)
+        log.warning("there is no checkpoint to go on from: training begins anew")
+    else:
+        log.info("going on from %s, step %d", start.name, steps_of(start))
+    return start
 
 
-def total_steps(trainer: pl.Trainer, batches: int) -> int:
-    """Optimizer steps of the whole run.
-
-    Counted from the trainer's own limits, since ``estimated_stepping_batches`` would need the loaders.
-
-    Args:
-        trainer: with its epochs, steps, limits and accumulation set.
-        batches: training batches an epoch.
-    """
-    limit = trainer.limit_train_batches
-    taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    epochs = trainer.max_epochs or 1
-    steps = math.ceil(taken / trainer.accumulate_grad_batches) * epochs
-    return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
-
-
-def _trainer(config: Mapping[str, Any], run: Run) -> pl.Trainer:
-    save_dir = str(run.path)
-    loggers = [
-        call(instantiate(node), f"logger.{name}", save_dir=save_dir)
-        for name, node in config["logger"].items()
-        if node
-    ]
-    trainer: pl.Trainer = call(
-        instantiate(config["trainer"]),
-        "trainer or accelerator",
-        default_root_dir=save_dir,
-        callbacks=[instantiate(node) for node in config["callbacks"].values() if node],
-        logger=[RunLogger(run), *loggers],
-    )
-    return trainer
-
-
-def _fit(experiment: Experiment) -> None:
+def _fit(experiment: Experiment, start: Path | None) -> None:
     trainer = experiment.trainer
     try:
-        trainer.fit(experiment.task, datamodule=experiment.datamodule, weights_only=True)
+        trainer.fit(experiment.task, datamodule=experiment.datamodule, ckpt_path=start, weights_only=True)
     except MisconfigurationException as error:
         raise ConfigError(f"{error}", where="trainer or callbacks") from error
-    except SystemExit as end:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from end
+    except RuntimeError as error:
+        if start is None or "loading state_dict" not in str(error):
+            raise
+        raise ModelError(
+            f"the checkpoint does not fit the model: {str(error).splitlines()[1].strip()}",
+            where=str(start),
+            fix="the corpus and configuration the run began with, or a new run",
+        ) from error
     if summary := trainer.profiler.summary():  # type: ignore[attr-defined]
         log.info("%s", summary.strip())
-
-
-def _encode(encoder: Encoder, corpus: Corpus, name: str) -> Encoded | None:
-    examples = corpus.split(name)
-    if not examples:
-        return None
-    pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
-    start = time.perf_counter()
-    encoded, cached = encoder.encode(
-        [example.text for example in examples],
-        pairs,
-        corpus.label_ids(name),
-        [example.row for example in examples],
-    )
-    source = "from the cache" if cached else "encoded"
-    log.info("%s: %d rows %s in %.2f s", name, len(encoded), source, time.perf_counter() - start)
-    return encoded
 
 
 def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None) -> dict[str, float]:
@@ -207,13 +137,6 @@ def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, An
 
 
 @contextmanager
-def _stage(name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    log.info("%s took %.1f s", name, time.perf_counter() - start)
-
-
-@contextmanager
 def _quiet() -> Iterator[None]:
     """Hide advice of Lightning's that does not fit here, and its chatter below warnings."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -224,6 +147,7 @@ def _quiet() -> Iterator[None]:
             r".*The number of training batches .* is smaller than the logging interval.*",
             r".*exists and is not empty.*",
             r".*dataloader is not resumable.*",  # ours starts where the trainer stands
+            r".*resuming from a checkpoint that ended before the epoch.*",
         ):
             warnings.filterwarnings("ignore", message)
         yield

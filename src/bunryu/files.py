@@ -14,27 +14,27 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """Replace a text file so that a reader, or a crash, sees the old content or the new, never a part."""
-    replace_durably(path, lambda file: file.write(content.encode("utf-8")))
-
-
-def replace_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Replace a file by what ``write`` writes: on the same file system, synchronised, then renamed.
+    """Replace a text file so that a reader, or a crash, sees the old content or the new, never a part.
 
     Raises:
         OSError: if it cannot be written; the old file is untouched then.
     """
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_durably(temporary, lambda file: file.write(content.encode("utf-8")))
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     synchronise(path.parent)
+
+
+def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file and wait until the disk has it."""
+    with open(path, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def synchronise(folder: Path) -> None:

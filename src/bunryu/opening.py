@@ -83,6 +83,22 @@ def locate(path: Path) -> Opened:
     )
 
 
+def find_run(path: Path) -> Run:
+    """The run in a directory, its manifest readable.
+
+    Raises:
+        ConfigError: if it is no run directory.
+        ModelError: if its manifest is damaged or of a later bunryu.
+    """
+    path = path.expanduser()
+    if not (path / "manifest.json").is_file():
+        what = "not a run directory" if path.exists() else "no such directory"
+        raise ConfigError(what, where=str(path), fix=_nearby(path))
+    run = Run(path)
+    _read_manifest(run)
+    return run
+
+
 def find_checkpoint(opened: Opened, name: str) -> Path:
     """The checkpoint of a name such as ``last.ckpt`` or ``last``, or at a path.
 
@@ -100,6 +116,18 @@ def find_checkpoint(opened: Opened, name: str) -> Path:
 
 
 def _of_run(run: Run) -> Opened:
+    status, labels = _read_manifest(run)
+    model = run.path / "model"
+    if not model.is_dir():
+        raise ModelError(
+            f"the run is {status} and has no model/", where=str(run.path), fix=f"bunryu resume {run.path}"
+        )
+    _check_labels(model, labels)
+    return Opened(model, run)
+
+
+def _read_manifest(run: Run) -> tuple[str, list[str] | None]:
+    """The run's status and its labels, if it came to know them."""
     try:
         manifest = run.manifest
         status, later = manifest["status"], manifest["schema"] > SCHEMA
@@ -108,13 +136,7 @@ def _of_run(run: Run) -> Opened:
         raise ModelError(f"its manifest.json is damaged: {error}", where=str(run.path)) from None
     if later:
         raise ModelError("the run was made by a later bunryu", where=str(run.path), fix="use that version")
-    model = run.path / "model"
-    if not model.is_dir():
-        raise ModelError(
-            f"the run is {status} and has no model/", where=str(run.path), fix="a run that finished"
-        )
-    _check_labels(model, labels)
-    return Opened(model, run)
+    return status, labels
 
 
 def _check_labels(model: Path, labels: list[str] | None) -> None:

@@ -30,10 +30,15 @@ def facts() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "sources": sources_hash(),
         "git": git_state(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """The installed version of each package that matters; None for one that is not there."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def sources_hash() -> str:

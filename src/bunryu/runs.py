@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bunryu.errors import ConfigError
+from bunryu.errors import ConfigError, ModelError
 from bunryu.files import write_atomically
+from bunryu.interruption import Interrupted
 
 if TYPE_CHECKING:  # bunryu train answers a typo before anything heavy is imported
     import numpy as np
     import numpy.typing as npt
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 SHORTEST_SECRET = 4  # characters; a shorter value would be masked inside ordinary words
@@ -72,6 +76,7 @@ class Run:
                 "argv": list(argv),
                 "overrides": list(overrides),
                 "seed": config["seed"],
+                "config": dict(config),
                 "start": _now(),
                 "end": None,
                 "exit_reason": None,
@@ -105,6 +110,33 @@ class Run:
         """The rows of metrics.csv: epoch, step, name, value."""
         with open(self.path / "metrics.csv", encoding="utf-8", newline="") as file:
             return [(int(e), int(s), name, float(value)) for e, s, name, value in list(csv.reader(file))[1:]]
+
+    def metrics_bytes(self) -> int:
+        """How long metrics.csv is by now, and on the disk."""
+        with open(self.path / "metrics.csv", "rb") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
+
+    def cut_metrics(self, size: int | None) -> None:
+        """Take back what metrics.csv holds beyond ``size`` bytes; None: all but its header.
+
+        Raises:
+            ModelError: if it is shorter than that.
+        """
+        path = self.path / "metrics.csv"
+        if size is None:
+            write_atomically(path, ",".join(METRICS_HEADER) + "\n")
+        elif path.stat().st_size < size:
+            raise ModelError(
+                f"metrics.csv has lost rows: {path.stat().st_size} bytes of {size}", where=str(self.path)
+            )
+        else:
+            os.truncate(path, size)
+
+    def restart(self) -> None:
+        """Open the manifest again for a run that goes on."""
+        resumed = [*self.manifest.get("resumed", []), _now()]
+        self.record(status="running", end=None, exit_reason=None, resumed=resumed)
 
     def record(self, **facts: Any) -> None:
         """Add or replace facts of the manifest."""
@@ -157,8 +189,9 @@ class Run:
         logger.addHandler(handler)
         try:
             yield
-        except KeyboardInterrupt:
-            self.end("interrupted", "KeyboardInterrupt")
+        except (KeyboardInterrupt, Interrupted) as error:
+            self.end("interrupted", str(error) or type(error).__name__)
+            log.warning("interrupted; to go on: bunryu resume %s", shlex.quote(str(self.path)))
             raise
         except BaseException as error:
             handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (error,), None))

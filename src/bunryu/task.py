@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from bunryu.metrics import scores
 from bunryu.schedules import Schedule
 
 log = logging.getLogger(__name__)
+
+SHOWN_ROWS = 64  # of a batch whose loss is not finite
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class ClassificationTask(pl.LightningModule):
         # (not buffers: those would take on the model's precision, and sums stall in 16 bits)
         self._window = torch.zeros(3)
         self._epoch = torch.zeros(3)
+        self._bad = torch.tensor(-1)  # the epoch's first batch whose loss was not finite
         self._outputs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.scored: Scored | None = None
 
@@ -118,13 +120,14 @@ class ClassificationTask(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The loss of one batch; sums stay on the device."""
-        del batch_idx
         logits = self(batch)
         loss = cross_entropy(logits.float(), batch["labels"])
         with torch.no_grad():
             rows = float(len(logits))
             hits = (logits.argmax(dim=1) == batch["labels"]).sum()
             sums = torch.stack([loss.detach() * rows, hits.to(loss.dtype), loss.new_full((), rows)])
+            first = torch.isfinite(loss.detach()) | (self._bad.to(loss.device) >= 0)
+            self._bad = torch.where(first, self._bad.to(loss.device), batch_idx)
             self._window = self._window.to(sums.device) + sums
             self._epoch = self._epoch.to(sums.device) + sums
         self.batches_seen += 1
@@ -147,12 +150,13 @@ class ClassificationTask(pl.LightningModule):
         self._rate = optimizer.param_groups[0]["lr"]
         if self.steps % self._log_every:
             return
+        self.refuse_unless_finite()
         loss, accuracy = self._means(self._window)
-        self._refuse_unless_finite(loss)
         self._record({"train/loss": loss, "train/accuracy": accuracy, "lr": self._rate})
 
     def on_train_epoch_end(self) -> None:
         """Record the epoch's means and write its line to the log; this comes after validation."""
+        self.refuse_unless_finite()
         loss, accuracy = self._means(self._epoch)
         self._window.zero_()
         self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate})
@@ -161,7 +165,29 @@ class ClassificationTask(pl.LightningModule):
                  self.current_epoch + 1, self.trainer.max_epochs, self.steps, self.total_steps,
                  "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
                  time.perf_counter() - self._epoch_start)  # fmt: skip
-        self._refuse_unless_finite(loss)
+
+    def refuse_unless_finite(self) -> None:
+        """Stop a training that can no longer come to anything; waits for the device.
+
+        Raises:
+            TrainingError: naming the first batch whose loss was not finite, and its rows.
+        """
+        batch = int(self._bad)
+        if batch < 0:
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        rows = data.rows_of(self.current_epoch, batch) if data is not None else []
+        shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", …" if rows[SHOWN_ROWS:] else "")
+        raise TrainingError(
+            f"the training loss is not finite from batch {batch + 1} of epoch {self.current_epoch + 1} on",
+            where=f"step {self.steps}; rows of that batch: {shown}",
+            fix="a lower optimizer.lr, or trainer.gradient_clip_val=1.0; the last good checkpoint is kept",
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        """Do not score, and not keep as the best, what is not finite."""
+        if self.trainer.state.fn == "fit":
+            self.refuse_unless_finite()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of one batch."""
@@ -211,14 +237,6 @@ class ClassificationTask(pl.LightningModule):
         loss, hits, rows = sums.tolist()
         sums.zero_()
         return loss / max(rows, 1.0), hits / max(rows, 1.0)
-
-    def _refuse_unless_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the training loss is {loss} at step {self.steps}",
-                where=f"epoch {self.current_epoch}, within {self._log_every} steps",
-                fix="a lower optimizer.lr, or trainer.gradient_clip_val=1.0",
-            )
 
     def _record(self, values: dict[str, float]) -> None:
         for logger in self.loggers:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shlex
 import sys
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bunryu import checks
 from bunryu.config import check_targets, instantiate, plain
+from bunryu.console import summary
 from bunryu.errors import BunryuError
 from bunryu.explanation import conf_dir, explain
 from bunryu.runs import Run
@@ -109,20 +108,3 @@ def shipped_defaults() -> DictConfig:
     loader = GlobalHydra.instance().config_loader()
     shipped = loader.load_configuration("train", overrides, run_mode=RunMode.RUN)
     return OmegaConf.masked_copy(shipped, [str(key) for key in shipped if key != "hydra"])
-
-
-def summary(run: Run, results: dict[str, Any]) -> str:
-    """The table that ends the console's output."""
-    config = run.config
-    lines = [f"  {name:<14} {value:.4f}" for name, value in results.items() if isinstance(value, float)]
-    if config["trainer"]["fast_dev_run"]:
-        lines.append("  note           one batch of everything: these figures mean nothing")
-    elif config["limit_rows"] is not None:
-        lines.append(f"  note           at most {config['limit_rows']} rows of each split were used")
-    lines.append(f"  run            {run.path}")
-    lines.append(f"  model          {run.path / 'model'} (a plain transformers folder)")
-    commands = [f"bunryu {verb} {shlex.quote(str(run.path))}" for verb in ("evaluate", "serve")]
-    if (run.path / "tensorboard").is_dir():
-        commands.append(f"tensorboard --logdir {shlex.quote(str(run.path.parent.parent))}")
-    lines += [f"  {title:<14} {command}" for title, command in zip_longest(["next"], commands, fillvalue="")]
-    return "\n".join(["done", *lines])

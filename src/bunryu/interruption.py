@@ -1,0 +1,94 @@
+"""Signals that ask a run to stop: taken at once, or in training when it stands where it can go on from."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+log = logging.getLogger(__name__)
+
+# Slurm warns by SIGUSR1 or SIGUSR2 before it ends a job, a container's host by SIGTERM.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+
+
+class Interrupted(BaseException):
+    """A signal asked to stop; no Exception, so that nothing on the way takes it for a failure.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 130 if number == signal.SIGINT else 143
+
+
+class Stop:
+    """Whether somebody asked to stop.
+
+    While ``waiting``, the first signal is only noted, for training to stop after its batch with a
+    checkpoint; the second one, and any outside training, is raised where the program stands.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._waits = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a signal has come that was not raised."""
+        return self._number is not None
+
+    def obey(self) -> None:
+        """Raise the signal that was noted.
+
+        Raises:
+            Interrupted: always.
+        """
+        assert self._number is not None
+        raise Interrupted(self._number)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Note the first signal instead of raising it, while inside; one that was never obeyed is raised."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+        if self.wanted:
+            self.obey()
+
+    def install(self) -> None:
+        """Take the signals; called again where a library has put its own handler over it."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._waits and self._number is None:
+            self._number = number
+            log.warning("%s: stopping after this batch, with a checkpoint", signal.Signals(number).name)
+        else:
+            raise Interrupted(number)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Take the signals while inside, and give them back."""
+    stop = Stop()
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS} if main else {}
+    stop.install()
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

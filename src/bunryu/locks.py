@@ -1,0 +1,63 @@
+"""One writer a run directory."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from bunryu.errors import BusyError
+
+log = logging.getLogger(__name__)
+
+FILE = ".lock"
+HELD = (errno.EACCES, errno.EAGAIN)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process while inside; the system lets go of it however the process ends.
+
+    A file system that cannot lock is named in the log, and nothing is held there.
+
+    Raises:
+        BusyError: if another process holds it, naming that one.
+    """
+    with open(folder / FILE, "a+", encoding="utf-8") as file:
+        try:
+            # Not flock: a loader's worker would inherit that, and hold it for a while after a kill.
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            log.warning("this system has no file locks: nothing keeps a second process out of %s", folder)
+        except OSError as error:
+            if error.errno in HELD:
+                raise _busy(folder) from None
+            log.warning("the file system of %s cannot lock (%s): nothing keeps a second process out",
+                        folder, error.strerror)  # fmt: skip
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        file.truncate(0)
+        file.write(json.dumps(holder))
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _busy(folder: Path) -> BusyError:
+    try:
+        holder = json.loads((folder / FILE).read_text("utf-8"))
+        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (OSError, ValueError, KeyError):
+        who = "another process"
+    return BusyError(f"the run is held by {who}", where=str(folder), fix="wait until it ends")
