@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from pathlib import Path
+
+from bunryu.provenance import processor
 
 SIDES = (1024, 1536, 2048)  # of the squares whose product is timed
 REPEATS = 5
@@ -16,7 +17,7 @@ def describe() -> str:
     import torch
 
     return (
-        f"{_processor()}, {_cores()} cores, {torch.get_num_threads()} torch threads, "
+        f"{processor()}, {_cores()} cores, {torch.get_num_threads()} torch threads, "
         f"torch {torch.__version__}, Python {platform.python_version()}, "
         f"fp32 matmul {matmul_gflops():.0f} GFLOP/s"
     )
@@ -35,15 +36,6 @@ def matmul_gflops() -> float:
             torch.mm(left, right)
             best = max(best, 2 * side**3 / (time.perf_counter() - start) / 1e9)
     return best
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _cores() -> int:

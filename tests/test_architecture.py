@@ -60,7 +60,7 @@ FLOORS = [
         *("answers", "batcher", "connections", "documents", "guard", "refusal", "service", "web"),  # FastAPI
     },
     {"announcement", "building", "checks", "config", "console", "experiment", "explanation"},
-    {"evaluate", "export", "import_checkpoint", "predict", "resume", "serve", "train"},
+    {"evaluate", "export", "import_checkpoint", "predict", "reproduce", "resume", "serve", "train"},
     {"cli"},
 ]
 # Packages a floor may import at all, at the top of a file or inside a function.

@@ -15,6 +15,7 @@ from bunryu.interruption import Interrupted
 VERBS = {
     "train": "compose a run from config groups and train it",
     "resume": "go on with a run that was interrupted, to the very same result",
+    "reproduce": "run a finished run's configuration again and compare",
     "evaluate": "score a run's own split, or a labelled file: figures, mistakes and a page of plots",
     "predict": "label and probabilities for every row of a file or line of standard input",
     "serve": "put a run behind a web page and an HTTP API",

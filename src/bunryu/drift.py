@@ -24,6 +24,28 @@ def of_code(manifest: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def of_surroundings(manifest: Mapping[str, Any]) -> list[str]:
+    """Differences of Python, system, processor and checkout, a line each: they may change a result."""
+    now = {
+        "python": provenance.python(),
+        "platform": provenance.system(),
+        "processor": provenance.processor(),
+    }
+    found = [
+        f"{name} {manifest.get(name)} -> {value}"
+        for name, value in now.items()
+        if manifest.get(name) != value
+    ]
+    git_before, git_now = manifest.get("git") or {}, provenance.git_state() or {}
+    if git_before.get("commit") != git_now.get("commit"):
+        found.append(f"git commit {git_before.get('commit')} -> {git_now.get('commit')}")
+    if git_before.get("diff") != git_now.get("diff"):
+        found.append(
+            "git diff: the checkout's uncommitted changes are others (the run's stand in its manifest)"
+        )
+    return found
+
+
 def of_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Differences of two configs, a dotted key a line."""
     old, new = dict(_leaves(before)), dict(_leaves(now))

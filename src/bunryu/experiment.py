@@ -26,13 +26,16 @@ from bunryu.runs import Run
 log = logging.getLogger(__name__)
 
 
-def execute(run: Run, *, resume: bool = False, despite_changes: bool = False) -> dict[str, Any]:
+def execute(
+    run: Run, *, resume: bool = False, despite_changes: bool = False, threads: int | None = None
+) -> dict[str, Any]:
     """Train, choose the checkpoint on validation, score test once, export; return the results.
 
     Args:
         run: a prepared run directory.
         resume: go on from its newest whole checkpoint, or from the beginning if it has none.
         despite_changes: go on though the corpus is another one.
+        threads: of PyTorch on the CPU, where another number gives other bits; None for its own choice.
 
     Raises:
         BusyError: if another process writes to the run.
@@ -41,6 +44,8 @@ def execute(run: Run, *, resume: bool = False, despite_changes: bool = False) ->
     config = resolved(run)
     with locked(run.path), run.recording(), stop_on_signals() as stop, _quiet(), _memory_errors(config):
         start = _restart(run) if resume else None
+        if threads is not None:
+            torch.set_num_threads(threads)
         pl.seed_everything(config["seed"], verbose=False)
         recorded = run.manifest.get("corpus") if resume and not despite_changes else None
         experiment = build(config, run, stop, start, recorded)

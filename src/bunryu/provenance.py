@@ -28,12 +28,33 @@ LONGEST_DIFF = 1_000_000  # characters
 def facts() -> dict[str, Any]:
     """Versions, hash of bunryu's sources, git state and platform."""
     return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
+        "python": python(),
+        "platform": system(),
+        "processor": processor(),
         "versions": versions(),
         "sources": sources_hash(),
         "git": git_state(),
     }
+
+
+def python() -> str:
+    """Python's version."""
+    return platform.python_version()
+
+
+def system() -> str:
+    """Operating system and architecture."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def versions() -> dict[str, str | None]:
