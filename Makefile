@@ -3,10 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SETUP := .venv/.set-up
 
-.PHONY: help setup train test check format bench build clean
+.PHONY: help setup train test test-faults check format bench build clean
 
 help:
-	@echo "make train | test | check | format | bench | build | clean"
+	@echo "make train | test | test-faults | check | format | bench | build | clean"
 
 setup: $(SETUP)
 
@@ -21,6 +21,9 @@ train: $(SETUP)  ## the default job: a tiny BERT on the sample corpus
 
 test: $(SETUP)
 	$(BIN)/python -m pytest
+
+test-faults: $(SETUP)  ## kills at every batch
+	$(BIN)/python -m pytest -m full
 
 check: $(SETUP)
 	$(BIN)/ruff format --check .
