@@ -20,6 +20,7 @@ FLOORS = [
         "cache",
         "charts",
         "corpora",
+        "corpus",
         "decoding",
         "download",
         "drift",

@@ -2,134 +2,43 @@
 
 from __future__ import annotations
 
-import gc
-import hashlib
+import errno
+import logging
+import os
+import random
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib import request
 
 import pytest
 from Korpora import korpus_nsmc
 
 from bunryu import download
 from bunryu.corpora import Nsmc
-from bunryu.download import Published, fetch_nsmc, git_blob_id, nsmc_file, published_difference
+from bunryu.download import fetch_nsmc, git_blob_id, nsmc_file, published_difference
 from bunryu.errors import DownloadError
+from downloading import (
+    CONTENT,
+    Answer,
+    Server,
+    endless,
+    files_in,
+    no_length,
+    not_found,
+    nothing,
+    one_byte_wrong,
+    server,
+    truncated,
+    unavailable,
+    web_page,
+)
+
+__all__ = ["server"]  # a fixture
 
 # Korpora opens each address once more than it reads or closes it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-CONTENT = {
-    "train": "id\tdocument\tlabel\n1\t좋다\t1\n2\t나쁘다\t0\n".encode(),
-    "test": "id\tdocument\tlabel\n3\t최고\t1\n4\t최악\t0\n".encode(),
-}
-PAGE = b"\n<!DOCTYPE html><title>Sign in to the network</title>"
-
-Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
-
-
-def send(
-    handler: BaseHTTPRequestHandler, body: bytes, *, status: int = 200, length: int | None = None
-) -> None:
-    handler.send_response(status)
-    handler.send_header("Content-Length", str(len(body) if length is None else length))
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
-def truncated(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, body[:-10], length=len(body))
-
-
-def web_page(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, PAGE)
-
-
-def one_byte_wrong(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, body.replace(b"1", b"0", 1))
-
-
-def nothing(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, b"")
-
-
-def no_length(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
-def not_found(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, b"gone", status=404)
-
-
-class Server:
-    """A loopback server; ``answers`` says how each path is served."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {"/train": send, "/test": send}
-        self.asked: list[str] = []
-        self.released = threading.Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.asked.append(self.path)
-                outer.answers[self.path](self, CONTENT[self.path[1:]])
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def hang(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        """Half an answer, then silence."""
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body[:5])
-        handler.wfile.flush()
-        self.released.wait(30)
-
-    def close(self) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server that Korpora takes for the real one, and its two files for the published ones."""
-    server = Server()
-    information = [
-        {"url": f"{server.url}/{split}", "destination": f"nsmc/ratings_{split}.txt", "method": "download"}
-        for split in CONTENT
-    ]
-    monkeypatch.setattr(korpus_nsmc, "NSMC_FETCH_INFORMATION", information)
-    published = {
-        split: Published(hashlib.sha1(b"blob %d\0" % len(raw) + raw).hexdigest(), len(raw), 2)
-        for split, raw in CONTENT.items()
-    }
-    monkeypatch.setattr(download, "NSMC", published)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    yield server
-    server.close()
-    gc.collect()  # so that what Korpora left open is closed here, under this file's filter
-
-
-def files_in(root: Path) -> dict[str, bytes]:
-    """Every file below, hidden ones too, and every empty folder."""
-    found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    return found | {str(path.relative_to(root)): b"" for path in root.rglob(".*")}
-
 
 BOTH = {"nsmc/ratings_train.txt": CONTENT["train"], "nsmc/ratings_test.txt": CONTENT["test"]}
 
@@ -146,6 +55,7 @@ def test_one_missing_file_leaves_the_present_one_alone(server: Server, tmp_path:
     nsmc_file(tmp_path / "nsmc", "train").write_bytes(own)
     fetch_nsmc(tmp_path, force=False)
     assert files_in(tmp_path) == {**BOTH, "nsmc/ratings_train.txt": own}
+    assert set(server.asked) == {"/test"}
 
 
 def test_force_download_replaces_what_is_there(server: Server, tmp_path: Path) -> None:
@@ -177,20 +87,22 @@ def test_present_files_are_read_with_no_network_at_all(
 
 
 WRONG = [
-    pytest.param(truncated, "retrieval incomplete: got only", id="truncated"),
-    pytest.param(web_page, "is a web page, not the corpus", id="web page"),
-    pytest.param(one_byte_wrong, "and checksum", id="one byte wrong"),
-    pytest.param(nothing, "arrived with 0 bytes", id="empty"),
-    pytest.param(no_length, "TypeError", id="no length given"),
-    pytest.param(not_found, "HTTPError: HTTP Error 404", id="not found"),
+    pytest.param(truncated, 4, "retrieval incomplete: got only", id="truncated"),
+    pytest.param(web_page, 1, "a web page, not the corpus", id="web page"),
+    pytest.param(one_byte_wrong, 4, "and checksum", id="one byte wrong"),
+    pytest.param(nothing, 4, "arrived with 0 bytes", id="empty"),
+    pytest.param(endless, 4, "the answer is longer than the published file", id="too long"),
+    pytest.param(no_length, 4, "the answer does not say how long it is", id="no length given"),
+    pytest.param(not_found, 1, "HTTP Error 404: Not Found", id="not found"),
+    pytest.param(unavailable, 4, "HTTP Error 503: Service Unavailable", id="unavailable"),
 ]
 
 
 @pytest.mark.parametrize("present", [False, True], ids=["nothing there", "old files there"])
 @pytest.mark.parametrize("broken", ["train", "test"])
-@pytest.mark.parametrize(("answer", "why"), WRONG)
+@pytest.mark.parametrize(("answer", "attempts", "why"), WRONG)
 def test_a_wrong_answer_takes_no_files_place(
-    server: Server, tmp_path: Path, answer: Answer, why: str, broken: str, present: bool
+    server: Server, tmp_path: Path, answer: Answer, attempts: int, why: str, broken: str, present: bool
 ) -> None:
     (tmp_path / "nsmc").mkdir()
     if present:
@@ -200,12 +112,17 @@ def test_a_wrong_answer_takes_no_files_place(
     server.answers[f"/{broken}"] = answer
     with pytest.raises(DownloadError) as failed:
         fetch_nsmc(tmp_path, force=present)
-    assert failed.value.what.startswith("NSMC could not be fetched: ")
+    host = server.url.removeprefix("http://")
+    assert failed.value.what.startswith(f"NSMC could not be fetched: ratings_{broken}.txt from {host}: ")
     assert why in failed.value.what
+    assert failed.value.what.endswith(" (attempt 4 of 4)") == (attempts == 4)
     assert failed.value.where == str(tmp_path / "nsmc")
     assert "corpus.root_dir=" in failed.value.fix
     assert "corpus=sample" in failed.value.fix
     assert files_in(tmp_path) == before
+    # Korpora opens an address twice, unless the first fails
+    each = 1 if answer in (not_found, unavailable, no_length) else 2
+    assert server.asked.count(f"/{broken}") == attempts * each
 
 
 def test_a_wrong_file_is_described_by_both_sizes_and_checksums(server: Server, tmp_path: Path) -> None:
@@ -213,20 +130,106 @@ def test_a_wrong_file_is_described_by_both_sizes_and_checksums(server: Server, t
     with pytest.raises(DownloadError) as failed:
         fetch_nsmc(tmp_path, force=False)
     size = len(CONTENT["train"])
-    assert f"ratings_train.txt arrived with {size} bytes and checksum" in failed.value.what
+    assert f": arrived with {size} bytes and checksum" in failed.value.what
     assert f"published are {size} and {download.NSMC['train'].blob[:12]}" in failed.value.what
 
 
 def test_a_server_that_falls_silent_is_given_up(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "SECONDS_WITHOUT_DATA", 0.2)
+    monkeypatch.setattr(download, "SECONDS_WITHOUT_DATA", 0.1)
     server.answers["/test"] = server.hang
-    before = socket.getdefaulttimeout()
     with pytest.raises(DownloadError, match="timed out"):
         fetch_nsmc(tmp_path, force=False)
     assert files_in(tmp_path) == {}
-    assert socket.getdefaulttimeout() == before
+
+
+def test_nothing_of_the_process_is_changed_by_a_fetch(server: Server, tmp_path: Path) -> None:
+    """Neither time-outs and openers of others, nor the random numbers that a run is seeded with."""
+    mine = request.build_opener()
+    request.install_opener(mine)
+    server.answers["/train"] = server.failing(2, unavailable)
+    random.seed(1)
+    fetch_nsmc(tmp_path, force=False)
+    drawn = random.random()
+    random.seed(1)
+    assert drawn == random.random()
+    assert socket.getdefaulttimeout() is None
+    assert request._opener is mine  # type: ignore[attr-defined]
+    request.install_opener(None)  # type: ignore[arg-type]
+
+
+def test_a_failure_that_passes_is_survived_and_told(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answers["/train"] = server.failing(2, unavailable)
+    server.answers["/test"] = server.failing(2, truncated)  # Korpora opens each address twice
+    fetch_nsmc(tmp_path, force=False)
+    assert files_in(tmp_path) == BOTH
+    host = server.url.removeprefix("http://")
+    length = len(CONTENT["test"])
+    short = f"retrieval incomplete: got only {length - 10} out of {length} bytes"
+    told = [record.getMessage().partition("; attempt ") for record in caplog.records]
+    assert [(what, attempt[:6]) for what, _, attempt in told] == [
+        (f"ratings_train.txt from {host}: HTTP Error 503: Service Unavailable", "2 of 4"),
+        (f"ratings_train.txt from {host}: HTTP Error 503: Service Unavailable", "3 of 4"),
+        (f"ratings_test.txt from {host}: ContentTooShortError: <urlopen error {short}>", "2 of 4"),
+    ]
+    # a good file is not fetched again because of the other one
+    assert server.asked == [*["/train"] * 4, *["/test"] * 4]
+
+
+def test_the_pauses_double_and_are_drawn(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(download, "SECONDS_BEFORE_RETRY", 1.0)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    server.answers["/train"] = unavailable
+    for _ in range(5):
+        with pytest.raises(DownloadError):
+            fetch_nsmc(tmp_path, force=False)
+    assert len(pauses) == 15
+    assert all(least <= pause < 2 * least for pause, least in zip(pauses, [0.5, 1, 2] * 5, strict=True))
+    assert len(set(pauses)) > 5
+
+
+def test_a_redirection_is_followed_and_its_host_named(server: Server, tmp_path: Path) -> None:
+    def elsewhere(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", server.url.replace("127.0.0.1", "localhost") + "/login")
+        handler.end_headers()
+
+    server.answers |= {"/train": elsewhere, "/login": web_page}
+    with pytest.raises(DownloadError, match=r"ratings_train\.txt from localhost:\d+: a web page"):
+        fetch_nsmc(tmp_path, force=False)
+
+
+def test_a_full_disk_is_told_as_such_and_at_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(url: str, path: str, name: str, force: bool) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(korpus_nsmc, "fetch", full)
+    with pytest.raises(DownloadError, match="cannot write there: No space left on device"):
+        fetch_nsmc(tmp_path, force=False)
+    assert files_in(tmp_path) == {}
+
+
+def test_what_a_killed_fetch_left_is_removed_after_a_day(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bunryu")
+    old, new = tmp_path / "nsmc/.fetching-old", tmp_path / "nsmc/.fetching-new"
+    for left in (old, new):
+        left.mkdir(parents=True)
+        (left / "half").write_bytes(b"half")
+    os.utime(old, (time.time() - 25 * 3600,) * 2)
+    fetch_nsmc(tmp_path, force=False)
+    assert (old.exists(), new.exists()) == (False, True)
+    assert "removed .fetching-old, which a killed process had left" in caplog.text
 
 
 def test_a_refused_connection_is_told_with_ways_out(server: Server, tmp_path: Path) -> None:
@@ -240,11 +243,11 @@ def test_a_refused_connection_is_told_with_ways_out(server: Server, tmp_path: Pa
 def test_an_interrupt_leaves_no_staging_folder(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(root: str, force: bool) -> None:
-        (Path(root) / "half").write_bytes(b"half")
+    def interrupted(url: str, path: str, name: str, force: bool) -> None:
+        Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(korpus_nsmc, "fetch_nsmc", interrupted)
+    monkeypatch.setattr(korpus_nsmc, "fetch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch_nsmc(tmp_path, force=False)
     assert files_in(tmp_path) == {}

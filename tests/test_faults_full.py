@@ -1,4 +1,4 @@
-"""The long kill sweep, ``make test-faults``; ``make test`` holds a sample of it in test_faults_resuming.py."""
+"""The long kill sweep of ``make test-faults``; test_faults_resuming.py holds a sample of it."""
 
 from __future__ import annotations
 

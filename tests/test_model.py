@@ -497,7 +497,8 @@ def test_the_hub_is_asked_once_with_a_limit_when_it_does_not_answer(
     with pytest.raises(DownloadError) as caught:
         source.tokenizer([], NOTHING, tmp_path)
     assert caught.value.what == (
-        "the tokenizer of 'someone/model' is not cached and could not be fetched: not cached"
+        "the tokenizer of 'someone/model' is not cached and could not be fetched "
+        "from https://huggingface.co: not cached"
     )
     assert asked == [5.0]
 

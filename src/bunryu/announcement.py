@@ -9,7 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from bunryu.corpora import Corpus
+from bunryu.corpus import Corpus
 from bunryu.datamodule import TextDataModule
 from bunryu.runs import Run
 from bunryu.task import ClassificationTask

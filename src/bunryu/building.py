@@ -19,7 +19,7 @@ from bunryu.announcement import announce
 from bunryu.cache import cache_folder
 from bunryu.checkpoints import steps_of
 from bunryu.config import call, instantiate
-from bunryu.corpora import SPLITS, Corpus
+from bunryu.corpus import SPLITS, Corpus
 from bunryu.datamodule import TextDataModule
 from bunryu.encoding import Encoded, Encoder
 from bunryu.errors import ConfigError
@@ -67,6 +67,8 @@ def build(
         facts = corpus.facts()
         _refuse_another(facts, recorded)
         run.record(corpus=facts)
+    if config["strict_data"]:
+        corpus.refuse_flaws()
     for warning in corpus.warnings:
         log.warning("%s", warning)
     source = instantiate(config["model"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from bunryu.errors import DataError
 from bunryu.files import sha256
 
 log = logging.getLogger(__name__)
+
+SECONDS_UNTIL_ABANDONED = 24 * 3600  # no process takes so long for one cache, however slow its clock
 
 Ids = npt.NDArray[np.integer[Any]]
 
@@ -70,6 +75,7 @@ def store_arrays(folder: Path, ids: Ids, offsets: npt.NDArray[np.int64]) -> None
     """Write a cache beside its place and rename it there, so that no half of it is ever seen."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder.parent, ".building-")
         with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as staging:
             new = Path(staging, "new")
             new.mkdir()
@@ -83,3 +89,12 @@ def store_arrays(folder: Path, ids: Ids, offsets: npt.NDArray[np.int64]) -> None
     except OSError as error:
         if not os.path.isdir(folder):  # else another process was faster with the same content
             log.warning("the encoding is not cached: %s", error)
+
+
+def remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove what killed processes left half built in a folder; nobody else may still be at it."""
+    for left in folder.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):  # another process may be removing it, too
+            if time.time() - left.stat().st_mtime > SECONDS_UNTIL_ABANDONED:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+                log.info("removed %s, which a killed process had left", left.name)

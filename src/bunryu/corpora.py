@@ -1,76 +1,19 @@
-"""Corpora: where documents come from, how they are split, and what became of every row."""
+"""Corpora: where documents come from, and how they are split."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bunryu.corpus import Corpus
 from bunryu.download import fetch_nsmc, published_difference
 from bunryu.errors import ConfigError, DataError
-from bunryu.examples import Example, read_examples
-from bunryu.splits import carve, check_share, describe, draw, sort_labels
-from bunryu.tables import SPANNING, Account, TableFormat, format_of
+from bunryu.examples import Located, locate_examples
+from bunryu.splits import carve, check_share, sort_labels
+from bunryu.tables import Account, TableFormat, format_of
 from bunryu.text import NOTHING, Cleaner
-
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What training needs of a corpus: the splits, the labels in id order, and the account of rows."""
-
-    train: list[Example]
-    validation: list[Example]
-    test: list[Example]
-    labels: tuple[str, ...]
-    names: tuple[str, ...]
-    cleaner: Cleaner
-    accounts: dict[str, Account]
-    warnings: list[str] = field(default_factory=list)
-
-    def split(self, name: str) -> list[Example]:
-        """The examples of ``train``, ``validation`` or ``test``."""
-        examples: list[Example] = getattr(self, name)
-        return examples
-
-    def label_ids(self, name: str) -> list[int]:
-        """The class id of each example of a split."""
-        ids = {label: index for index, label in enumerate(self.labels)}
-        return [ids[example.label] for example in self.split(name)]
-
-    def limited(self, rows: int | None) -> Corpus:
-        """The same corpus with at most ``rows`` examples a split, drawn from all of it (None: all)."""
-        if rows is None:
-            return self
-        chosen = {}
-        for name in SPLITS:
-            drawn = sorted(self.split(name), key=lambda example: draw(0, example.row))[:rows]
-            chosen[name] = sorted(drawn, key=lambda example: example.row)
-        return replace(self, train=chosen["train"], validation=chosen["validation"], test=chosen["test"])
-
-    def fingerprint(self) -> str:
-        """A hash of every text, pair and label of every split."""
-        digest = hashlib.sha256()
-        for name in SPLITS:
-            for _, text, label, pair in self.split(name):
-                digest.update(json.dumps((name, label, text, pair)).encode())  # one string a row, no other's
-        return digest.hexdigest()
-
-    def facts(self) -> dict[str, Any]:
-        """Rows, labels, empty documents, duplicates and overlaps, for the manifest."""
-        train_texts = {(example.text, example.pair) for example in self.train}
-        return {
-            "fingerprint": self.fingerprint(),
-            "labels": list(self.names),
-            "files": {name: asdict(account) for name, account in self.accounts.items()},
-            "splits": {name: describe(self.split(name)) for name in SPLITS},
-            "test_documents_in_train": sum((e.text, e.pair) in train_texts for e in self.test),
-            "warnings": self.warnings,
-        }
 
 
 @dataclass(frozen=True)
@@ -135,7 +78,7 @@ class Nsmc:
             for split in ("train", "test")
             if (difference := published_difference(folder, split, corpus.accounts[split].read))
         ]
-        return replace(corpus, warnings=corpus.warnings + differences)
+        return replace(corpus, differences=differences)
 
 
 @dataclass(frozen=True)
@@ -188,29 +131,26 @@ class Table:
 
     def read(self) -> Corpus:
         """Read the files and carve out validation if it is a share."""
-        accounts: dict[str, Account] = {}
-        train, accounts["train"] = self._read(self.train)
-        test: list[Example] = []
+        files = {"train": self._read(self.train)}
         if self.test is not None:
-            test, accounts["test"] = self._read(self.test)
-        own = isinstance(self.validation, str) and self.validation != "test"
-        if own:
-            validation, accounts["validation"] = self._read(str(self.validation))
+            files["test"] = self._read(self.test)
+        train, test = files["train"].examples, files["test"].examples if "test" in files else []
+        if isinstance(self.validation, str) and self.validation != "test":
+            files["validation"] = self._read(self.validation)
+            validation = files["validation"].examples
         else:
             train, validation = carve(train, test, self.validation, self.split_seed)
         names = _names(self.label_names or {})
         labels = tuple(names) or sort_labels(example.label for example in train)
-        corpus = Corpus(
-            train, validation, test, labels, tuple(names.get(n, n) for n in labels), self.cleaner, accounts
-        )
-        return _checked(corpus)
+        shown = tuple(names.get(label, label) for label in labels)
+        return _checked(Corpus(train, validation, test, labels, shown, self.cleaner, *_sources(files)))
 
-    def _read(self, file: str) -> tuple[list[Example], Account]:
+    def _read(self, file: str) -> Located:
         path = Path(file).expanduser()
         columns = [self.text_column, self.label_column]
         columns += [self.pair_column] if self.pair_column is not None else []
         form = format_of(path, self.encoding, self.quoting)
-        return read_examples(path, columns, form)
+        return locate_examples(path, columns, form)
 
 
 def _read_nsmc(
@@ -220,11 +160,16 @@ def _read_nsmc(
     labels = tuple(shown)
     form = TableFormat("tsv", one_line_rows=True)
     files = {name: folder / f"ratings_{name}.txt" for name in ("train", "test")}
-    read = {name: read_examples(path, ["document", "label"], form, labels) for name, path in files.items()}
-    accounts = {name: account for name, (_, account) in read.items()}
-    train, carved = carve(read["train"][0], read["test"][0], validation, seed)
+    read = {name: locate_examples(path, ["document", "label"], form, labels) for name, path in files.items()}
+    train, carved = carve(read["train"].examples, read["test"].examples, validation, seed)
     names = tuple(shown.values())
-    return _checked(Corpus(train, carved, read["test"][0], labels, names, cleaner, accounts))
+    return _checked(Corpus(train, carved, read["test"].examples, labels, names, cleaner, *_sources(read)))
+
+
+def _sources(files: Mapping[str, Located]) -> tuple[dict[str, Account], dict[str, Sequence[int]]]:
+    """The accounts and the lines of the files, by name."""
+    accounts = {name: file.account for name, file in files.items()}
+    return accounts, {name: file.lines for name, file in files.items()}
 
 
 def _names(label_names: Mapping[Any, str]) -> dict[str, str]:
@@ -240,7 +185,7 @@ def _names(label_names: Mapping[Any, str]) -> dict[str, str]:
 
 
 def _checked(corpus: Corpus) -> Corpus:
-    """The corpus, with warnings; refused where a label could never be learnt or a class is alone."""
+    """The corpus; refused where a label could never be learnt or a class is alone."""
     known = {example.label for example in corpus.train}
     if len(corpus.labels) < 2 or len(known) < 2:
         raise DataError(
@@ -250,33 +195,14 @@ def _checked(corpus: Corpus) -> Corpus:
         )
     if len(set(corpus.names)) != len(corpus.names):
         raise ConfigError(f"two labels share a name: {list(corpus.names)}", where="corpus.label_names")
-    for name in SPLITS:
-        strange = sorted({e.label for e in corpus.split(name)} - known.intersection(corpus.labels))
-        if strange:
+    for name in ("train", "test", "validation"):  # test before what may be a copy of it
+        learnt = known.intersection(corpus.labels)
+        if strange := [example for example in corpus.split(name) if example.label not in learnt]:
+            labels = sorted({example.label for example in strange})
             raise DataError(
-                f"labels that {name} has and train or corpus.label_names has not: {strange[:10]}",
+                f"labels that {name} has and train or corpus.label_names has not: {labels[:10]}; "
+                f"first: {corpus.place(name, strange[0])}",
                 where=f"corpus.{name}",
                 fix="mend those rows, add them to train, or name them in corpus.label_names",
             )
-    unlearnt = [label for label in corpus.labels if label not in known]
-    warnings = [f"train has no row of corpus.label_names' {unlearnt}: never predicted"] if unlearnt else []
-    for account in corpus.accounts.values():
-        warnings += _warnings(account)
-    return replace(corpus, warnings=corpus.warnings + warnings)
-
-
-def _warnings(account: Account) -> list[str]:
-    found = []
-    if account.rejected:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in account.rejected.items())
-        found.append(
-            f"{account.file}: {sum(account.rejected.values())} of {account.read} rows rejected ({reasons}); "
-            f"first: {account.rejected_rows[0]}"
-        )
-    if "stray quote" in account.rejected or SPANNING in account.notes:
-        found.append(
-            f"{account.file}: {account.lines} lines gave {account.read} rows, "
-            f"{account.notes.get(SPANNING, 0)} of them over several lines; "
-            "if it was written without quoting, set corpus.quoting=none"
-        )
-    return found
+    return corpus

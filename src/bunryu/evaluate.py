@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bunryu.corpora import SPLITS
+from bunryu.corpus import SPLITS
 from bunryu.errors import ConfigError, ModelError
 from bunryu.evaluation import write_evaluation
 from bunryu.examples import Example, read_examples

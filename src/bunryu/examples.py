@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bunryu.errors import DataError
-from bunryu.tables import Account, TableFormat, read_rows
+from bunryu.tables import SPANNING, Account, TableFormat, read_rows
 
 
 class Example(NamedTuple):
@@ -17,6 +18,14 @@ class Example(NamedTuple):
     text: str
     label: str
     pair: str | None = None
+
+
+class Located(NamedTuple):
+    """The examples of a file with their places: ``lines[example.row]`` is an example's line."""
+
+    examples: list[Example]
+    lines: Sequence[int]
+    account: Account
 
 
 def read_examples(
@@ -30,8 +39,17 @@ def read_examples(
     Raises:
         DataError: if no row can be used.
     """
+    located = locate_examples(path, columns, form, allowed)
+    return located.examples, located.account
+
+
+def locate_examples(
+    path: Path, columns: Sequence[str], form: TableFormat, allowed: Sequence[str] | None = None
+) -> Located:
+    """As ``read_examples``, with the line of each example."""
     rows, account = read_rows(path, columns, form)
     examples: list[Example] = []
+    lines = array("Q")
     for line, values in rows:
         text, label = values[0], values[1]
         pair = values[2] if len(values) > 2 else None
@@ -45,8 +63,34 @@ def read_examples(
             account.reject(line, f"unknown label '{name[:40]}'")
         else:
             examples.append(Example(len(examples), text, name, pair))
+            lines.append(line)
     account.used = len(examples)
     if not examples:
         reasons = "; ".join(account.rejected_rows[:3]) or "it has a header only"
         raise DataError("no row of the file can be used", where=str(path), fix=reasons)
-    return examples, account
+    return Located(examples, lines, account)
+
+
+def row_flaws(account: Account) -> list[str]:
+    """The rows of a file that were rejected, and the ids it repeats, each in a sentence."""
+    found = []
+    if account.rejected:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in account.rejected.items())
+        found.append(
+            f"{account.file}: {sum(account.rejected.values())} of {account.read} rows rejected ({reasons}); "
+            f"first: {account.rejected_rows[0]}"
+        )
+    if repeated := account.notes.get("duplicate ids"):
+        found.append(f"{account.file}: {repeated} of {account.read} rows repeat an id")
+    return found
+
+
+def quoting_hint(account: Account) -> list[str]:
+    """A sentence if quoting may have joined lines that are rows of their own; such rows may be right, too."""
+    if "stray quote" not in account.rejected and SPANNING not in account.notes:
+        return []
+    return [
+        f"{account.file}: {account.lines} lines gave {account.read} rows, "
+        f"{account.notes.get(SPANNING, 0)} of them over several lines; "
+        "if it was written without quoting, set corpus.quoting=none"
+    ]

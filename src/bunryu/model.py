@@ -211,7 +211,8 @@ class Pretrained:
             if folder.is_dir():
                 raise ModelError(f"the {what} cannot be loaded: {reason}", where=str(folder)) from error
             raise DownloadError(
-                f"the {what} of '{self.name}' is not cached and could not be fetched: {reason}",
+                f"the {what} of '{self.name}' is not cached and could not be fetched "
+                f"from {constants.ENDPOINT}: {reason}",
                 where="model.name",
                 fix="check the network; or model.name=<a folder with config.json, vocab.txt and "
                 "model.safetensors>; or model=tiny, which needs no download",

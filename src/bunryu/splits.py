@@ -5,13 +5,53 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from bunryu.errors import ConfigError
 from bunryu.examples import Example
 
+# What a survey counts, in the words that users see.
+EMPTY = "empty documents"
+DUPLICATE = "duplicate documents"  # rows whose document stands there before
+CONFLICT = "documents with several labels"
+OVERLAP = "documents that also stand in train"
+KINDS = (EMPTY, DUPLICATE, CONFLICT, OVERLAP)
+
+Document = tuple[str, str | None]  # text and pair
+
 _INTEGER = re.compile(r"-?\d{1,18}")
+
+
+@dataclass
+class Survey:
+    """What a split holds: rows, rows of each label, and of each kind the count and the first examples.
+
+    ``first`` shows an empty document alone, a duplicate or conflict after the earlier row, and an overlap
+    before the row of train.
+    """
+
+    rows: int
+    labels: dict[str, int]
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    first: dict[str, tuple[Example, ...]] = field(default_factory=dict)
+
+    def add(self, kind: str, *examples: Example) -> None:
+        """Count one more of a kind, shown by these examples if it is the first."""
+        self.counts[kind] += 1
+        self.first.setdefault(kind, examples)
+
+    def figures(self) -> dict[str, Any]:
+        """The counts under their names in the manifest."""
+        return {
+            "rows": self.rows,
+            "labels": self.labels,
+            "empty_documents": self.counts[EMPTY],
+            "duplicate_documents": self.counts[DUPLICATE],
+            "conflicting_documents": self.counts[CONFLICT],
+        }
 
 
 def carve(
@@ -84,17 +124,59 @@ def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(distinct)
 
 
-def describe(examples: list[Example]) -> dict[str, Any]:
-    """Counts of a split: rows, rows a label, empty documents, duplicates, documents of several labels."""
-    labels: dict[str, int] = {}
-    seen: dict[tuple[str, str | None], set[str]] = {}
+def survey(
+    examples: list[Example], train: Mapping[Document, Example]
+) -> tuple[Survey, dict[Document, Example]]:
+    """Look through a split once.
+
+    Args:
+        examples: the split.
+        train: the documents of train, or none if this is train.
+
+    Returns:
+        What it holds, and the first example of each document.
+    """
+    found = Survey(len(examples), dict(sorted(Counter(example.label for example in examples).items())))
+    documents: dict[Document, Example] = {}
+    conflicting: set[Document] = set()
     for example in examples:
-        labels[example.label] = labels.get(example.label, 0) + 1
-        seen.setdefault((example.text, example.pair), set()).add(example.label)
-    return {
-        "rows": len(examples),
-        "labels": dict(sorted(labels.items())),
-        "empty_documents": sum(not example.text.strip() for example in examples),
-        "duplicate_documents": len(examples) - len(seen),
-        "conflicting_documents": sum(len(found) > 1 for found in seen.values()),
-    }
+        _, text, label, pair = example
+        document = (text, pair)
+        if not text or text.isspace() or (pair is not None and not pair.strip()):
+            found.add(EMPTY, example)
+        earlier = documents.setdefault(document, example)
+        if earlier is not example:
+            found.add(DUPLICATE, earlier, example)
+            if earlier.label != label and document not in conflicting:
+                conflicting.add(document)
+                found.add(CONFLICT, earlier, example)
+        if document in train:
+            found.add(OVERLAP, example, train[document])
+    return found, documents
+
+
+def split_flaws(
+    surveys: Mapping[str, Survey], labels: Sequence[str], place: Callable[[str, Example], str]
+) -> list[str]:
+    """What is wrong with splits, each in a line with its counts and the first place.
+
+    Args:
+        surveys: of each split by name, train among them.
+        labels: the labels of the corpus.
+        place: where an example of the named split stands.
+    """
+    found = []
+    if unlearnt := [label for label in labels if label not in surveys["train"].labels]:
+        found.append(f"train has no row of the labels {unlearnt}: never predicted")
+    for name, has in surveys.items():
+        if len(has.labels) == 1:
+            found.append(f"{name} has only the label {list(has.labels)}")
+    for kind in KINDS:
+        counts = {name: has.counts[kind] for name, has in surveys.items() if has.counts[kind]}
+        if counts:
+            first = next(iter(counts))
+            owners = (first, "train" if kind == OVERLAP else first)
+            places = " and ".join(map(place, owners, surveys[first].first[kind]))
+            listed = ", ".join(f"{count:,} in {name}" for name, count in counts.items())
+            found.append(f"{kind}: {listed}; first: {places}")
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from bunryu.cache import hash_texts
+from bunryu.cache import hash_texts, remove_abandoned
 from bunryu.errors import ConfigError
 from bunryu.files import write_atomically
 from bunryu.text import Cleaner
@@ -65,6 +65,7 @@ def _store(path: Path, vocabulary: Sequence[str]) -> None:
     checksum = hashlib.sha256(joined.encode("utf-8")).hexdigest()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent, ".")
         write_atomically(path, f"{checksum}\n{joined}")
     except OSError as error:
         log.warning("the vocabulary is not cached: %s", error)
