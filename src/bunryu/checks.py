@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bunryu.errors import ConfigError
 
 # What may choose the best checkpoint, and which way is better.
 MONITORED = {"val/loss": "min", "val/accuracy": "max", "val/f1_macro": "max"}
+MONITORS = ("monitor", "callbacks.best_checkpoint.monitor", "callbacks.early_stopping.monitor")
 NODES = ("model", "corpus", "accelerator", "optimizer", "scheduler", "datamodule", "task", "trainer")
+GROUPS = (*NODES[:5], "corpus/cleaner", "callbacks", "logger", "experiment", "debug", "hydra")
 # Loading options that could run code from a checkpoint, wherever they stand.
 FORBIDDEN_KEYS = ("trust_remote_code", "weights_only", "use_safetensors")
 
@@ -23,26 +27,47 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "max_seq_length": (4, None),
     "batch_size": (1, None),
     "epochs": (1, None),
+    "checkpoint_every_minutes": (0, None),
     "save_top_k": (1, None),
     "limit_rows": (1, None),
     "optimizer.lr": (0, None),
     "optimizer.weight_decay": (0, None),
+    "optimizer.eps": (0, None),
+    "optimizer.momentum": (0, None),
     "model.lr": (0, None),
     "model.positions": (4, None),
     "model.vocabulary_size": (100, None),
+    "model.architecture.hidden_size": (1, None),
+    "model.architecture.num_hidden_layers": (1, None),
+    "model.architecture.num_attention_heads": (1, None),
+    "model.architecture.intermediate_size": (1, None),
+    "model.architecture.hidden_dropout_prob": (0, 1),
+    "model.architecture.attention_probs_dropout_prob": (0, 1),
+    "corpus.split_seed": (0, 2**32 - 1),
+    "datamodule.batch_size": (1, None),
+    "datamodule.max_seq_length": (4, None),
     "datamodule.num_workers": (0, None),
+    "callbacks.best_checkpoint.save_top_k": (1, None),
+    "callbacks.early_stopping.patience": (0, None),
+    "callbacks.early_stopping.min_delta": (0, None),
     "corpus.cleaner.max_repeats": (0, None),
     "scheduler.factory.warmup": (0, 1),
     "scheduler.factory.gamma": (0, None),
+    "scheduler.factory.factor": (0, None),
+    "scheduler.factory.total_iters": (0, None),
     "trainer.max_epochs": (1, None),
     "trainer.accumulate_grad_batches": (1, None),
     "trainer.gradient_clip_val": (0, None),
     "trainer.log_every_n_steps": (1, None),
+    "trainer.num_sanity_val_steps": (-1, None),
 }
 REMOVABLE = ("callbacks.", "logger.", "corpus.label_names.")  # whose parts may be taken away
 CHOICES: dict[str, tuple[str, ...]] = {
     "batching": ("bucketed", "random"),
     "padding": ("longest", "max_length"),
+    "keep_checkpoints": ("all", "best", "none"),
+    "datamodule.batching": ("bucketed", "random"),
+    "datamodule.padding": ("longest", "max_length"),
     "scheduler.interval": ("epoch", "step"),
 }
 # Types of the keys whose shipped value is null; every other key keeps its shipped value's type.
@@ -83,12 +108,34 @@ def keys_of(config: Any, prefix: str = "") -> Iterator[str]:
             yield from keys_of(config._get_node(name), f"{key}.")
 
 
+def container(config: DictConfig) -> dict[Any, Any]:
+    """The config with its interpolations resolved, as plain values.
+
+    Raises:
+        ConfigError: naming the key whose interpolation leads nowhere.
+    """
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        what = str(error).split("\n")[0]
+        fix = "the name of another key: ${seed}; or '\\${' for the characters themselves"
+        if unset := re.search(r"Environment variable '([^']+)' not found", what):
+            what, fix = f"the environment variable {unset[1]} is not set", f"export {unset[1]}=<its value>"
+        elif absent := re.search(r"Interpolation key '([^']+)' not found", what):
+            what = f"it takes its value from '{absent[1]}', which does not exist"
+            fix = f"{absent[1]}=<value>"
+        raise ConfigError(what, where=str(error.full_key or ""), fix=fix) from error
+    assert isinstance(resolved, dict)
+    return resolved
+
+
 def check_values(config: DictConfig) -> None:
     """Refuse values that cannot work: missing, out of range, no choice, a monitor that nothing logs.
 
     Raises:
         ConfigError: naming the key and the fix.
     """
+    container(config)
     for name in NODES:
         if not isinstance(config.get(name), DictConfig):
             raise ConfigError(f"'{name}' is a group of keys, not a value", where=name, fix=f"{name}=<option>")
@@ -102,12 +149,12 @@ def check_values(config: DictConfig) -> None:
                 f"{key}={value!r} is no choice", where=key, fix=f"{key}={' or '.join(CHOICES[key])}"
             )
         low, high = RANGES.get(key, (None, None))
-        if isinstance(value, int | float) and not (
-            (low is None or value >= low) and (high is None or value <= high)
-        ):
+        if key in RANGES and isinstance(value, int | float) and not _in_range(value, low, high):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
             raise ConfigError(f"{key}={value} is out of range", where=key, fix=f"a value {bounds}")
-    _check_monitor(str(config.get("monitor")))
+    for key in MONITORS:
+        if key == "monitor" or OmegaConf.select(config, key) is not None:
+            _check_monitor(str(OmegaConf.select(config, key)), key)
     if config.accelerator.get("devices") != 1:
         raise ConfigError(
             "a run trains on one device", where="accelerator.devices", fix="accelerator.devices=1"
@@ -135,6 +182,8 @@ def check_shape(config: DictConfig, shipped: DictConfig) -> None:
     _check_keys(config, shipped)
     for key, value in leaves(config):
         default = OmegaConf.select(shipped, key)
+        if key.endswith("._partial_") and default is True and value is not True:
+            raise ConfigError("bunryu adds arguments of its own here", where=key, fix=f"{key}=true")
         allowed = WIDER_TYPES.get(key) or _types_like(key, default)
         if allowed and not _fits(value, allowed):
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
@@ -148,16 +197,22 @@ def _check_nodes(config: DictConfig, shipped: DictConfig) -> None:
     present = set(keys_of(config))
     for key in keys_of(shipped):
         if key not in present:
-            if not key.startswith(REMOVABLE):
+            node, _, name = key.rpartition(".")
+            if not key.startswith(REMOVABLE) or (name == "_target_" and node in present):
                 raise ConfigError(f"'{key}' cannot be taken away", where=f"~{key}", fix=f"{key}=<value>")
             continue
         here = OmegaConf.select(config, key)
+        default = OmegaConf.select(shipped, key, throw_on_missing=False)
         removed = here is None and key.startswith(REMOVABLE)
-        if isinstance(OmegaConf.select(shipped, key), DictConfig) and not (
-            isinstance(here, DictConfig) or removed
+        if (
+            isinstance(here, DictConfig)
+            and not isinstance(default, DictConfig)
+            and (default is not None or key in NULL_TYPES)
         ):
+            raise ConfigError(f"'{key}' is a value, it holds no keys", where=key, fix=f"{key}={default}")
+        if isinstance(default, DictConfig) and not (isinstance(here, DictConfig) or removed):
             raise ConfigError(
-                f"'{key}' holds keys of its own, it cannot be {here!r}",
+                f"'{key}' holds keys of its own, it cannot be a value",
                 where=key,
                 fix=f"{key}.<key>=<value>, or an option of its group: {key.replace('.', '/')}=<option>",
             )
@@ -214,26 +269,35 @@ def _fits(value: Any, allowed: tuple[type, ...]) -> bool:
     return isinstance(value, allowed) and not (isinstance(value, bool) and bool not in allowed)
 
 
-def _check_monitor(monitor: str) -> None:
+def _in_range(value: float, low: float | None, high: float | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high) and abs(value) < math.inf
+
+
+def _check_monitor(monitor: str, key: str) -> None:
     words = monitor.split()
     if len(words) == 2 and MONITORED.get(words[1]) == words[0]:
         return
     near = nearest(words[-1] if words else "", MONITORED) or "val/loss"
     known = ", ".join(f"'{mode} {metric}'" for metric, mode in MONITORED.items())
     what = (
-        f"monitor='{monitor}' would keep the worst"
+        f"{key}='{monitor}' would keep the worst"
         if words[1:] == [near]
-        else f"nothing logs monitor='{monitor}'"
+        else f"nothing logs {key}='{monitor}'"
     )
-    raise ConfigError(what, where="monitor", fix=f"monitor='{MONITORED[near]} {near}'; one of {known}")
+    raise ConfigError(what, where=key, fix=f"{key}='{MONITORED[near]} {near}'; one of {known}")
 
 
 def quote(override: str) -> str:
     """A command-line override as Hydra's grammar wants it: a value it cannot parse is taken as text.
 
     ``output_root=/drive/My Drive (1)/it's`` comes out quoted; what parses stays as it is.
+
+    Raises:
+        ConfigError: for a mapping that cannot be quoted, and one where a group's option belongs.
     """
     key, equals, value = override.partition("=")
+    if key.lstrip("+~") in GROUPS and re.search(r"[{}]|\[.*\[", value):
+        raise ConfigError("a group takes the name of one of its options", where=key, fix=f"{key}=<option>")
     if override.startswith("-") or not equals or not re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key):
         return override
     if _parses(override):

@@ -1,23 +1,24 @@
-"""From config nodes to objects: what may be named in a config, and the one ``instantiate``."""
+"""From config nodes to objects: recorded, checked, and the one ``instantiate``."""
 
 from __future__ import annotations
 
-import importlib
+import functools
 import inspect
-from collections.abc import Callable, Mapping
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from bunryu.checks import leaves, nearest
-from bunryu.errors import ConfigError
+from bunryu.checks import FORBIDDEN_KEYS, NODES, container, nearest
+from bunryu.errors import BunryuError, ConfigError
 from bunryu.runs import Run
+from bunryu.targets import NAMED, check_name, own_packages, parameters_of, resolve, takes_any
 
-# Packages a _target_ may start from; what it resolves to is judged as well.
-PACKAGES = ("bunryu", "torch", "transformers", "pytorch_lightning")
-# transformers' own arguments beside those of the architecture; the rest of them is not for a config file.
-LOADING = {"attn_implementation", "dtype", "force_download", "local_files_only", "revision"}
+# What a recorded config may take from outside itself; nothing else in it is looked up or computed.
+REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
 # What the recipe passes itself, by node, and where it is set instead.
 FILLED_IN: dict[str, dict[str, str]] = {
     "datamodule": dict.fromkeys(("train", "validation", "test", "pad_id"), "corpus=…") | {"seed": "seed=…"},
@@ -43,37 +44,59 @@ FILLED_IN: dict[str, dict[str, str]] = {
     },
     "optimizer": {"params": "the model has them"},
 }
-INSTANTIATE_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+# What the recipe asks of what is made here, whoever wrote it; a callback's and a logger's by any name.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "corpus": ("read",),
+    "corpus.cleaner": ("__call__",),
+    "model": ("tokenizer", "classifier"),
+    "optimizer": ("step", "zero_grad"),
+    "datamodule": ("train_dataloader",),
+    "task": ("training_step",),
+    "trainer": ("fit", "test"),
+    "callbacks.*": ("on_fit_start",),
+    "logger.*": ("log_metrics",),
+}
+INSTANTIATE_KEYS = ("_target_", "_partial_")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The config resolved to plain values, except that secrets stay as ``${oc.env:NAME}``."""
+    """The config resolved to plain values, except that secrets stay as ``${oc.env:NAME}``.
+
+    Raises:
+        ConfigError: for what could not be recorded so that ``resolved`` gives it back.
+    """
 
     def keep(*parts: Any) -> str:
-        return "${oc.env:" + ",".join(str(part) for part in parts) + "}"
+        return "${oc.env:" + ",".join("null" if part is None else str(part) for part in parts) + "}"
 
+    values = container(config)
     OmegaConf.register_new_resolver("oc.env", keep, replace=True)
     try:
-        container = OmegaConf.to_container(config.copy(), resolve=True)
+        written = container(config.copy())
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, use_cache=False, replace=True)
-    assert isinstance(container, dict)
-    recorded = OmegaConf.create(container)
-    for key, value in leaves(config):
-        if isinstance(value, int | float) and isinstance(OmegaConf.select(recorded, key), str):
-            raise ConfigError(
-                "a number from the environment cannot be recorded without its value",
-                where=key,
-                fix=f"{key}={value}, or let the shell fill it in",
-            )
-    return {str(key): value for key, value in container.items()}
+    _check_written(values, written, "")
+    return {str(key): value for key, value in written.items()}
 
 
-def resolved(run: Run) -> dict[str, Any]:
-    """The run's config with secrets filled in from the environment; never written anywhere."""
-    container = OmegaConf.to_container(OmegaConf.create(run.config), resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+def resolved(run: Run, *keys: str) -> dict[str, Any]:
+    """The run's config with secrets filled in from the environment; never written anywhere.
+
+    Only ``${oc.env:NAME}`` and ``${oc.env:NAME,default}`` mean anything: a run directory comes from anywhere.
+
+    Args:
+        run: its config is read anew.
+        keys: only these of the top level, so that what is not used needs no secret; all if none are given.
+
+    Raises:
+        ConfigError: for any other interpolation, and for a variable that is not set.
+    """
+    config = run.config
+    for name in NODES:
+        if not isinstance(config.get(name), dict):
+            raise ConfigError(f"config.yaml has no {name}", where=str(run.path), fix="another run directory")
+    _check_names(config, "")
+    return {str(key): _filled(value, str(key)) for key, value in config.items() if key in (keys or config)}
 
 
 def check_targets(node: Any, where: str = "") -> None:
@@ -84,37 +107,29 @@ def check_targets(node: Any, where: str = "") -> None:
     Raises:
         ConfigError: naming the node and the nearest valid key.
     """
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            _check_call(node, where)
-        for key, value in node.items():
-            check_targets(value, f"{where}.{key}" if where else str(key))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            check_targets(value, f"{where}.{index}")
+    _check_names(node, where)
+    for place, mapping in _mappings(node, where):
+        if "_target_" in mapping:
+            _check_call(mapping, place)
 
 
 def instantiate(node: Mapping[str, Any], where: str = "") -> Any:
     """Make what a config node describes; the only way from a config to an object.
 
+    What was judged is what is called, with plain values: no name is looked up twice and no text is
+    evaluated, as OmegaConf's interpolations would be.
+
     Args:
-        node: plain values with a ``_target_``.
+        node: plain values with a ``_target_``; ``_partial_`` to bind the other keys without calling.
         where: the node's key, for errors.
 
     Raises:
         ConfigError: if a target is not allowed or refuses its arguments.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate as hydra_instantiate
-
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError("there is no _target_", where=where, fix=f"{_below(where, '_target_')}=<class>")
     check_targets(node, where)
-    try:
-        return hydra_instantiate(OmegaConf.create(dict(node)), _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, ConfigError):
-            raise cause from None
-        raise ConfigError(f"{type(cause).__name__}: {cause}", where=str(node.get("_target_"))) from error
+    return _made(node, where)
 
 
 def call(factory: Callable[..., Any], where: str, *arguments: Any, **keywords: Any) -> Any:
@@ -131,113 +146,151 @@ def call(factory: Callable[..., Any], where: str, *arguments: Any, **keywords: A
         raise ConfigError(f"{type(error).__name__}: {error}", where=where) from error
 
 
+def _check_written(value: Any, written: Any, where: str) -> None:
+    """Refuse what ``_filled`` would not turn back into the value."""
+    if isinstance(value, dict) and isinstance(written, dict):
+        for key in value:
+            _check_written(value[key], written[key], _below(where, key))
+    elif isinstance(value, list) and isinstance(written, list):
+        for index, pair in enumerate(zip(value, written, strict=True)):
+            _check_written(*pair, _below(where, index))
+    elif isinstance(written, str) and _inert(written, where) != written and not isinstance(value, str | None):
+        raise ConfigError(
+            "only text from the environment can be recorded without its value",
+            where=where,
+            fix=f"{where}=$NAME, which the shell fills in",
+        )
+
+
+def _inert(text: str, where: str) -> str:
+    """The text without its references to the environment; refused if anything else were looked up."""
+    rest = REFERENCE.sub("", text)
+    if "${" in rest:
+        raise ConfigError(
+            "only ${oc.env:NAME} and ${oc.env:NAME,default} can stand in a recorded config", where=where
+        )
+    return rest
+
+
+def _filled(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(part, _below(where, key)) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, _below(where, index)) for index, part in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    _inert(value, where)
+    whole = REFERENCE.fullmatch(value)
+    if whole and whole[2] == "null" and whole[1] not in os.environ:
+        return None
+    return REFERENCE.sub(lambda found: _from_environment(found[1], found[2], where), value)
+
+
+def _from_environment(name: str, default: str | None, where: str) -> str:
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ConfigError(
+            f"the environment variable {name} is not set", where=where, fix=f"export {name}=<its value>"
+        )
+    return value
+
+
+def _below(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _made(node: Any, where: str) -> Any:
+    """The node with everything in it made, innermost first; checked before."""
+    if isinstance(node, list):
+        return [_made(value, _below(where, index)) for index, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    made = {key: _made(value, _below(where, key)) for key, value in node.items()}
+    if "_target_" not in node:
+        return made
+    target = resolve(str(node["_target_"]), _below(where, "_target_"))
+    arguments = {key: value for key, value in made.items() if key not in INSTANTIATE_KEYS}
+    if node.get("_partial_"):
+        return functools.partial(target, **arguments)
+    try:
+        return target(**arguments)
+    except BunryuError:
+        raise
+    except Exception as error:  # whatever a class raises at arguments it cannot use
+        raise ConfigError(f"{type(error).__name__}: {error}", where=where or str(node["_target_"])) from error
+
+
+def _mappings(node: Any, where: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Every mapping at any depth, in lists too, with where it stands."""
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, Mapping):
+        yield where, node
+        parts = node.items()
+    elif isinstance(node, list):
+        parts = enumerate(node)
+    for key, value in parts:
+        yield from _mappings(value, _below(where, key))
+
+
+def _check_names(node: Any, where: str) -> None:
+    """What can be refused by name alone, with nothing imported."""
+    own = own_packages()
+    for place, mapping in _mappings(node, where):
+        for key in mapping:
+            if key in FORBIDDEN_KEYS:
+                raise ConfigError(
+                    "this is never set by a config: it could let a checkpoint run code",
+                    where=_below(place, key),
+                )
+        if "_target_" in mapping:
+            check_name(str(mapping["_target_"]), _below(place, "_target_"), own)
+
+
 def _check_call(node: Mapping[str, Any], where: str) -> None:
-    target = resolve(str(node["_target_"]), f"{where}._target_" if where else "_target_")
-    names = _parameters(target)
+    target = resolve(str(node["_target_"]), _below(where, "_target_"))
+    if not isinstance(node.get("_partial_", False), bool):
+        raise ConfigError("_partial_ is true or false", where=_below(where, "_partial_"))
+    _check_role(target, node, where)
+    kernel = node.get("attn_implementation")
+    if kernel is not None and not re.fullmatch(r"\w+", str(kernel)):  # transformers would fetch and run it
+        raise ConfigError(
+            f"'{kernel}' is code from elsewhere",
+            where=_below(where, "attn_implementation"),
+            fix="sdpa or eager",
+        )
+    names = parameters_of(target)
     for key in node:
         if key in FILLED_IN.get(where, ()):
             raise ConfigError(
-                f"'{key}' is filled in by bunryu", where=f"{where}.{key}", fix=FILLED_IN[where][key]
+                f"'{key}' is filled in by bunryu", where=_below(where, key), fix=FILLED_IN[where][key]
             )
-        if key in INSTANTIATE_KEYS or key in names:
+        if key in INSTANTIATE_KEYS or key in names or takes_any(target):
             continue
         near = nearest(str(key), sorted(names))
         raise ConfigError(
             f"{node['_target_']} takes no '{key}'",
-            where=f"{where}.{key}" if where else str(key),
+            where=_below(where, key),
             fix=f"did you mean '{near}'?" if near else f"it takes {', '.join(sorted(names))}",
         )
 
 
-def resolve(path: str, where: str) -> Callable[..., Any]:
-    """The class or listed function that a dotted path names, if a config may call it.
-
-    Judged is the object itself, so an alias through an allowed package does not pass.
-
-    Raises:
-        ConfigError: if it does not exist or is not allowed.
-    """
-    if path.split(".", 1)[0] not in PACKAGES:
-        raise _refused(path, where)
-    found = _locate(path, where)
-    if not _allowed(found):
-        raise _refused(path, where)
-    allowed: Callable[..., Any] = found
-    return allowed
-
-
-def _locate(path: str, where: str) -> Any:
-    parts = path.split(".")
-    if any(part.startswith("_") for part in parts):
-        raise _refused(path, where)
-    found: Any = importlib.import_module(parts[0])
-    for index, part in enumerate(parts[1:], 1):
-        if hasattr(found, part):
-            found = getattr(found, part)
-            continue
-        if not inspect.ismodule(found):
-            raise ConfigError(f"'{'.'.join(parts[:index])}' has no '{part}'", where=where)
-        if found.__name__.split(".", 1)[0] not in PACKAGES:
-            raise _refused(path, where)
-        try:
-            found = importlib.import_module(f"{found.__name__}.{part}")
-        except (Exception, SystemExit) as error:  # whatever a module does when it is imported
-            near = nearest(part, dir(found))
-            raise ConfigError(
-                f"'{path}' cannot be imported: {error}",
-                where=where,
-                fix=f"did you mean '{near}'?" if near else "",
-            ) from error
-    return found
-
-
-def _allowed(found: Any) -> bool:
-    if inspect.isclass(found) and found.__module__.startswith("bunryu."):
-        return True  # decided before anything heavy is imported
-    import pytorch_lightning as pl
-    import torch
-    import transformers
-
-    from bunryu import schedules
-
-    if inspect.ismethod(found):  # a model class's or AutoTokenizer's from_pretrained
-        owner = found.__self__
-        loaders = (transformers.AutoTokenizer, transformers.AutoModelForSequenceClassification)
-        is_model = inspect.isclass(owner) and issubclass(owner, transformers.PreTrainedModel)
-        return found.__name__ == "from_pretrained" and (owner in loaders or is_model)
-    if not inspect.isclass(found):
-        return found in (schedules.linear_warmup, schedules.cosine_warmup)
-    families = (
-        torch.optim.Optimizer,
-        torch.optim.lr_scheduler.LRScheduler,
-        transformers.PreTrainedModel,
-        transformers.PreTrainedConfig,
-        pl.Trainer,
-        pl.Callback,
-        pl.loggers.Logger,
-        pl.profilers.Profiler,
-    )
-    return issubclass(found, families)
-
-
-def _parameters(target: Callable[..., Any]) -> set[str]:
-    """The keys a target's signature takes; for transformers' open-ended ones, an architecture's keys."""
+def _check_role(target: Callable[..., Any], node: Mapping[str, Any], where: str) -> None:
+    """Refuse a class that is not what its place asks for, or that lacks arguments it cannot do without."""
+    if not inspect.isclass(target):
+        return
+    group, _, below = where.partition(".")
+    place = f"{group}.*" if group in ("callbacks", "logger") and "." not in below else where
+    if lacking := [name for name in NEEDED.get(place, ()) if not callable(getattr(target, name, None))]:
+        raise ConfigError(
+            f"{node['_target_']} has no {lacking[0]}(): it cannot be used here",
+            where=_below(where, "_target_"),
+            fix=f"a class with {'() and '.join(NEEDED[place])}()",
+        )
     parameters = inspect.signature(target).parameters.values()
-    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    if inspect.ismethod(target):
-        from transformers import BertConfig
-
-        owner: type = target.__self__  # type: ignore[assignment]
-        if owner.__name__ == "AutoTokenizer":
-            return {"do_lower_case", "strip_accents", "revision", "force_download", "local_files_only"}
-        return LOADING | _parameters(BertConfig)
-    return names
-
-
-def _refused(path: str, where: str) -> ConfigError:
-    return ConfigError(
-        f"'{path}' may not be called from a config",
-        where=where,
-        fix="a class of bunryu, or an optimizer, scheduler, model, callback or logger of "
-        "torch, transformers or pytorch_lightning",
-    )
+    required = [p.name for p in parameters if p.default is p.empty and p.kind in NAMED]
+    if not node.get("_partial_") and (missing := [name for name in required if name not in node]):
+        raise ConfigError(
+            f"{node['_target_']} needs '{missing[0]}'",
+            where=where,
+            fix=f"+{_below(where, missing[0])}=<value>",
+        )

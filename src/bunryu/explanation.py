@@ -24,10 +24,14 @@ def explain(error: Exception) -> ConfigError | None:
     """A Hydra or OmegaConf error in our words, with the nearest valid key; None for any other error."""
     text = "\n".join(filter(None, (str(error), str(error.__cause__ or ""))))
     if found := re.search(
-        r"Could not (?:override|append to config\.\s+An item is already at) '([^']+)'", text
+        r"Could not (?:override|append to config\.\s+An item is already at|delete from config\.(?=.*exist)) "
+        r"'([^']+)'",
+        text,
     ):
         key = found[1]
         near = checks.nearest(key, _shipped_keys())
+        if near == key:  # Hydra finds no key whose value is null
+            return ConfigError(f"'{key}' cannot be taken away", where=f"~{key}", fix=f"{key}=<value>")
         return ConfigError(
             f"there is no key '{key}'",
             where=key,
@@ -51,6 +55,22 @@ def explain(error: Exception) -> ConfigError | None:
             where=found[1],
             fix=f"-m to sweep over it, or {found[1]}=[{found[2]}] for a list",
         )
+    if found := re.search(r"Could not delete from config\. The value of '([^']+)' is (.*) and not", text):
+        return ConfigError(f"{found[1]} is {found[2]}", where=f"~{found[1]}", fix=f"~{found[1]}")
+    if found := re.search(r"(?:Could not delete|not supported:) '[+~]*([^'=]+)=", text):
+        return ConfigError(
+            "an option of a group is neither added twice nor taken away by its name",
+            where=found[1],
+            fix=f"{found[1]}=<option>",
+        )
+    if found := re.search(r"You must specify '([^']+)'", text):
+        return ConfigError(f"'{found[1]}' has no option", where=found[1], fix=f"{found[1]}=<option>")
+    if found := re.search(r"Error merging override [+~]*([^=]+)=(.*)", text):
+        return ConfigError(
+            f"{found[1]} cannot be {found[2]}",
+            where=found[1],
+            fix="a value, a list, or a mapping whose keys are texts or numbers; $ and { in 'quotes', as \\${",
+        )
     if "Config group override" in text:
         return ConfigError(
             "a group takes the name of one of its options",
@@ -66,7 +86,8 @@ def explain(error: Exception) -> ConfigError | None:
     if isinstance(error, ValueError) and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    return ConfigError(first, fix="bunryu train --help")
+    key = getattr(error, "full_key", None)
+    return ConfigError(first, where=str(key or "the command line"), fix="bunryu train --help")
 
 
 def _shipped_keys() -> list[str]:
