@@ -31,6 +31,7 @@ FLOORS = [
         "interruption",
         "lines",
         "locks",
+        "masking",
         "metrics",
         "parquet",
         "predictions",
@@ -60,7 +61,18 @@ FLOORS = [
         *("callbacks", "datamodule", "run_hooks", "task"),  # training: Lightning
         *("answers", "batcher", "connections", "documents", "guard", "refusal", "service", "web"),  # FastAPI
     },
-    {"announcement", "building", "checks", "config", "console", "experiment", "explanation", "targets"},
+    {
+        "announcement",
+        "building",
+        "checks",
+        "config",
+        "console",
+        "experiment",
+        "explanation",
+        "hydra_node",
+        "overrides",
+        "targets",
+    },
     {"evaluate", "export", "import_checkpoint", "predict", "reproduce", "resume", "serve", "train"},
     {"cli"},
 ]

@@ -11,7 +11,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bunryu import checks, cli
+from bunryu import checks, cli, overrides
 from bunryu.config import check_targets, instantiate, plain
 from bunryu.errors import ConfigError
 from bunryu.targets import resolve
@@ -276,7 +276,7 @@ def test_plain_resolves_all_but_the_environment(monkeypatch: pytest.MonkeyPatch)
     ["/drive/My Drive/실험", "/drive/My Drive (1)", "it's", "a'b\\", "(", "a=b", "{x", "x}", "a\\'b", "[z]]"],
 )
 def test_values_reach_the_config_as_the_shell_passed_them(value: str) -> None:
-    assert composed(checks.quote(f"output_root={value}")).output_root == value
+    assert composed(overrides.quote(f"output_root={value}")).output_root == value
 
 
 def test_a_number_from_the_environment_is_refused(
@@ -301,16 +301,16 @@ def test_the_recipe_fills_in_what_it_says_it_fills_in() -> None:
 @pytest.mark.parametrize("override", ["--config-dir=/x", "--cfg=job", "-cp=x"])
 @pytest.mark.parametrize("prefix", ["", "-"])
 def test_flags_are_left_alone(override: str, prefix: str) -> None:
-    assert checks.quote(f"{prefix}{override}") == f"{prefix}{override}"
+    assert overrides.quote(f"{prefix}{override}") == f"{prefix}{override}"
 
 
 @pytest.mark.parametrize("override", ["model=tiny", "seed=1,2", "+a.b=[1,2]", "~logger", "x={a: 1}", "y='q'"])
 def test_what_hydra_understands_is_left_alone(override: str) -> None:
-    assert checks.quote(override) == override
+    assert overrides.quote(override) == override
 
 
 def test_a_mapping_to_hangul_names_needs_no_quotes() -> None:
-    override = checks.quote("corpus.label_names={1: 긍정, 0: 아주 부정}")
+    override = overrides.quote("corpus.label_names={1: 긍정, 0: 아주 부정}")
     assert composed("corpus=nsmc", override).corpus.label_names == {0: "아주 부정", 1: "긍정"}
 
 

@@ -256,6 +256,18 @@ def test_fault_15_evaluate_refuses_foreign_names_in_what_it_does_not_make(
     assert "where: optimizer._target_" in capsys.readouterr().err
 
 
+def test_fault_15_nothing_is_made_of_a_run_with_one_foreign_target(tampered: Any) -> None:
+    from bunryu import experiment
+
+    node = {"_target_": "torch.optim.adam.torch.os.system", "command": "true", "_partial_": True}
+    run = tampered(lambda recorded: placed(recorded, "optimizer", node))
+    before = (run.path / "manifest.json").read_bytes()
+    with pytest.raises(ConfigError, match="may not be called") as caught:
+        experiment.execute(run, resume=True)
+    assert caught.value.where == "optimizer._target_"
+    assert (run.path / "manifest.json").read_bytes() == before
+
+
 def test_fault_15_the_canary_does_sing(tmp_path: Path) -> None:
     canary, payload = tmp_path / "canary", tmp_path / "payload"
     torch.save({"x": Payload(canary)}, payload)
@@ -586,3 +598,67 @@ def test_fault_16_a_variable_that_is_not_set_is_named(tampered: Any) -> None:
         resolved(run)
     assert caught.value.where == "cache_dir"
     assert set(resolved(run, "corpus", "limit_rows")) == {"corpus", "limit_rows"}, "which need none of it"
+
+
+def test_fault_15_hydras_own_node_calls_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    canary, folder = tmp_path / "canary", tmp_path / "conf/experiment"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("BUNRYU_CONFIG_DIR", str(folder.parent))
+    nodes = {
+        "callbacks": {"x": {"_target_": "pathlib.Path.touch", "_args_": [str(canary)]}},
+        "launcher": {"_target_": "os.getcwd"},
+        "job_logging": {"handlers": {"console": {"()": "os.system", "command": f"touch {canary}"}}},
+        "hydra_logging": {"handlers": {"console": {"class": "logging.os.system", "command": "x"}}},
+    }  # fmt: skip
+    for name, node in [*nodes.items(), ("callbacks", {"x": "${evil}"})]:
+        evil = {"_target_": "pathlib.Path.touch", "_args_": [str(canary)]}
+        text = "# @package _global_\n" + yaml.safe_dump({"evil": evil, "hydra": {name: node}})
+        (folder / "evil.yaml").write_text(text, "utf-8")
+        assert run_cli("train", "experiment=evil", "epochs=-1") == 2
+        assert f"where: hydra.{name}" in capsys.readouterr().err
+        assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1]\nb: [*a, *a]\n",
+        "a: &a [*a]\n",
+        "a: !!python/object/apply:os.system ['touch canary']\n",
+        "a: !!python/name:os.system\n",
+        "a: [" + "[" * 5000 + "\n",
+        "[1, 2]\n",
+        "",
+        "a: \x00\n",
+    ],
+)
+def test_fault_15_a_recorded_config_is_plain_yaml(
+    text: str, tampered: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("evaluate", str(tampered(text).path)) == 1
+    assert "its config.yaml is damaged" in capsys.readouterr().err
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("secret", [SECRET, f"{SECRET}'\"\\ 비밀"])
+def test_fault_16_a_failing_run_shows_no_secret(
+    secret: str, tmp_path: Path, package: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    package.setenv("CANARY", secret)
+    package.setenv(targets.OWN_PACKAGES, "my_models")
+    own = sys.modules.get("my_models") or __import__("my_models")
+
+    def explode(self: Any, *_: Any) -> None:
+        raise RuntimeError({"token": self.word})
+
+    package.setattr(own.Watch, "on_fit_start", explode)
+    mine = ["+callbacks.mine._target_=my_models.Watch", "+callbacks.mine.word=${oc.env:CANARY}"]
+    assert run_cli("train", *QUICK, f"output_root={tmp_path}/out", *mine) == 1
+    assert run_cli("train", "epochs=${oc.env:CANARY}") == 2
+    assert run_cli("train", "corpus.label_names=${oc.env:CANARY}") == 2
+    printed = capfd.readouterr()
+    assert "RuntimeError" in printed.err
+    assert SECRET not in printed.out + printed.err
+    assert files_with(tmp_path / "out", SECRET) == []

@@ -25,6 +25,7 @@ from bunryu.errors import ConfigError, DataError, DownloadError
 from bunryu.text import NOTHING, Cleaner
 from bunryu.vocabulary import read_vocabulary
 from downloading import CONTENT, Server, files_in, one_byte_wrong, server, truncated, unavailable, web_page
+from test_corpora import table as half_for_validation
 
 __all__ = ["server"]  # a fixture
 
@@ -123,19 +124,8 @@ def test_fault_17_with_the_files_present_no_network_is_touched(
 
 
 def table(train: Path, **changes: Any) -> Table:
-    given: dict[str, Any] = {
-        "name": "table",
-        "train": str(train),
-        "validation": str(train),
-        "test": None,
-        "text_column": "text",
-        "label_column": "label",
-        "pair_column": None,
-        "encoding": None,
-        "quoting": "csv",
-        "split_seed": 42,
-    }
-    return Table(**{**given, **changes})
+    """A Table that validates on its training file."""
+    return half_for_validation(str(train), **{"validation": str(train), **changes})
 
 
 GOOD = "text\tlabel\n좋다\t1\n나쁘다\t0\n"

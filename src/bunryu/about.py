@@ -80,3 +80,16 @@ def _sample(facts: Mapping[str, Any]) -> ParitySample:
     if not (isinstance(text, str) and isinstance(pair, str | None)):
         raise TypeError("a parity sample's text is no text")
     return ParitySample(text, pair, tuple(map(float, facts["logits"])))
+
+
+def read_labels(folder: Path) -> list[str]:
+    """The names of the classes in id order, from a model folder's config.json.
+
+    Raises:
+        ModelError: if it is damaged.
+    """
+    try:
+        names = json.loads((folder / "config.json").read_text("utf-8"))["id2label"]
+        return [str(names[str(index)]) for index in range(len(names))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"its config.json is damaged: {error}", where=str(folder)) from None

@@ -34,6 +34,7 @@ FILLED_IN: dict[str, dict[str, str]] = {
         "default_root_dir": "output_root=…",
         "callbacks": "callbacks=…, or +callbacks.<name>._target_=…",
         "logger": "logger=…",
+        "plugins": "checkpoints are the run's own",
     },
     "model.architecture": {
         "vocab_size": "model.vocabulary_size=…",

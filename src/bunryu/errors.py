@@ -61,3 +61,8 @@ class BusyError(BunryuError):
     """A run directory that another process is writing to."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, without what it goes on to say."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -15,7 +15,7 @@ from bunryu.corpus import SPLITS
 from bunryu.errors import ConfigError, ModelError
 from bunryu.evaluation import write_evaluation
 from bunryu.examples import Example, read_examples
-from bunryu.opening import RUNTIMES, Opened, Parser, add_model_arguments, locate, open_predictor
+from bunryu.opening import Opened, Parser, add_model_arguments, locate, open_predictor
 from bunryu.reading import add_reader_arguments, flags_named, reading_of
 from bunryu.runs import Run
 from bunryu.tables import Account
@@ -76,7 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
-    parser.add_argument("--runtime", choices=RUNTIMES, default="torch", help="onnx: what bunryu export wrote")
     add_reader_arguments(parser).add_argument("--label-column", metavar="NAME", help="the labels")
     return parser
 
@@ -96,7 +95,7 @@ def _split(opened: Opened, split: str) -> Documents:
     from bunryu.config import instantiate, resolved  # Hydra: only where a config is made into a corpus
 
     assert opened.run is not None
-    config = resolved(opened.run)
+    config = resolved(opened.run, "corpus", "limit_rows")  # what else was secret is not needed
     corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
     examples = corpus.split(split)
     if not examples:

@@ -15,7 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from bunryu.building import Experiment, build, stage
 from bunryu.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
-from bunryu.config import resolved
+from bunryu.config import check_targets, resolved
 from bunryu.encoding import Encoded
 from bunryu.errors import ConfigError, ModelError, OutOfMemory
 from bunryu.interruption import stop_on_signals
@@ -42,6 +42,7 @@ def execute(
         Interrupted: if a signal asked to stop; training goes on from there by ``resume``.
     """
     config = resolved(run)
+    check_targets(config)  # all of it, before any of it is made: a run directory comes from anywhere
     with locked(run.path), run.recording(), stop_on_signals() as stop, _quiet(), _memory_errors(config):
         start = _restart(run) if resume else None
         if threads is not None:

@@ -6,9 +6,10 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -19,9 +20,19 @@ def write_atomically(path: Path, content: str) -> None:
     Raises:
         OSError: if it cannot be written; the old file is untouched then.
     """
+    with replaced(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[TextIO]:
+    """A text file to write, which takes its name when it is complete and on the disk, or never does."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        write_durably(temporary, lambda file: file.write(content.encode("utf-8")))
+        with open(temporary, "x", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bunryu.about import About
-from bunryu.errors import ConfigError, ModelError
+from bunryu.about import About, read_labels
+from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.predictor import Arrays, Predictor, load_tokenizer
 
 GRAPH = "model.onnx"
@@ -39,7 +39,7 @@ class OnnxNetwork:
             logits = self.session.run(["logits"], feeds)[0]
         except Exception as error:  # onnxruntime's errors have no base class of their own
             raise ModelError(
-                f"onnxruntime cannot run the model: {_first_line(error)}",
+                f"onnxruntime cannot run the model: {first_line(error)}",
                 where=self.where,
                 fix="export the run anew",
             ) from error
@@ -64,7 +64,7 @@ def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
         )
     about = About.read(folder)
     tokenizer = load_tokenizer(folder)
-    labels, vocabulary = _read_config(folder)
+    labels, vocabulary = read_labels(folder), _vocabulary_size(folder)
     session = _open(folder / GRAPH, device)
     classes = [output.shape[-1] for output in session.get_outputs() if output.name == "logits"]
     if classes != [len(labels)]:
@@ -89,13 +89,11 @@ def _check_graph(predictor: Predictor, session: Any, folder: Path) -> None:
     predictor.logits(encoded, [index], padding="max_length")
 
 
-def _read_config(folder: Path) -> tuple[list[str], int]:
-    """The labels in id order, and how many tokens have an embedding."""
+def _vocabulary_size(folder: Path) -> int:
+    """How many tokens have an embedding."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        names = config["id2label"]
-        return [str(names[str(index)]) for index in range(len(names))], int(config["vocab_size"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return int(json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"its config.json is damaged: {error}", where=str(folder)) from None
 
 
@@ -117,7 +115,7 @@ def _open(path: Path, device: str) -> Any:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # they have no base class of their own
         raise ModelError(
-            f"the graph cannot be loaded: {_first_line(error)}", where=str(path), fix="export the run anew"
+            f"the graph cannot be loaded: {first_line(error)}", where=str(path), fix="export the run anew"
         ) from None
     if device.startswith("cuda") and session.get_providers()[0] == "CPUExecutionProvider":
         raise _no_device(device, "CUDA cannot be used here")
@@ -146,7 +144,3 @@ def _no_device(device: str, reason: str) -> ConfigError:
 
 def _misfit(what: str, folder: Path) -> ModelError:
     return ModelError(what, where=str(folder), fix="export the run anew")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from bunryu.about import About
+from bunryu.about import About, read_labels
 from bunryu.errors import ConfigError, ModelError
 from bunryu.runs import SCHEMA, Run
 
@@ -47,7 +46,7 @@ class Opened:
     @property
     def labels(self) -> list[str]:
         """The names of the classes in id order."""
-        return _labels_of(self.model)
+        return read_labels(self.model)
 
     @property
     def folder(self) -> Path:
@@ -60,6 +59,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run directory, or a model folder alone")
     parser.add_argument("--checkpoint", metavar="FILE", help="instead of the best: last.ckpt, or a path")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda:0, mps")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="torch", help="onnx: what bunryu export wrote")
 
 
 def locate(path: Path) -> Opened:
@@ -141,21 +141,13 @@ def _read_manifest(run: Run) -> tuple[str, list[str] | None]:
 
 def _check_labels(model: Path, labels: list[str] | None) -> None:
     """Refuse a model whose classes are not those the run was trained on."""
-    names = _labels_of(model)
+    names = read_labels(model)
     if labels is not None and names != labels:
         raise ModelError(
             f"the model's labels are {names[:10]}, the run's {labels[:10]}",
             where=str(model / "config.json"),
             fix="the model/ this run wrote",
         )
-
-
-def _labels_of(model: Path) -> list[str]:
-    try:
-        found = json.loads((model / "config.json").read_text("utf-8"))["id2label"]
-        return [found[str(index)] for index in range(len(found))]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(f"its config.json is damaged: {error}", where=str(model)) from None
 
 
 def _nearby(path: Path) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,8 +19,9 @@ from tqdm import tqdm
 
 from bunryu.decoding import decoded_lines
 from bunryu.errors import ConfigError, DataError
+from bunryu.files import replaced
 from bunryu.lines import Source, line_windows
-from bunryu.opening import RUNTIMES, Parser, add_model_arguments, locate, open_predictor
+from bunryu.opening import Parser, add_model_arguments, locate, open_predictor
 from bunryu.predictions import FORMATS, PredictionWriter
 from bunryu.reading import Reading, add_reader_arguments, flags_named, reading_of
 from bunryu.tables import Account, Row, place, stream_rows
@@ -76,7 +75,6 @@ def _parser() -> argparse.ArgumentParser:
         "--keep", action="append", default=[], metavar="COLUMN", help="write it too; repeatable"
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a row was rejected")
-    parser.add_argument("--runtime", choices=RUNTIMES, default="torch", help="onnx: what bunryu export wrote")
     add_reader_arguments(parser)
     return parser
 
@@ -144,14 +142,8 @@ def _output(path: Path | None) -> Iterator[TextIO]:
             sys.stdout.reconfigure(encoding="utf-8", newline="")
         yield sys.stdout
         return
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replaced(path) as file:
+        yield file
 
 
 def _bar(options: argparse.Namespace) -> tqdm[NoReturn]:

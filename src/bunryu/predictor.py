@@ -17,7 +17,7 @@ from bunryu.about import About, ParitySample
 from bunryu.batching import Index, bounded_batches
 from bunryu.checkpoints import read_weights
 from bunryu.encoding import Encoded, Template, smallest_dtype, tokenize, untruncating
-from bunryu.errors import ConfigError, ModelError
+from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.model import PICKLES, WEIGHTS, check_length
 from bunryu.model_folder import no_progress_bar
 
@@ -210,9 +210,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the Rust library raises plain Exceptions for damaged files
-        raise ModelError(
-            f"the tokenizer cannot be loaded: {_first_line(error)}", where=str(folder)
-        ) from error
+        raise ModelError(f"the tokenizer cannot be loaded: {first_line(error)}", where=str(folder)) from error
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ModelError("the tokenizer has no vocabulary, or no Rust implementation", where=str(folder))
     return tokenizer
@@ -238,7 +236,7 @@ def load_classifier(folder: Path) -> Any:
                 output_loading_info=True,
             )  # fmt: skip
     except Exception as error:  # a damaged config.json or index ends anywhere in transformers
-        raise ModelError(f"the model cannot be loaded: {_first_line(error)}", where=str(folder)) from error
+        raise ModelError(f"the model cannot be loaded: {first_line(error)}", where=str(folder)) from error
     _refuse_misfits(report["missing_keys"], report["unexpected_keys"], folder)
     return model
 
@@ -277,10 +275,6 @@ def _device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"no device '{name}': {_first_line(error)}", where="--device", fix="auto, cpu or cuda:0"
+            f"no device '{name}': {first_line(error)}", where="--device", fix="auto, cpu or cuda:0"
         ) from None
     return device
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

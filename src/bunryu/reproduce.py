@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bunryu.config import check_targets, instantiate, resolved
 from bunryu.console import log_to_console
 from bunryu.drift import of_code, of_surroundings
 from bunryu.errors import ConfigError
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     print("\n".join(["different now from when the run was made:", *_drift(run)]))
     if options.dry_run:
         return 0
+    check_targets(resolved(run))  # a refused run leaves no directory
     again = Run.create(
         run.path.parents[1], run.path.parent.name, config, ["bunryu", "reproduce", *arguments],
         manifest["overrides"],
@@ -70,7 +71,7 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
             difference = abs(before.get(name, math.nan) - now.get(name, math.nan))
             farthest = max(farthest, difference if math.isfinite(difference) else math.inf)
             lines.append(f"  {name:<14} {before.get(name)} -> {now.get(name)}")
-    same_metrics = _rows(run) == _rows(again)
+    same_metrics = run.metrics == again.metrics
     lines.append(f"  metrics.csv    {'the same' if same_metrics else _first_difference(run, again)}")
     weights = [sha256(each.path / "model" / "model.safetensors") for each in (run, again)]
     lines.append(f"  weights        {weights[0][:16]} -> {weights[1][:16]}")
@@ -88,26 +89,18 @@ def _drift(run: Run) -> list[str]:
 
 
 def _corpus_drift(run: Run) -> list[str]:
-    from bunryu.config import instantiate, resolved
-
-    config = resolved(run)
+    config = resolved(run, "corpus", "limit_rows")
     corpus: Any = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
     before, now = run.manifest["corpus"]["fingerprint"], corpus.fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 
-def _rows(run: Run) -> list[list[str]]:
-    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
-
-
 def _first_difference(run: Run, again: Run) -> str:
-    for before, now in zip(_rows(run), _rows(again), strict=False):
+    for before, now in zip(run.metrics, again.metrics, strict=False):
         if before != now:
-            return (
-                f"differs first at epoch {before[0]}, step {before[1]}: {before[2]} {before[3]} -> {now[3]}"
-            )
-    return f"{len(_rows(run))} rows -> {len(_rows(again))}"
+            epoch, step, name, value = before
+            return f"differs first at epoch {epoch}, step {step}: {name} {value} -> {now[3]}"
+    return f"{len(run.metrics)} rows -> {len(again.metrics)}"
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

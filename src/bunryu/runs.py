@@ -21,6 +21,7 @@ import yaml
 from bunryu.errors import ConfigError, ModelError
 from bunryu.files import write_atomically
 from bunryu.interruption import Interrupted
+from bunryu.masking import mask, secrets_in
 
 if TYPE_CHECKING:  # bunryu train answers a typo before anything heavy is imported
     import numpy as np
@@ -29,7 +30,6 @@ if TYPE_CHECKING:  # bunryu train answers a typo before anything heavy is import
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-SHORTEST_SECRET = 4  # characters; a shorter value would be masked inside ordinary words
 METRICS_HEADER = ("epoch", "step", "name", "value")
 
 
@@ -94,8 +94,21 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The run's config, secrets still as ``${oc.env:NAME}``."""
-        config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
+        """The run's config, secrets still as ``${oc.env:NAME}``.
+
+        Raises:
+            ModelError: if it is not what ``create`` writes: a run directory comes from anywhere.
+        """
+        try:
+            text = (self.path / "config.yaml").read_text("utf-8")
+            # a few aliases stand for billions of values, and one for itself
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+                raise ValueError("it has aliases")
+            config = yaml.safe_load(text)
+            if not isinstance(config, dict):
+                raise ValueError("it holds no keys")
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise ModelError(f"its config.yaml is damaged: {error}", where=str(self.path)) from None
         return config
 
     @property
@@ -205,15 +218,11 @@ class Run:
 
     def _secrets(self) -> dict[str, str]:
         """Values of the environment variables that the config names, each with how it is written instead."""
-        names = re.findall(r"\$\{oc\.env:([^,}]+)", (self.path / "config.yaml").read_text("utf-8"))
-        values = {name: os.environ.get(name, "") for name in names}
-        return {
-            value: f"${{oc.env:{name}}}" for name, value in values.items() if len(value) >= SHORTEST_SECRET
-        }
+        return secrets_in((self.path / "config.yaml").read_text("utf-8"))
 
     def _write_manifest(self, facts: Mapping[str, Any]) -> None:
         # git's diff may hold what no override does
-        write_atomically(self.path / "manifest.json", _json(_mask(facts, self._secrets())))
+        write_atomically(self.path / "manifest.json", _json(mask(facts, self._secrets())))
 
 
 class _Masking(logging.Formatter):
@@ -224,19 +233,7 @@ class _Masking(logging.Formatter):
         self._secrets = secrets_
 
     def format(self, record: logging.LogRecord) -> str:
-        return str(_mask(super().format(record), self._secrets))
-
-
-def _mask(facts: Any, secrets_: Mapping[str, str]) -> Any:
-    """The facts with every secret in their texts replaced by how it is written."""
-    if isinstance(facts, str):
-        for value, written in secrets_.items():
-            facts = facts.replace(value, written)
-    elif isinstance(facts, Mapping):
-        return {key: _mask(value, secrets_) for key, value in facts.items()}
-    elif isinstance(facts, list):
-        return [_mask(value, secrets_) for value in facts]
-    return facts
+        return str(mask(super().format(record), self._secrets))
 
 
 def _new_directory(parent: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from bunryu.errors import BunryuError, ConfigError
-from bunryu.opening import RUNTIMES, Parser, add_model_arguments, open_predictor
+from bunryu.opening import Parser, add_model_arguments, open_predictor
 
 if TYPE_CHECKING:
     from bunryu.predictor import Predictor
@@ -59,7 +59,6 @@ def _parser() -> Parser:
         f"the environment variable {TOKEN_VARIABLE} cannot.",
     )
     add_model_arguments(parser)
-    parser.add_argument("--runtime", choices=RUNTIMES, default="torch", help="torch (default) or onnx")
     parser.add_argument("--host", default="127.0.0.1", help="address or name to listen on (127.0.0.1)")
     parser.add_argument("--port", type=_between(int, 0, 65535), default=8000, help="8000; 0 picks a free one")
     parser.add_argument(

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bunryu import checks
+from bunryu import checks, hydra_node
 from bunryu.config import check_targets, instantiate, plain
 from bunryu.console import summary
 from bunryu.errors import BunryuError
 from bunryu.explanation import conf_dir, explain
+from bunryu.masking import mask, secrets_in
+from bunryu.overrides import quote
 from bunryu.runs import Run
 
 log = logging.getLogger(__name__)
@@ -42,14 +45,23 @@ def main(arguments: Sequence[str]) -> int:
             results = train(cfg)
             jobs.append(f"finished  {swept}  {cfg.monitor.split()[1]} {results[cfg.monitor.split()[1]]:.4f}")
         except BunryuError as error:  # kept, so that the other jobs of a multirun go on
+            secrets_ = secrets_in(OmegaConf.to_yaml(cfg))
             failures.append(error)
-            jobs.append(f"failed    {swept}  {error.what}")
-            print(f"bunryu train: {error}", file=sys.stderr, flush=True)
+            jobs.append(f"failed    {swept}  {mask(error.what, secrets_)}")
+            print(f"bunryu train: {mask(str(error), secrets_)}", file=sys.stderr, flush=True)
+        except Exception as error:  # no fault of the config's: Python's own words, but for the secrets
+            secrets_ = secrets_in(OmegaConf.to_yaml(cfg))
+            if not secrets_:
+                raise
+            print(mask("".join(traceback.format_exception(error)), secrets_), file=sys.stderr, flush=True)
+            failures.append(BunryuError(type(error).__name__))
+            jobs.append(f"failed    {swept}  {type(error).__name__}")
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
-    sys.argv = ["bunryu", *(checks.quote(_expand_home(argument)) for argument in arguments)]
+    sys.argv = ["bunryu", *(quote(_expand_home(argument)) for argument in arguments)]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+        with hydra_node.checked():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if (explained := explain(error)) is None:
             raise
