@@ -135,7 +135,8 @@ def test_fault_4_half_a_file_and_another_file_system_for_temporary_files(whole: 
         torch.save = lambda c, f: half(c, f) if next(calls) == 6 else original(c, f)  # type: ignore[assignment]
 
     assert train(tmp_path, before=set_trap) == -signal.SIGKILL
-    assert checkpoints.newest_checkpoint(run_in(tmp_path) / "checkpoints") is not None
+    folder = run_in(tmp_path) / "checkpoints"
+    assert checkpoints.newest_checkpoint(folder) == folder / "last.ckpt"
     assert resume(tmp_path) == 0, console(tmp_path)
     assert outcome(tmp_path) == whole()
     assert not list(run_in(tmp_path).rglob(".*-new"))
