@@ -17,7 +17,7 @@ from bunryu.errors import ConfigError
 MONITORED = {"val/loss": "min", "val/accuracy": "max", "val/f1_macro": "max"}
 MONITORS = ("monitor", "callbacks.best_checkpoint.monitor", "callbacks.early_stopping.monitor")
 NODES = ("model", "corpus", "accelerator", "optimizer", "scheduler", "datamodule", "task", "trainer")
-GROUPS = (*NODES[:5], "corpus/cleaner", "callbacks", "logger", "experiment", "debug", "hydra")
+GROUPS = (*NODES[:5], "corpus/cleaner", "callbacks", "logger", "experiment", "debug", "sweep", "hydra")
 # Loading options that could run code from a checkpoint, wherever they stand.
 FORBIDDEN_KEYS = ("trust_remote_code", "weights_only", "use_safetensors")
 
@@ -30,6 +30,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "checkpoint_every_minutes": (0, None),
     "save_top_k": (1, None),
     "limit_rows": (1, None),
+    "n_jobs": (1, None),
+    "budget_hours": (0, None),
     "optimizer.lr": (0, None),
     "optimizer.weight_decay": (0, None),
     "optimizer.eps": (0, None),
@@ -69,11 +71,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "datamodule.batching": ("bucketed", "random"),
     "datamodule.padding": ("longest", "max_length"),
     "scheduler.interval": ("epoch", "step"),
+    "retry": ("failed", "none"),
+    "on_failure": ("continue", "stop"),
 }
 # Types of the keys whose shipped value is null; every other key keeps its shipped value's type.
 NULL_TYPES: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "limit_rows": (int,),
+    "sweep_name": (str,),
+    "budget_hours": (float, int),
     "cache_dir": (str,),
     "model.positions": (int,),
     "model.vocabulary_file": (str,),

@@ -21,6 +21,7 @@ VERBS = {
     "serve": "put a run behind a web page and an HTTP API",
     "export": "write a run's model for another runtime",
     "import-checkpoint": "make a model folder of a checkpoint of the tutorial's library",
+    "job": "one job of a sweep: what launchers start",
 }
 
 USAGE = """bunryu: fine-tune BERT document classifiers from composable configs
@@ -90,3 +91,7 @@ def _complete(arguments: Sequence[str]) -> int:
     os.environ["COMP_LINE"] = f"{program} {words}"
     code: int = importlib.import_module("bunryu.train").main(arguments)
     return code
+
+
+if __name__ == "__main__":
+    main()

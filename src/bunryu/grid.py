@@ -10,6 +10,8 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
+from bunryu.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -41,7 +43,15 @@ class Grid:
         """Each job's overrides, the last key's values changing fastest.
 
         Raises:
-            HydraException: for an interval, of which there are endlessly many values.
+            ConfigError: for an interval, of which there are endlessly many values.
         """
+        for item in self.overrides:
+            if item.is_interval_sweep():
+                key = item.get_key_element()
+                raise ConfigError(
+                    f"{key} is an interval: a grid of it would never end",
+                    where=key,
+                    fix=f"hydra.sweeper.strategy=optuna, or {key}=<value>,<value>",
+                )
         (jobs,) = BasicSweeper.split_arguments(list(self.overrides), None)
         return jobs

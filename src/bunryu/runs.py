@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,7 +41,13 @@ class Run:
 
     @classmethod
     def create(
-        cls, root: Path, kind: str, config: Mapping[str, Any], argv: Sequence[str], overrides: Sequence[str]
+        cls,
+        root: Path,
+        kind: str,
+        config: Mapping[str, Any],
+        argv: Sequence[str],
+        overrides: Sequence[str],
+        named: Callable[[Path], None] = lambda path: None,
     ) -> Run:
         """Make ``root/kind/<time>-<random>`` with its config and manifest.
 
@@ -51,6 +57,7 @@ class Run:
             config: plain values, secrets still as ``${oc.env:NAME}``.
             argv: the command line.
             overrides: Hydra's overrides.
+            named: told the path while it is empty still, so that whoever keeps it loses no run.
 
         Raises:
             ConfigError: if the folder cannot be made.
@@ -67,6 +74,7 @@ class Run:
                 where=str(parent),
                 fix="output_root=<folder>",
             ) from None
+        named(path)
         run = cls(path)
         write_atomically(path / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
         run._write_manifest(
@@ -234,6 +242,11 @@ class _Masking(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return str(mask(super().format(record), self._secrets))
+
+
+def kind_of(config: Mapping[str, Any]) -> str:
+    """``<corpus>-<model>``: the folder of all runs like this one."""
+    return f"{config['corpus']['name']}-{Path(config['model']['name']).name}"
 
 
 def _new_directory(parent: Path) -> Path:

@@ -15,23 +15,20 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bunryu import checks, hydra_node
-from bunryu.config import check_targets, instantiate, plain
+from bunryu import hydra_node
+from bunryu.composition import as_hydra_reads, shipped_defaults
+from bunryu.config import check_targets
 from bunryu.console import summary
 from bunryu.errors import BunryuError
 from bunryu.explanation import conf_dir, explain
 from bunryu.masking import mask, secrets_in
-from bunryu.overrides import quote
-from bunryu.runs import Run
+from bunryu.preparation import prepared
+from bunryu.runs import Run, kind_of
 
 log = logging.getLogger(__name__)
-
-# Overlays that set values of other groups; they are not part of what ships as a default.
-OVERLAYS = ("experiment", "debug")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
             jobs.append(f"failed    {swept}  {type(error).__name__}")
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
-    sys.argv = ["bunryu", *(quote(_expand_home(argument)) for argument in arguments)]
+    sys.argv = ["bunryu", *as_hydra_reads(arguments)]
     try:
         with hydra_node.checked():
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
@@ -73,18 +70,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Check one composed config, make its run directory, execute the recipe in it; return the results."""
-    checks.check_values(cfg)
-    checks.check_shape(cfg, shipped_defaults())
     if cfg.seed is None:
         cfg.seed = secrets.randbelow(2**32)
-    config = plain(cfg)
-    instantiate(config["corpus"], "corpus")  # a missing file is known before torch is imported
+    choices = HydraConfig.get().runtime.choices
+    config = prepared(cfg, shipped_defaults(GlobalHydra.instance().config_loader(), choices))
     check_targets(config)
 
     # of the recorded config: a name from the environment stays out of the directory's
-    kind = f"{config['corpus']['name']}-{Path(config['model']['name']).name}"
     argv = ["bunryu", "train", *sys.argv[1:]]
-    run = Run.create(Path(cfg.output_root).expanduser(), kind, config, argv, _overrides())
+    run = Run.create(Path(cfg.output_root).expanduser(), kind_of(config), config, argv, _overrides())
     log.info("run directory: %s", run.path)
     log.info("configuration:\n%s", (run.path / "config.yaml").read_text("utf-8").rstrip())
     from bunryu import experiment  # torch and Lightning: only once there is something to train
@@ -99,24 +93,3 @@ def _overrides() -> list[str]:
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(overrides, list)
     return overrides
-
-
-def _expand_home(argument: str) -> str:
-    """``output_root=~/runs`` as the shell would have it if it looked behind the ``=``; Hydra uses it too."""
-    key, equals, value = argument.partition("=")
-    if key.lstrip("+") == "output_root" and value.startswith("~"):
-        return f"{key}{equals}{Path(value).expanduser()}"
-    return argument
-
-
-def shipped_defaults() -> DictConfig:
-    """The config with the same option of every group and none of the user's values."""
-    choices = HydraConfig.get().runtime.choices
-    overrides = [
-        f"{group}={choice}"
-        for group, choice in choices.items()
-        if not group.startswith("hydra/") and group not in OVERLAYS and choice is not None
-    ]
-    loader = GlobalHydra.instance().config_loader()
-    shipped = loader.load_configuration("train", overrides, run_mode=RunMode.RUN)
-    return OmegaConf.masked_copy(shipped, [str(key) for key in shipped if key != "hydra"])

@@ -1,0 +1,32 @@
+"""``bunryu job``: one job of a sweep; what launchers start, and no command one needs to type."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from bunryu import sweep_job
+from bunryu.ledger import Ledger
+from bunryu.opening import Parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``bunryu job``; returns the exit code."""
+    parser = Parser("bunryu job", description=__doc__.replace("``", ""))
+    parser.add_argument("sweep", type=Path, help="a sweep's folder")
+    parser.add_argument("identity", help="the job's")
+    options = parser.parse_args(arguments)
+    if not sys.stdin.isatty():
+        threading.Thread(target=_end_with_input, daemon=True).start()
+    return sweep_job.work(Ledger(options.sweep), options.identity)
+
+
+def _end_with_input() -> None:
+    """Ask this process to stop once its standard input ends: whoever started it is gone."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,74 @@
+"""A sweep's jobs through submitit: on a Slurm cluster, where they live on when the one who sent them dies."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+from submitit import AutoExecutor, Job, LocalJob, SlurmJob
+
+from bunryu import sweep_job
+from bunryu.attempts import exists
+from bunryu.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+JOBS: dict[str, type[Job[int]]] = {"local": LocalJob, "slurm": SlurmJob}
+POLL = 1.0  # seconds between two looks at the jobs; submitit asks Slurm itself more seldom
+
+
+def submitted(launcher: BaseSubmititLauncher, ledger: Ledger, identities: Iterator[str]) -> Iterator[str]:
+    """Jobs through submitit, as one array; those sent by an earlier sweep that died are found by their ids.
+
+    Args:
+        launcher: of hydra-submitit-launcher, with the user's queue, time and memory.
+        ledger: keeps each job's id on the cluster.
+        identities: the jobs.
+
+    Yields:
+        Identities in the order in which the jobs end.
+    """
+    taken = list(identities)
+    executor = _executor(launcher, ledger)
+    waiting: dict[str, Job[int]] = {}
+    for identity in taken:
+        if number := ledger.submission(identity):
+            job = JOBS[launcher._EXECUTOR](executor.folder, number)
+            if job.state != "UNKNOWN" and not _has_ended(job):
+                log.info("job %s of an earlier start is waited for", number)
+                waiting[identity] = job
+    new = [identity for identity in taken if identity not in waiting]
+    with executor.batch():
+        sent = [executor.submit(sweep_job.start, str(ledger.path.absolute()), identity) for identity in new]
+    for identity, job in zip(new, sent, strict=True):
+        ledger.note_submission(identity, str(job.job_id))
+        waiting[identity] = job
+    while waiting:
+        for identity in [identity for identity, job in waiting.items() if _has_ended(job)]:
+            sweep_job.close(ledger, identity, 1)
+            ledger.note_submission(identity, None)
+            del waiting[identity]
+            yield identity
+        time.sleep(POLL)
+
+
+def _executor(launcher: BaseSubmititLauncher, ledger: Ledger) -> Any:
+    """The cluster as the launcher's parameters describe it; those of one cluster carry its name."""
+    cluster = launcher._EXECUTOR
+    common = set(BaseQueueConf.__dataclass_fields__)
+    given = {key: value for key, value in launcher.params.items() if key != "submitit_folder"}
+    timeouts = {f"{cluster}_max_num_timeout": given.pop(key) for key in ["max_num_timeout"] if key in given}
+    executor = AutoExecutor(folder=ledger.path / "cluster" / "%j", cluster=cluster, **timeouts)
+    executor.update_parameters(**{k if k in common else f"{cluster}_{k}": v for k, v in given.items()})
+    return executor
+
+
+def _has_ended(job: Job[int]) -> bool:
+    """Whether a job is over; a local one of an earlier start is only a process number to submitit."""
+    if isinstance(job, LocalJob) and job._process is None:
+        return not exists(int(job.job_id))
+    return bool(job.done())
