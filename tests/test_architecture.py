@@ -59,6 +59,7 @@ FLOORS = [
         "opening",
         "predictor",
         "schedules",
+        "study",
         "vocabulary",
     },
     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +49,7 @@ def build(
     stop: Stop,
     start: Path | None = None,
     recorded: Mapping[str, Any] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Experiment:
     """The only place where configs become objects; what can be refused quickly comes first.
 
@@ -58,10 +59,11 @@ def build(
         stop: whether somebody asked to stop.
         start: the checkpoint that training will go on from.
         recorded: facts that the corpus has to have still.
+        callbacks: beside the config's.
     """
     optimizer = instantiate(config["optimizer"])
     call(optimizer, "optimizer", [torch.nn.Parameter(torch.zeros(1))])
-    trainer = _trainer(config, run, stop, start)
+    trainer = _trainer(config, run, stop, start, callbacks)
     with stage("reading the corpus"):
         corpus: Corpus = instantiate(config["corpus"]).read().limited(config["limit_rows"])
         facts = corpus.facts()
@@ -130,7 +132,9 @@ def _refuse_another(facts: Mapping[str, Any], recorded: Mapping[str, Any] | None
     )
 
 
-def _trainer(config: Mapping[str, Any], run: Run, stop: Stop, start: Path | None) -> pl.Trainer:
+def _trainer(
+    config: Mapping[str, Any], run: Run, stop: Stop, start: Path | None, further: Sequence[pl.Callback]
+) -> pl.Trainer:
     save_dir = str(run.path)
     loggers = []
     for name, node in config["logger"].items():
@@ -144,7 +148,7 @@ def _trainer(config: Mapping[str, Any], run: Run, stop: Stop, start: Path | None
         instantiate(config["trainer"]),
         "trainer or accelerator",
         default_root_dir=save_dir,
-        callbacks=[*callbacks, RunState(run, stop)],
+        callbacks=[*callbacks, RunState(run, stop), *further],
         logger=[RunLogger(run), *loggers],
         plugins=[CheckpointFiles()],
     )

@@ -97,7 +97,7 @@ def resolved(run: Run, *keys: str) -> dict[str, Any]:
         if not isinstance(config.get(name), dict):
             raise ConfigError(f"config.yaml has no {name}", where=str(run.path), fix="another run directory")
     _check_names(config, "")
-    return {str(key): _filled(value, str(key)) for key, value in config.items() if key in (keys or config)}
+    return {str(key): filled(value, str(key)) for key, value in config.items() if key in (keys or config)}
 
 
 def check_targets(node: Any, where: str = "") -> None:
@@ -148,7 +148,7 @@ def call(factory: Callable[..., Any], where: str, *arguments: Any, **keywords: A
 
 
 def _check_written(value: Any, written: Any, where: str) -> None:
-    """Refuse what ``_filled`` would not turn back into the value."""
+    """Refuse what ``filled`` would not turn back into the value."""
     if isinstance(value, dict) and isinstance(written, dict):
         for key in value:
             _check_written(value[key], written[key], _below(where, key))
@@ -173,11 +173,16 @@ def _inert(text: str, where: str) -> str:
     return rest
 
 
-def _filled(value: Any, where: str) -> Any:
+def filled(value: Any, where: str) -> Any:
+    """A recorded value with its references to the environment replaced by what they stand for.
+
+    Raises:
+        ConfigError: for any other interpolation, and for a variable that is not set.
+    """
     if isinstance(value, dict):
-        return {key: _filled(part, _below(where, key)) for key, part in value.items()}
+        return {key: filled(part, _below(where, key)) for key, part in value.items()}
     if isinstance(value, list):
-        return [_filled(part, _below(where, index)) for index, part in enumerate(value)]
+        return [filled(part, _below(where, index)) for index, part in enumerate(value)]
     if not isinstance(value, str):
         return value
     _inert(value, where)

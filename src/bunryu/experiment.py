@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,12 @@ log = logging.getLogger(__name__)
 
 
 def execute(
-    run: Run, *, resume: bool = False, despite_changes: bool = False, threads: int | None = None
+    run: Run,
+    *,
+    resume: bool = False,
+    despite_changes: bool = False,
+    threads: int | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, Any]:
     """Train, choose the checkpoint on validation, score test once, export; return the results.
 
@@ -36,6 +41,7 @@ def execute(
         resume: go on from its newest whole checkpoint, or from the beginning if it has none.
         despite_changes: go on though the corpus is another one.
         threads: of PyTorch on the CPU, where another number gives other bits; None for its own choice.
+        callbacks: beside the config's.
 
     Raises:
         BusyError: if another process writes to the run.
@@ -49,7 +55,7 @@ def execute(
             torch.set_num_threads(threads)
         pl.seed_everything(config["seed"], verbose=False)
         recorded = run.manifest.get("corpus") if resume and not despite_changes else None
-        experiment = build(config, run, stop, start, recorded)
+        experiment = build(config, run, stop, start, recorded, callbacks)
         datamodule = experiment.datamodule
         with stage("training"), stop.waiting():
             _fit(experiment, start)

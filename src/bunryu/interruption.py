@@ -29,6 +29,18 @@ class Interrupted(BaseException):
         self.exit_code = 130 if number == signal.SIGINT else 143
 
 
+class Pruned(Interrupted):
+    """A study stopped a trial that fell behind the others; its run can be resumed like any other.
+
+    Args:
+        reason: why.
+    """
+
+    def __init__(self, reason: str) -> None:
+        BaseException.__init__(self, reason)
+        self.exit_code = 0
+
+
 class Stop:
     """Whether somebody asked to stop.
 

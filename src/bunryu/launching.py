@@ -33,7 +33,7 @@ def launch_of(launcher: Launcher, config: DictConfig, batch: int) -> Launch:
     if type(launcher).__module__.startswith("hydra_plugins.hydra_submitit_launcher."):
         from bunryu.submission import submitted
 
-        return functools.partial(submitted, launcher)
+        return functools.partial(submitted, launcher, batch)
     return functools.partial(through, launcher, batch)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -21,39 +22,47 @@ JOBS: dict[str, type[Job[int]]] = {"local": LocalJob, "slurm": SlurmJob}
 POLL = 1.0  # seconds between two looks at the jobs; submitit asks Slurm itself more seldom
 
 
-def submitted(launcher: BaseSubmititLauncher, ledger: Ledger, identities: Iterator[str]) -> Iterator[str]:
-    """Jobs through submitit, as one array; those sent by an earlier sweep that died are found by their ids.
+def submitted(
+    launcher: BaseSubmititLauncher, batch: int, ledger: Ledger, identities: Iterator[str]
+) -> Iterator[str]:
+    """Jobs through submitit, in arrays; those that an earlier start sent and left are found by their ids.
 
     Args:
         launcher: of hydra-submitit-launcher, with the user's queue, time and memory.
+        batch: jobs of an array.
         ledger: keeps each job's id on the cluster.
         identities: the jobs.
 
     Yields:
         Identities in the order in which the jobs end.
     """
-    taken = list(identities)
     executor = _executor(launcher, ledger)
-    waiting: dict[str, Job[int]] = {}
-    for identity in taken:
-        if number := ledger.submission(identity):
-            job = JOBS[launcher._EXECUTOR](executor.folder, number)
-            if job.state != "UNKNOWN" and not _has_ended(job):
-                log.info("job %s of an earlier start is waited for", number)
-                waiting[identity] = job
-    new = [identity for identity in taken if identity not in waiting]
-    with executor.batch():
-        sent = [executor.submit(sweep_job.start, str(ledger.path.absolute()), identity) for identity in new]
-    for identity, job in zip(new, sent, strict=True):
-        ledger.note_submission(identity, str(job.job_id))
-        waiting[identity] = job
-    while waiting:
-        for identity in [identity for identity, job in waiting.items() if _has_ended(job)]:
-            sweep_job.close(ledger, identity, 1)
-            ledger.note_submission(identity, None)
-            del waiting[identity]
-            yield identity
-        time.sleep(POLL)
+    while taken := list(islice(identities, batch)):
+        waiting = {name: job for name in taken if (job := _found(launcher, executor, ledger, name))}
+        new = [name for name in taken if name not in waiting]
+        with executor.batch():
+            sent = [executor.submit(sweep_job.start, str(ledger.path.absolute()), name) for name in new]
+        for name, job in zip(new, sent, strict=True):
+            ledger.note_submission(name, str(job.job_id))
+            waiting[name] = job
+        while waiting:
+            for name in [name for name, job in waiting.items() if _has_ended(job)]:
+                sweep_job.close(ledger, name, 1)
+                ledger.note_submission(name, None)
+                del waiting[name]
+                yield name
+            time.sleep(POLL)
+
+
+def _found(launcher: BaseSubmititLauncher, executor: Any, ledger: Ledger, name: str) -> Job[int] | None:
+    """A job that is on the cluster already."""
+    if (number := ledger.submission(name)) is None:
+        return None
+    job = JOBS[launcher._EXECUTOR](executor.folder, number)
+    if job.state == "UNKNOWN" or _has_ended(job):
+        return None
+    log.info("job %s of an earlier start is waited for", number)
+    return job
 
 
 def _executor(launcher: BaseSubmititLauncher, ledger: Ledger) -> Any:

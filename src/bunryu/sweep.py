@@ -11,29 +11,70 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from itertools import chain
+from typing import Any, Protocol
 
-from bunryu.attempts import HEARTBEAT
 from bunryu.errors import BusyError, TrainingError
 from bunryu.ledger import IRRELEVANT, JobState, Ledger
 
 log = logging.getLogger(__name__)
 
+DONE = ("finished", "pruned")
+POLL = 1.0  # seconds between two looks at the jobs of others
+
 # Brings jobs to their ends and yields them as they end; asks for the next one when that can begin.
 Launch = Callable[[Ledger, Iterator[str]], Iterator[str]]
 
 
+class Work(Protocol):
+    """The jobs of a sweep, however they are chosen."""
+
+    def todo(self) -> Iterator[str]:
+        """Jobs that may begin now and that no process has; each is asked for when there is room for it."""
+
+    def ended(self, job: JobState) -> None:
+        """A job that was begun here has ended."""
+
+    def identities(self) -> list[str]:
+        """All jobs so far."""
+
+    @property
+    def total(self) -> int:
+        """How many there will be."""
+
+
 @dataclass(frozen=True)
-class Policy:
-    """What the user decided about a sweep.
+class Fixed:
+    """Jobs that are known from the beginning, as a grid's are.
 
     Args:
-        retry: whether jobs that failed before are tried again.
-        stop: whether no further job begins once one has failed.
+        ledger: has them all.
+        names: their identities.
+        retry: whether those that failed before are tried again.
     """
 
+    ledger: Ledger
+    names: Sequence[str]
     retry: bool
-    stop: bool
+
+    def todo(self) -> Iterator[str]:
+        """What is missing, half done or, if it may be tried again, failed."""
+        for name in self.names:
+            status = self.ledger.job(name).status
+            if status in ("waiting", "dead", "interrupted") or (status == "failed" and self.retry):
+                yield name
+
+    def ended(self, job: JobState) -> None:
+        """Nothing follows from it."""
+
+    def identities(self) -> list[str]:
+        """All of them."""
+        return list(self.names)
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return len(self.names)
 
 
 def name_of(config: Mapping[str, Any], swept: Sequence[str]) -> str:
@@ -61,33 +102,30 @@ def put_aside(ledger: Ledger) -> None:
     os.rename(path, path.with_name(f"{path.name}.{begun:%Y-%m-%d_%H-%M-%S.%f}"))
 
 
-def run(ledger: Ledger, identities: Sequence[str], launch: Launch, policy: Policy) -> None:
-    """Bring jobs to their ends: those that are missing, failed or half done, each by one process only.
+def run(ledger: Ledger, work: Work, launch: Launch, *, stop_on_failure: bool) -> None:
+    """Bring the jobs of a sweep to their ends, each by one process only; those of others are waited for.
 
-    Jobs that another process works on are waited for.
+    Args:
+        ledger: the sweep's.
+        work: its jobs.
+        launch: how they begin.
+        stop_on_failure: whether no further job begins once one has failed.
 
     Raises:
-        TrainingError: if any failed.
+        TrainingError: if any did not finish.
     """
-    known = {identity: ledger.job(identity) for identity in identities}
-    log.info("sweep %s: %s", ledger.path, _counts(known.values()))
-    tried: set[str] = set()
-    progress = _Progress(ledger, len(identities), sum(job.status == "finished" for job in known.values()))
+    log.info("sweep %s: %s", ledger.path, _counts(map(ledger.job, work.identities())))
+    progress = _Progress(ledger, work, stop_on_failure)
     while True:
-        states = [ledger.job(identity) for identity in identities if identity not in tried]
-        todo = [job.identity for job in states if _is_to_do(job, policy)]
-        if todo and not (policy.stop and progress.failed):
-            for identity in launch(ledger, _until_failure(todo, tried, policy, progress)):
-                job = ledger.job(identity)
-                if job.status == "running":  # another process was quicker: it is waited for
-                    tried.discard(identity)
-                else:
-                    progress.ended(job)
-        elif any(job.status == "running" for job in states):
-            time.sleep(min(1.0, HEARTBEAT))
+        todo = progress.begun(work.todo())
+        if (first := next(todo, None)) is not None:
+            for identity in launch(ledger, chain([first], todo)):
+                progress.ended(ledger.job(identity))
+        elif any(ledger.job(identity).status == "running" for identity in work.identities()):
+            time.sleep(POLL)
         else:
             break
-    conclude(ledger, identities)
+    conclude(ledger, work.identities())
 
 
 def conclude(ledger: Ledger, identities: Sequence[str]) -> None:
@@ -99,7 +137,7 @@ def conclude(ledger: Ledger, identities: Sequence[str]) -> None:
     jobs = sorted((ledger.job(identity) for identity in identities), key=lambda job: job.number)
     log.info("%s\n%s", _counts(jobs), "\n".join(table(jobs, ledger.facts)))
     log.info("next\n  bunryu report %s", shlex.quote(str(ledger.path)))
-    unfinished = [job for job in jobs if job.status not in ("finished", "pruned")]
+    unfinished = [job for job in jobs if job.status not in DONE]
     if unfinished:
         raise TrainingError(
             f"{len(unfinished)} of {len(jobs)} jobs did not finish",
@@ -119,41 +157,40 @@ def table(jobs: Sequence[JobState], facts: Mapping[str, Any]) -> list[str]:
 
 
 class _Progress:
-    """Says how each job ended, and how many are left."""
+    """What has begun and ended by now; says how each job ended."""
 
-    def __init__(self, ledger: Ledger, total: int, done: int) -> None:
-        self._facts = ledger.facts
+    def __init__(self, ledger: Ledger, work: Work, stop_on_failure: bool) -> None:
         self._ledger = ledger
-        self._total = total
-        self._done = done
-        self.failed = 0
+        self._work = work
+        self._stop_on_failure = stop_on_failure
+        self._facts = ledger.facts
+        self._tried: set[str] = set()
+        self._failed = False
+
+    def begun(self, todo: Iterator[str]) -> Iterator[str]:
+        """The jobs that are left, none a second time."""
+        while not (self._failed and self._stop_on_failure) and (identity := next(todo, None)) is not None:
+            if identity not in self._tried:
+                self._tried.add(identity)
+                yield identity
 
     def ended(self, job: JobState) -> None:
-        self._done += job.status in ("finished", "pruned")
-        self.failed += job.status not in ("finished", "pruned")
-        log.info("[%d/%d]%s", self._done, self._total, table([job], self._facts)[0][2:])
-        if job.status not in ("finished", "pruned"):
-            log.info("  its output: %s", self._ledger.log_of(job.identity))
-
-
-def _until_failure(
-    identities: Iterable[str], tried: set[str], policy: Policy, progress: _Progress
-) -> Iterator[str]:
-    for identity in identities:
-        if policy.stop and progress.failed:
+        if job.status == "running":  # another process was quicker: it is waited for
+            self._tried.discard(job.identity)
             return
-        tried.add(identity)
-        yield identity
-
-
-def _is_to_do(job: JobState, policy: Policy) -> bool:
-    return job.status in ("waiting", "dead", "interrupted") or (job.status == "failed" and policy.retry)
+        self._work.ended(job)
+        states = [self._ledger.job(identity).status for identity in self._work.identities()]
+        done = sum(status in DONE for status in states)
+        log.info("[%d/%d]%s", done, self._work.total, table([job], self._facts)[0][2:])
+        if job.status not in DONE:
+            self._failed = True
+            log.info("  its output: %s", self._ledger.log_of(job.identity))
 
 
 def _counts(jobs: Iterable[JobState]) -> str:
     statuses = [job.status for job in jobs]
     parts = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses))]
-    return f"{len(statuses)} jobs, {', '.join(parts)}"
+    return ", ".join([f"{len(statuses)} jobs", *parts])
 
 
 def _own(job: JobState, swept: Sequence[str]) -> str:

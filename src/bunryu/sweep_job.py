@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from bunryu.attempts import Attempt
-from bunryu.config import check_targets
+from bunryu.config import check_targets, filled
 from bunryu.console import log_to_console
 from bunryu.drift import of_code
 from bunryu.errors import BunryuError, BusyError, first_line
-from bunryu.interruption import Interrupted
+from bunryu.interruption import Interrupted, Pruned
 from bunryu.ledger import JobState, Ledger
 from bunryu.masking import mask, secrets_in
 from bunryu.runs import Run, kind_of
@@ -40,7 +40,7 @@ def work(ledger: Ledger, identity: str, threads: int | None = None) -> int:
         if job.status in ("running", "finished"):
             raise BusyError(f"the job is {job.status}", where=str(ledger.path))
         with ledger.claimed(job) as attempt:
-            return _attempted(job, attempt, threads)
+            return _attempted(ledger, job, attempt, threads)
     except BusyError as error:
         log.info("%s", error)
         return error.exit_code
@@ -84,11 +84,14 @@ def _cause(code: int) -> str:
     return f"its process died with exit code {code}"
 
 
-def _attempted(job: JobState, attempt: Attempt, threads: int | None) -> int:
+def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | None) -> int:
     """The attempt's exit code; its record is closed whatever happens."""
     hidden = secrets_in(str(job.config))
     try:
-        results = _results(job, attempt, threads)
+        results = _results(ledger, job, attempt, threads)
+    except Pruned as error:
+        attempt.end("pruned", str(error))
+        return 0
     except Interrupted as error:
         attempt.end("interrupted", str(error))
         return error.exit_code
@@ -104,7 +107,7 @@ def _attempted(job: JobState, attempt: Attempt, threads: int | None) -> int:
     return 0
 
 
-def _results(job: JobState, attempt: Attempt, threads: int | None) -> dict[str, Any]:
+def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | None) -> dict[str, Any]:
     run = _begun(job)
     if run is not None:
         attempt.names(run.path)
@@ -112,8 +115,9 @@ def _results(job: JobState, attempt: Attempt, threads: int | None) -> dict[str, 
             return run.results
     from bunryu import experiment
 
+    callbacks = _reporting(job, ledger)
     if run is not None:
-        return experiment.execute(run, resume=True)
+        return experiment.execute(run, resume=True, callbacks=callbacks)
     config = dict(job.config)
     if config["seed"] is None:
         config["seed"] = secrets.randbelow(2**32)
@@ -122,7 +126,19 @@ def _results(job: JobState, attempt: Attempt, threads: int | None) -> dict[str, 
     root = Path(config["output_root"]).expanduser()
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.names)
     log.info("run directory: %s", run.path)
-    return experiment.execute(run, threads=threads)
+    return experiment.execute(run, threads=threads, callbacks=callbacks)
+
+
+def _reporting(job: JobState, ledger: Ledger) -> list[Any]:
+    """What a search's pruner needs beside the config's callbacks."""
+    facts = ledger.facts
+    if job.trial is None or facts["pruner"] == "none":
+        return []
+    from bunryu.pruning import Pruning
+    from bunryu.study import trial_of
+
+    storage = filled(facts["storage"], "hydra.sweeper.storage")
+    return [Pruning(trial_of(ledger, job.trial, storage, facts["pruner"]), facts["monitor"].split()[1])]
 
 
 def _begun(job: JobState) -> Run | None:

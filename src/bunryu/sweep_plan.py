@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,63 +19,83 @@ from bunryu.grid import Grid
 from bunryu.ledger import Ledger, identity_of
 from bunryu.pool import Slot, in_slots
 from bunryu.preparation import SWEEP_KEYS, Jobs
-from bunryu.sweep import name_of, put_aside
-
-log = logging.getLogger(__name__)
+from bunryu.sweep import Fixed, name_of, put_aside
 
 
-def grid_of(
-    loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], params: Mapping[str, str]
-) -> tuple[Ledger, list[str]]:
-    """The ledger of a grid, with a record for each of its jobs.
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep's command line asks for.
 
     Args:
-        loader: Hydra's.
         master: the sweep's own config.
-        arguments: the command line's overrides.
-        params: a preset's.
+        grid: its overrides.
+        jobs: prepares configs.
+    """
 
-    Returns:
-        The ledger and the grid's jobs by identity, in the grid's order.
+    master: DictConfig
+    grid: Grid
+    jobs: Jobs
+
+    @classmethod
+    def of(
+        cls, loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], params: Mapping[str, str]
+    ) -> Plan:
+        """Read the command line, which stands above a preset's ``params``."""
+        return cls(master, Grid.parse(loader, arguments, params), Jobs(loader, master))
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """The config of a run with nothing of what is swept."""
+        return self.jobs.prepare(self.fixed)
+
+    @property
+    def fixed(self) -> list[str]:
+        """The overrides that all jobs share."""
+        return [str(item.input_line) for item in self.grid.overrides if not item.is_sweep_override()]
+
+    @property
+    def folder(self) -> Path:
+        """Where the ledger lies: the same for the same command, also when a key takes more values."""
+        name = self.master.sweep_name or name_of(self.base, self.grid.swept)
+        return Path(self.master.output_root).expanduser() / "sweeps" / re.sub(r"[^\w.-]+", "-", name)
+
+    @property
+    def retry(self) -> bool:
+        """Whether failed jobs are tried again."""
+        return bool(self.master.retry == "failed")
+
+
+def fixed_jobs(plan: Plan) -> Fixed:
+    """A grid's jobs, all checked, in the ledger.
 
     Raises:
         ConfigError: if any job could not work; nothing is left behind then.
     """
-    grid = Grid.parse(loader, arguments, params)
-    jobs = Jobs(loader, master)
     configs: dict[str, tuple[list[str], dict[str, Any]]] = {}
-    for overrides in grid.jobs():
-        config = jobs.prepare(overrides)
+    for overrides in plan.grid.jobs():
+        config = plan.jobs.prepare(overrides)
         configs.setdefault(identity_of(config), (overrides, config))
-    path = folder_of(jobs, master, grid)
-    known = Ledger(path).identities() if path.is_dir() and not master.fresh else []
+    known = set() if plan.master.fresh else set(Ledger(plan.folder).identities())
     if new := [config for identity, (_, config) in configs.items() if identity not in known]:
         check_all(new)
-    ledger = open_ledger(path, master, grid, "grid")
+    ledger = open_ledger(plan, {"strategy": "grid"})
     for identity, (overrides, config) in configs.items():
         ledger.add(identity, own(overrides), config)
-    return ledger, list(configs)
+    return Fixed(ledger, list(configs), plan.retry)
 
 
-def folder_of(jobs: Jobs, master: DictConfig, grid: Grid) -> Path:
-    """Where the sweep's ledger lies: the same for the same command, also when a key takes more values."""
-    base = jobs.prepare([str(item.input_line) for item in grid.overrides if not item.is_sweep_override()])
-    name = master.sweep_name or name_of(base, grid.swept)
-    return Path(master.output_root).expanduser() / "sweeps" / re.sub(r"[^\w.-]+", "-", name)
-
-
-def open_ledger(path: Path, master: DictConfig, grid: Grid, strategy: str) -> Ledger:
+def open_ledger(plan: Plan, facts: Mapping[str, Any]) -> Ledger:
     """Make the sweep's folder, or open it again; an earlier one is put aside if the user wants to begin anew.
 
     Raises:
         BusyError: if the earlier one is at work.
         ConfigError: if there cannot be a folder.
     """
-    if master.fresh and path.is_dir():
+    path = plan.folder
+    if plan.master.fresh and path.is_dir():
         put_aside(Ledger(path))
-    facts = {"swept": grid.swept, "monitor": master.monitor, "strategy": strategy}
     try:
-        return Ledger.create(path, facts)
+        return Ledger.create(path, {"swept": plan.grid.swept, "monitor": plan.base["monitor"], **facts})
     except OSError as error:
         raise ConfigError(
             f"cannot make the sweep's folder: {error.strerror}", where=str(path), fix="output_root=<folder>"
