@@ -39,6 +39,7 @@ FLOORS = [
         "pool",
         "predictions",
         "provenance",
+        "ranks",
         "reading",
         "records",
         "runs",
@@ -73,6 +74,7 @@ FLOORS = [
         "composition",
         "config",
         "console",
+        "distribution",
         "experiment",
         "explanation",
         "grid",
@@ -86,7 +88,7 @@ FLOORS = [
         "sweep_plan",
         "targets",
     },
-    {"evaluate", "export", "import_checkpoint", "job", "predict", "reproduce", "resume", "serve", "train"},
+    {"evaluate", "export", "import_checkpoint", "job", "join", "predict", "reproduce", "resume", "serve", "train"},
     {"cli"},
 ]
 # Packages a floor may import at all, at the top of a file or inside a function.

@@ -7,23 +7,33 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from bunryu import checkpoints, files, provenance
+from bunryu import checkpoints, files, provenance, runs
+from bunryu.callbacks import BestCheckpoint
 from bunryu.corpora import Sample
+from bunryu.errors import BusyError, ModelError
+from bunryu.experiment import execute
+from bunryu.interruption import SIGNALS, stop_on_signals
 from bunryu.runs import Run
 from bunryu.task import ClassificationTask
 from killing import at_call, console, die, forked, outcome, resume, run_in, train
 
 CONFIGS = {
     "default": [],
-    "warm-up, accumulation": ["scheduler=linear_warmup", "trainer.accumulate_grad_batches=2"],
+    "warm-up, accumulation": [
+        "scheduler=linear_warmup",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.log_every_n_steps=2",
+    ],
     "cosine, random, workers": ["scheduler=cosine_warmup", "batching=random", "datamodule.num_workers=2"],
 }
 
@@ -54,7 +64,8 @@ def killed_at(batch: int) -> Any:
     return at_call(ClassificationTask, "training_step", batch, die)
 
 
-@pytest.mark.parametrize("batch", [3, 5, 8])  # every one: make test-faults
+# Within an accumulated step, from an epoch's end, in the second epoch; every one: make test-faults
+@pytest.mark.parametrize("batch", [4, 6, 9])
 @pytest.mark.parametrize("overrides", CONFIGS.values(), ids=CONFIGS)
 def test_fault_1_2_3_killed_in_training_a_run_goes_on_to_the_same_bits(
     overrides: list[str], batch: int, whole: Any, tmp_path: Path
@@ -76,6 +87,17 @@ def test_fault_1_killed_again_and_again_moved_and_without_its_cache(
     assert resume(tmp_path / "b") == 0, console(tmp_path / "b")
     assert outcome(tmp_path / "b") == whole()
     assert len(Run(run_in(tmp_path / "b")).manifest["resumed"]) == 3
+
+
+def test_fault_1_a_run_goes_on_with_as_many_threads_as_it_began_with(tmp_path: Path) -> None:
+    def begin() -> None:
+        torch.set_num_threads(2)
+        killed_at(2)()
+
+    assert train(tmp_path, before=begin) == -signal.SIGKILL
+    assert resume(tmp_path, before=killed_at(1)) == -signal.SIGKILL
+    assert [line for line in console(tmp_path).splitlines() if " steps on cpu, 2 threads" in line][1:]
+    assert Run(run_in(tmp_path)).manifest["threads"] == 2
 
 
 @pytest.mark.parametrize("step", [1, 4])
@@ -100,7 +122,10 @@ def test_fault_2_stopped_early_a_run_stays_stopped(whole: Any, tmp_path: Path) -
         "optimizer.lr=0.1",
     ]
     expected = whole(*overrides)
-    assert expected["metrics.csv"].count("val/loss") < 6
+    rows = [line.split(",") for line in expected["metrics.csv"].splitlines()]
+    losses = [float(value) for _, _, name, value in rows if name == "val/loss"]
+    assert len(losses) < 6
+    assert losses[-1] > min(losses)  # rows beyond the best checkpoint's stay when that is scored
     trap = at_call(ClassificationTask, "test_step", 1, die)
     assert train(tmp_path, *overrides, before=trap) == -signal.SIGKILL
     assert resume(tmp_path) == 0, console(tmp_path)
@@ -218,6 +243,51 @@ def test_fault_6_a_signal_stops_with_a_checkpoint_and_tells_how_to_go_on(
     assert outcome(tmp_path) == whole()
 
 
+def test_fault_6_the_second_signal_does_not_wait_for_the_batch(whole: Any, tmp_path: Path) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert train(tmp_path, before=at_call(ClassificationTask, "training_step", 4, twice)) == 130
+    assert Run(run_in(tmp_path)).manifest["exit_reason"] == "SIGINT"
+    assert checkpoints.steps_of(run_in(tmp_path) / "checkpoints/last.ckpt") == 3
+    assert resume(tmp_path) == 0, console(tmp_path)
+    assert outcome(tmp_path) == whole()
+
+
+def test_fault_6_a_signal_saves_though_nothing_else_does(whole: Any, tmp_path: Path) -> None:
+    trap = at_call(ClassificationTask, "training_step", 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert train(tmp_path, "~callbacks.last_checkpoint", before=trap) == 143, console(tmp_path)
+    assert checkpoints.steps_of(run_in(tmp_path) / "checkpoints/last.ckpt") == 5
+    assert resume(tmp_path) == 0, console(tmp_path)
+    assert outcome(tmp_path) == whole()
+
+
+def test_fault_6_a_signal_after_the_last_batch_is_not_forgotten(whole: Any, tmp_path: Path) -> None:
+    trap = at_call(BestCheckpoint, "on_fit_end", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert train(tmp_path, before=trap) == 143
+    assert Run(run_in(tmp_path)).manifest["status"] == "interrupted"
+    assert not (run_in(tmp_path) / "results.json").exists()
+    assert resume(tmp_path) == 0, console(tmp_path)
+    assert outcome(tmp_path) == whole()
+
+
+def test_fault_6_a_signal_is_no_failure_of_a_config_with_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAME_OF_CORPUS", "sample-4711")  # other errors are printed without their secrets
+    trap = at_call(ClassificationTask, "training_step", 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert train(tmp_path, "corpus.name=${oc.env:NAME_OF_CORPUS}", before=trap) == 143, console(tmp_path)
+    assert "Traceback" not in console(tmp_path)
+
+
+def test_fault_6_the_signals_are_given_back() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with stop_on_signals():
+        assert not set(before) & {signal.getsignal(number) for number in SIGNALS}
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
 def test_fault_6_a_signal_before_training_is_obeyed_at_once(whole: Any, tmp_path: Path) -> None:
     trap = at_call(Sample, "read", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     # the first call checks the config
@@ -233,6 +303,23 @@ def test_fault_7_no_row_of_metrics_is_lost_or_stands_twice(whole: Any, tmp_path:
     assert written.splitlines()[-1].startswith("1,7,")  # two steps beyond the checkpoint of the first epoch
     assert resume(tmp_path) == 0, console(tmp_path)
     assert outcome(tmp_path) == whole()
+
+
+def test_fault_7_what_a_checkpoint_counts_on_is_on_the_disk_and_its_loss_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path, "a-b", {"seed": 7}, [], [])
+    run.log_metrics(0, 1, {"train/loss": 0.5})
+    synchronised = []
+    monkeypatch.setattr(os, "fsync", lambda file: synchronised.append(os.fstat(file).st_ino))
+    size = run.metrics_bytes()
+    assert synchronised == [(run.path / "metrics.csv").stat().st_ino]
+    monkeypatch.undo()
+    os.truncate(run.path / "metrics.csv", size - 1)
+    with pytest.raises(ModelError) as caught:
+        run.cut_metrics(size)
+    assert caught.value.what == f"metrics.csv has lost rows: {size - 1} bytes of {size}"
+    assert caught.value.where == str(run.path)
 
 
 def events(folder: Path) -> list[tuple[str, int, float]]:
@@ -320,6 +407,16 @@ def test_fault_10_a_second_process_is_refused_and_told_by_whom(stopped: Path) ->
     assert resume(stopped) == 0
 
 
+def test_fault_10_a_run_that_was_finished_meanwhile_is_not_opened_again(stopped: Path) -> None:
+    before = run_in(stopped) / "metrics.csv"
+    lines = before.read_bytes()
+    Run(run_in(stopped)).end("finished")
+    with pytest.raises(BusyError, match="has just finished this run"):
+        execute(Run(run_in(stopped)), resume=True)
+    assert Run(run_in(stopped)).manifest["status"] == "finished"
+    assert before.read_bytes() == lines
+
+
 def test_fault_10_a_file_system_that_cannot_lock_is_named(tmp_path: Path) -> None:
     import fcntl
 
@@ -345,23 +442,62 @@ def test_fault_11_eight_starts_in_one_second_are_eight_runs(tmp_path: Path) -> N
     assert len(list((tmp_path / "runs/a-b").iterdir())) == 8
 
 
+def test_fault_11_a_name_that_is_taken_is_not_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Stopped:
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    drawn = iter(["aaaaaa", "aaaaaa", "bbbbbb"])
+    monkeypatch.setattr(runs, "datetime", Stopped)
+    monkeypatch.setattr(runs, "secrets", SimpleNamespace(token_hex=lambda _: next(drawn)))
+    names = [Run.create(tmp_path, "a-b", {"seed": seed}, [], []).path.name for seed in (1, 2)]
+    assert names == ["2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-05-bbbbbb"]
+    assert Run(tmp_path / "a-b" / names[0]).config["seed"] == 1
+
+
 def _create(root: Path) -> int:
     Run.create(root, "a-b", {"seed": 7}, [], [])
     return 0
 
 
+def poison() -> None:
+    """Make the third batch's logits no numbers."""
+    original, calls = ClassificationTask.forward, iter(range(1, 1000))
+
+    def forward(self: Any, batch: Any) -> Any:
+        logits = original(self, batch)
+        return logits * float("nan") if next(calls) == 3 else logits
+
+    ClassificationTask.forward = forward  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "step"),
+    [
+        (["trainer.log_every_n_steps=4"], 4),
+        (["trainer.log_every_n_steps=100"], 5),
+        (["trainer.log_every_n_steps=100", "+trainer.check_val_every_n_epoch=2"], 5),
+    ],
+    ids=["at a record", "before validation", "without validation"],
+)
+def test_fault_12_nothing_is_recorded_or_kept_of_what_is_not_finite(
+    overrides: list[str], step: int, tmp_path: Path
+) -> None:
+    assert train(tmp_path, "checkpoint_every_minutes=60", *overrides, before=poison) == 1
+    said = console(tmp_path)
+    assert "the training loss is not finite from batch 3 of epoch 1 on" in said
+    assert f"where: step {step}; rows of that batch: " in said
+    run = run_in(tmp_path)
+    assert (run / "metrics.csv").read_text("utf-8") == "epoch,step,name,value\n"
+    assert list((run / "checkpoints").glob("*")) == []
+
+
 def test_fault_12_a_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_last_good_checkpoint(
     tmp_path: Path,
 ) -> None:
-    def poison() -> None:
-        original, calls = ClassificationTask.forward, iter(range(1, 1000))
-
-        def forward(self: Any, batch: Any) -> Any:
-            logits = original(self, batch)
-            return logits * float("nan") if next(calls) == 3 else logits
-
-        ClassificationTask.forward = forward  # type: ignore[method-assign]
-
     assert train(tmp_path, "trainer.log_every_n_steps=4", before=poison) == 1
     run = Run(run_in(tmp_path))
     assert run.manifest["status"] == "failed"
@@ -379,10 +515,27 @@ def test_fault_12_a_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_la
     assert not (run.path / "checkpoints/best.ckpt").exists()
 
 
-def test_fault_13_out_of_memory_names_what_to_set(tmp_path: Path) -> None:
+def _out_of_memory_as(error: Exception) -> Callable[[], object]:
+    def fail() -> object:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "ask_for_too_much",
+    [
+        pytest.param(_out_of_memory_as(torch.OutOfMemoryError("CUDA out of memory")), id="a card's"),
+        pytest.param(_out_of_memory_as(MemoryError()), id="Python's"),
+        pytest.param(lambda: torch.empty(10**15), id="the machine's, as PyTorch tells it"),
+    ],
+)
+def test_fault_13_out_of_memory_names_what_to_set(
+    ask_for_too_much: Callable[[], object], tmp_path: Path
+) -> None:
     def greedy() -> None:
         def no_room(*_: object) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            ask_for_too_much()
 
         ClassificationTask.training_step = no_room  # type: ignore[assignment]
 

@@ -16,6 +16,7 @@ BLOCK = 50  # batches whose rows are sorted by length together; larger wastes le
 
 Batch = dict[str, torch.Tensor]
 Index = npt.NDArray[np.int64]
+Part = tuple[Index, float]  # rows of a batch, and the weight of their mean loss
 
 
 def training_batches(
@@ -43,6 +44,28 @@ def training_batches(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
+def shared(batches: list[Index], processes: int) -> list[Index]:
+    """Batches of which every one of several processes can take its rows: none has fewer rows than those.
+
+    Args:
+        batches: of all processes together; only the last of an epoch's can be so short, wherever it stands.
+        processes: that train together.
+    """
+    short = [batch for batch in batches if len(batch) < processes]
+    whole = [batch for batch in batches if len(batch) >= processes]
+    return [*whole[:-1], np.concatenate([whole[-1], *short])] if short else whole
+
+
+def part_of(batch: Index, rank: int, processes: int) -> Part:
+    """One process's rows of a batch, and what its mean loss counts for.
+
+    Rows of like length lie beside each other: each process gets every n-th. The weight makes the mean over
+    the processes the mean over the rows, where one has a row more than another.
+    """
+    part = batch[rank::processes]
+    return part, len(part) * processes / len(batch)
+
+
 def evaluation_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> list[Index]:
     """Batches of rows sorted by length: the same for every epoch and seed."""
     return _cut(np.argsort(lengths, kind="stable"), batch_size)
@@ -62,9 +85,16 @@ def _cut(order: Index, size: int) -> list[Index]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def seed_of(seed: int, batch: int) -> int:
-    """The seed of the random numbers (dropout) of one training batch, counted over the whole run."""
-    mixed = np.random.SeedSequence([seed, batch]).generate_state(1, np.uint64)[0]
+def seed_of(seed: int, batch: int, rank: int = 0) -> int:
+    """The seed of the random numbers (dropout) of a training batch, counted over the whole run.
+
+    Args:
+        seed: the run's.
+        batch: counted from 0.
+        rank: of several processes that share the batch, each with numbers of its own.
+    """
+    words = [seed, batch, rank] if rank else [seed, batch]
+    mixed = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return int(mixed) >> 1  # torch takes 63 bits
 
 

@@ -84,7 +84,8 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if it is time."""
-        if time.monotonic() - self._saved >= self._seconds and can_go_on_from_here(trainer):
+        due = time.monotonic() - self._saved >= self._seconds
+        if agreed(trainer, due) and can_go_on_from_here(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -94,6 +95,18 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         save_last(trainer)
         self._saved = time.monotonic()
+
+
+def agreed(trainer: pl.Trainer, wanted: bool) -> bool:
+    """Whether any of the processes that train together wants it: what one does, all have to do.
+
+    Between the steps that they record anyway none is asked, so that no step waits for it.
+    """
+    if trainer.world_size == 1:
+        return wanted
+    if trainer.lightning_module.steps % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        return False
+    return trainer.strategy.reduce_boolean_decision(wanted, all=False)
 
 
 def can_go_on_from_here(trainer: pl.Trainer) -> bool:

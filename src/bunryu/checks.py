@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "limit_rows": (1, None),
     "n_jobs": (1, None),
     "budget_hours": (0, None),
+    "accelerator.devices": (1, None),
     "optimizer.lr": (0, None),
     "optimizer.weight_decay": (0, None),
     "optimizer.eps": (0, None),
@@ -161,10 +162,6 @@ def check_values(config: DictConfig) -> None:
     for key in MONITORS:
         if key == "monitor" or OmegaConf.select(config, key) is not None:
             _check_monitor(str(OmegaConf.select(config, key)), key)
-    if config.accelerator.get("devices") != 1:
-        raise ConfigError(
-            "a run trains on one device", where="accelerator.devices", fix="accelerator.devices=1"
-        )
     length, positions = config.get("max_seq_length"), config.model.get("positions")
     if isinstance(length, int) and isinstance(positions, int) and length > positions:
         raise ConfigError(

@@ -22,6 +22,7 @@ VERBS = {
     "export": "write a run's model for another runtime",
     "import-checkpoint": "make a model folder of a checkpoint of the tutorial's library",
     "job": "one job of a sweep: what launchers start",
+    "join": "one of several processes that train a run together: what devices above 1 start",
 }
 
 USAGE = """bunryu: fine-tune BERT document classifiers from composable configs

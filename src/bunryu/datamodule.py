@@ -10,31 +10,43 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from bunryu.batching import Batch, Index, collator, evaluation_batches, training_batches
+from bunryu import ranks
+from bunryu.batching import (
+    Batch,
+    Index,
+    Part,
+    collator,
+    evaluation_batches,
+    part_of,
+    shared,
+    training_batches,
+)
 from bunryu.encoding import Encoded
 
 
 class _Batches(Dataset[Batch]):
-    """Rows to a batch; what a sampler yields here is a whole batch's row indices."""
+    """Rows to a batch; what a sampler yields here are a whole batch's row indices and its weight."""
 
     def __init__(self, collate: Callable[[Index], Batch]) -> None:
         self._collate = collate
 
-    def __getitem__(self, index: Index) -> Batch:
-        return self._collate(index)
+    def __getitem__(self, part: Part) -> Batch:
+        index, weight = part
+        batch = self._collate(index)
+        return batch if weight == 1.0 else {**batch, "weight": torch.tensor(weight)}
 
 
-class _Plan(Sampler[Index]):
+class _Plan(Sampler[Part]):
     """The batches of whatever epoch it is when iteration starts."""
 
-    def __init__(self, length: int, batches: Callable[[], list[Index]]) -> None:
+    def __init__(self, length: int, batches: Callable[[], list[Part]]) -> None:
         self._length = length
         self._batches = batches
 
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[Index]:
+    def __iter__(self) -> Iterator[Part]:
         return iter(self._batches())
 
 
@@ -77,8 +89,8 @@ class TextDataModule(pl.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Training batches an epoch."""
-        return math.ceil(len(self.train) / self._batch_size)
+        """Training batches an epoch, the same for every process."""
+        return len(self._plan(0))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches, from where the trainer stands in its epoch."""
@@ -94,21 +106,28 @@ class TextDataModule(pl.LightningDataModule):
         return self._evaluation(self.test)
 
     def rows_of(self, epoch: int, batch: int) -> list[int]:
-        """Which rows of the file a training batch of an epoch holds, both counted from 0."""
+        """Which rows of the file a training batch of an epoch holds for all processes, from 0."""
         return [int(row) for row in self.train.rows[self._plan(epoch)[batch]]]
 
-    def _rest_of_epoch(self) -> list[Index]:
+    def _rest_of_epoch(self) -> list[Part]:
         assert self.trainer is not None
         loop: Any = self.trainer.fit_loop
         done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
         # Not trainer.current_epoch: in a checkpoint of an epoch's end that is still the old one.
-        return self._plan(loop.epoch_progress.current.processed)[done:]
+        plan = self._plan(loop.epoch_progress.current.processed)[done:]
+        return [part_of(batch, ranks.rank(), ranks.size()) for batch in plan]
 
     def _plan(self, epoch: int) -> list[Index]:
-        return training_batches(self._lengths, self._batch_size, self._batching, self._seed, epoch)
+        """An epoch's batches, of which every process takes its part."""
+        rows = self._batch_size * ranks.size()
+        return shared(training_batches(self._lengths, rows, self._batching, self._seed, epoch), ranks.size())
 
     def _evaluation(self, split: Encoded) -> DataLoader[Batch]:
-        plan = evaluation_batches(split.lengths(self._max_length), self._batch_size)
+        batches = evaluation_batches(split.lengths(self._max_length), self._batch_size)
+        own = batches[ranks.rank() :: ranks.size()]
+        if len(own) < math.ceil(len(batches) / ranks.size()):
+            own.append(batches[0])  # as many for every process; what is scored twice counts once
+        plan = [(batch, 1.0) for batch in own]
         return self._loader(split, _Plan(len(plan), lambda: plan))
 
     def _loader(self, split: Encoded, plan: _Plan) -> DataLoader[Batch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ from bunryu.building import Experiment, build, stage
 from bunryu.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
 from bunryu.config import check_targets, resolved
 from bunryu.encoding import Encoded
-from bunryu.errors import ConfigError, ModelError, OutOfMemory
+from bunryu.errors import BusyError, ConfigError, ModelError, OutOfMemory
 from bunryu.interruption import stop_on_signals
 from bunryu.locks import locked
 from bunryu.model_folder import write_model_folder
 from bunryu.runs import Run
 
 log = logging.getLogger(__name__)
+
+CPU_MEMORY = "DefaultCPUAllocator"  # in what PyTorch says when the machine's own memory runs out
 
 
 def execute(
@@ -37,7 +39,7 @@ def execute(
     """Train, choose the checkpoint on validation, score test once, export; return the results.
 
     Args:
-        run: a prepared run directory.
+        run: a prepared run directory; of several processes the first one writes to it.
         resume: go on from its newest whole checkpoint, or from the beginning if it has none.
         despite_changes: go on though the corpus is another one.
         threads: of PyTorch on the CPU, where another number gives other bits; None for its own choice.
@@ -49,30 +51,19 @@ def execute(
     """
     config = resolved(run)
     check_targets(config)  # all of it, before any of it is made: a run directory comes from anywhere
-    with locked(run.path), run.recording(), stop_on_signals() as stop, _quiet(), _memory_errors(config):
-        start = _restart(run) if resume else None
-        if threads is not None:
-            torch.set_num_threads(threads)
-        pl.seed_everything(config["seed"], verbose=False)
-        recorded = run.manifest.get("corpus") if resume and not despite_changes else None
-        experiment = build(config, run, stop, start, recorded, callbacks)
-        datamodule = experiment.datamodule
-        with stage("training"), stop.waiting():
-            _fit(experiment, start)
-        best = run.path / "checkpoints" / BEST
-        checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
-        with stage("scoring the best checkpoint"):
-            results: dict[str, Any] = {}
-            for split in ("validation", "test"):
-                if getattr(datamodule, split) is not None:
-                    results |= _score(run, experiment, split, checkpoint)
-        with stage("writing model/"):
-            _export(run, experiment, results)
-        keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
-        results["best_checkpoint"] = f"checkpoints/{BEST}" if best.is_file() else None
-        run.write_results(results)
-        _log_hyperparameters(run, experiment.trainer, results)
-    return results
+    with locked(run.path) if run.writes else nullcontext():
+        if resume and run.manifest["status"] == "finished":
+            raise BusyError("another process has just finished this run", where=str(run.path))
+        with run.recording(), stop_on_signals() as stop, _quiet(), _memory_errors(config):
+            start = _restart(run) if resume else None
+            if threads is not None:
+                torch.set_num_threads(threads)
+            pl.seed_everything(config["seed"], verbose=False)
+            recorded = run.manifest.get("corpus") if resume and not despite_changes else None
+            experiment = build(config, run, stop, start, recorded, callbacks)
+            with stage("training"), stop.waiting():
+                _fit(experiment, start)
+            return _finish(run, config, experiment)
 
 
 def _restart(run: Run) -> Path | None:
@@ -88,6 +79,25 @@ def _restart(run: Run) -> Path | None:
     else:
         log.info("going on from %s, step %d", start.name, steps_of(start))
     return start
+
+
+def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """Score the best checkpoint, write model/ and results.json; return the results."""
+    best = run.path / "checkpoints" / BEST
+    checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
+    results: dict[str, Any] = {}
+    with stage("scoring the best checkpoint"):
+        for split in ("validation", "test"):
+            if getattr(experiment.datamodule, split) is not None:
+                results |= _score(run, experiment, split, checkpoint)
+    results["best_checkpoint"] = f"checkpoints/{BEST}" if checkpoint else None
+    if run.writes:
+        with stage("writing model/"):
+            _export(run, experiment, results)
+        keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
+        run.write_results(results)
+        _log_hyperparameters(run, experiment.trainer, results)
+    return results
 
 
 def _fit(experiment: Experiment, start: Path | None) -> None:
@@ -159,6 +169,7 @@ def _quiet() -> Iterator[None]:
             r".*The number of training batches .* is smaller than the logging interval.*",
             r".*exists and is not empty.*",
             r".*dataloader is not resumable.*",  # ours starts where the trainer stands
+            r".*sync_dist=True.*",  # every process has the metrics of all rows already
             r".*resuming from a checkpoint that ended before the epoch.*",
         ):
             warnings.filterwarnings("ignore", message)
@@ -169,7 +180,9 @@ def _quiet() -> Iterator[None]:
 def _memory_errors(config: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and CPU_MEMORY not in str(error):
+            raise
         raise OutOfMemory(
             f"out of memory with batch_size={config['batch_size']} and "
             f"max_seq_length={config['max_seq_length']}",

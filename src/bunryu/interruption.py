@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -58,13 +59,12 @@ class Stop:
         return self._number is not None
 
     def obey(self) -> None:
-        """Raise the signal that was noted.
+        """Raise the signal that was noted, here or in another of the processes that train together.
 
         Raises:
             Interrupted: always.
         """
-        assert self._number is not None
-        raise Interrupted(self._number)
+        raise Interrupted(self._number or signal.SIGTERM)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -90,6 +90,17 @@ class Stop:
             log.warning("%s: stopping after this batch, with a checkpoint", signal.Signals(number).name)
         else:
             raise Interrupted(number)
+
+
+def stop_with_input() -> None:
+    """Ask this process to stop once its standard input ends: whoever started it is gone."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from bunryu import sweep_job
+from bunryu.interruption import stop_with_input
 from bunryu.ledger import Ledger
 from bunryu.opening import Parser
 
@@ -21,12 +19,5 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("identity", help="the job's")
     options = parser.parse_args(arguments)
     if not sys.stdin.isatty():
-        threading.Thread(target=_end_with_input, daemon=True).start()
+        stop_with_input()
     return sweep_job.work(Ledger(options.sweep), options.identity)
-
-
-def _end_with_input() -> None:
-    """Ask this process to stop once its standard input ends: whoever started it is gone."""
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -25,7 +25,7 @@ from bunryu.interruption import SIGNALS, Interrupted
 
 Item = TypeVar("Item")
 
-WARM = ("bunryu.experiment",)  # imported once, before the first fork
+WARM = ("bunryu.distribution",)  # imported once, before the first fork
 
 
 @dataclass(frozen=True)

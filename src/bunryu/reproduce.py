@@ -45,9 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     again.record(reproduces=run.path.name)
     log_to_console()
     log.info("run directory: %s", again.path)
-    from bunryu import experiment  # torch and Lightning: only once there is something to train
+    from bunryu import distribution  # torch and Lightning: only once there is something to train
 
-    experiment.execute(again, threads=manifest["threads"])
+    distribution.execute(again, threads=manifest["threads"])
     code, lines = compare(run, again, options.tolerance)
     print("\n".join(lines), flush=True)
     return code

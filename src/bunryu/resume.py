@@ -30,9 +30,9 @@ def main(arguments: Sequence[str]) -> int:
             fix="the versions and files as they were; or --despite-changes, and another result",
         )
     log_to_console()
-    from bunryu import experiment  # torch and Lightning: only once there is something to train
+    from bunryu import distribution  # torch and Lightning: only once there is something to train
 
-    results = experiment.execute(run, resume=True, despite_changes=options.despite_changes)
+    results = distribution.execute(run, resume=True, despite_changes=options.despite_changes)
     log.info("%s", summary(run, results))
     return 0
 

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from bunryu.callbacks import can_go_on_from_here, save_last
+from bunryu.callbacks import agreed, can_go_on_from_here, save_last
 from bunryu.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
 from bunryu.interruption import Stop
 from bunryu.runs import Run
@@ -52,13 +52,13 @@ class RunState(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop with a checkpoint, if asked to; else at the epoch's end."""
-        if self._stop.wanted and can_go_on_from_here(trainer):
+        if agreed(trainer, self._stop.wanted) and can_go_on_from_here(trainer):
             save_last(trainer)
             self._stop.obey()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop with a checkpoint, if asked to."""
-        if self._stop.wanted:
+        if trainer.strategy.reduce_boolean_decision(self._stop.wanted, all=False):
             save_last(trainer)
             self._stop.obey()
 

@@ -35,9 +35,15 @@ METRICS_HEADER = ("epoch", "step", "name", "value")
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory. Paths written inside it are relative, so that it can be moved."""
+    """One run directory. Paths written inside it are relative, so that it can be moved.
+
+    Args:
+        path: the directory.
+        writes: False in all but the first of several processes that train it together.
+    """
 
     path: Path
+    writes: bool = True
 
     @classmethod
     def create(
@@ -145,6 +151,8 @@ class Run:
             ModelError: if it is shorter than that.
         """
         path = self.path / "metrics.csv"
+        if not self.writes:
+            return
         if size is None:
             write_atomically(path, ",".join(METRICS_HEADER) + "\n")
         elif path.stat().st_size < size:
@@ -169,6 +177,8 @@ class Run:
 
     def log_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Append rows to metrics.csv; floats are written so that reading gives the same bits."""
+        if not self.writes:
+            return
         with open(self.path / "metrics.csv", "a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(
                 (epoch, step, name, repr(float(value))) for name, value in values.items()
@@ -191,6 +201,8 @@ class Run:
             logits: shape (rows, classes).
             names: the shown names of the classes, in id order.
         """
+        if not self.writes:
+            return
         folder = self.path / "predictions"
         folder.mkdir(exist_ok=True)
         with open(folder / f"{split}.csv", "w", encoding="utf-8", newline="") as file:
@@ -204,6 +216,9 @@ class Run:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Copy bunryu's log lines to train.log while inside, and close the manifest by how it ends."""
+        if not self.writes:
+            yield
+            return
         handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
         handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s", self._secrets()))
         logger = logging.getLogger("bunryu")
@@ -229,6 +244,8 @@ class Run:
         return secrets_in((self.path / "config.yaml").read_text("utf-8"))
 
     def _write_manifest(self, facts: Mapping[str, Any]) -> None:
+        if not self.writes:
+            return
         # git's diff may hold what no override does
         write_atomically(self.path / "manifest.json", _json(mask(facts, self._secrets())))
 

@@ -113,11 +113,11 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
         attempt.names(run.path)
         if run.manifest["status"] == "finished":  # only its record is missing
             return run.results
-    from bunryu import experiment
+    from bunryu import distribution
 
     callbacks = _reporting(job, ledger)
     if run is not None:
-        return experiment.execute(run, resume=True, callbacks=callbacks)
+        return distribution.execute(run, resume=True, callbacks=callbacks)
     config = dict(job.config)
     if config["seed"] is None:
         config["seed"] = secrets.randbelow(2**32)
@@ -126,7 +126,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     root = Path(config["output_root"]).expanduser()
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.names)
     log.info("run directory: %s", run.path)
-    return experiment.execute(run, threads=threads, callbacks=callbacks)
+    return distribution.execute(run, threads=threads, callbacks=callbacks)
 
 
 def _reporting(job: JobState, ledger: Ledger) -> list[Any]:

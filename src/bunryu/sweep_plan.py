@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
 
+from bunryu import ranks
 from bunryu.config import check_targets
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.grid import Grid
@@ -40,7 +41,17 @@ class Plan:
     def of(
         cls, loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], params: Mapping[str, str]
     ) -> Plan:
-        """Read the command line, which stands above a preset's ``params``."""
+        """Read the command line, which stands above a preset's ``params``.
+
+        Raises:
+            ConfigError: in one of several processes that torchrun or srun started.
+        """
+        if ranks.size() > 1:
+            raise ConfigError(
+                "a sweep starts its jobs' processes itself",
+                where="-m",
+                fix="bunryu train -m … accelerator.devices=<number>, without torchrun or srun",
+            )
         return cls(master, Grid.parse(loader, arguments, params), Jobs(loader, master))
 
     @cached_property

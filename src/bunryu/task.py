@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from bunryu.schedules import Schedule
 
 log = logging.getLogger(__name__)
 
+NOT_INPUTS = ("labels", "index", "weight")
 SHOWN_ROWS = 64  # of a batch whose loss is not finite
 
 
@@ -104,7 +105,7 @@ class ClassificationTask(pl.LightningModule):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits of shape (rows, classes)."""
-        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "index")}
+        inputs = {name: tensor for name, tensor in batch.items() if name not in NOT_INPUTS}
         logits: torch.Tensor = self.model(**inputs).logits
         return logits
 
@@ -116,7 +117,7 @@ class ClassificationTask(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this batch's dropout."""
         del batch, batch_idx
-        torch.manual_seed(seed_of(self._seed, self.batches_seen))
+        torch.manual_seed(seed_of(self._seed, self.batches_seen, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The loss of one batch; sums stay on the device."""
@@ -131,7 +132,7 @@ class ClassificationTask(pl.LightningModule):
             self._window = self._window.to(sums.device) + sums
             self._epoch = self._epoch.to(sums.device) + sums
         self.batches_seen += 1
-        return loss
+        return loss * batch["weight"] if "weight" in batch else loss
 
     def optimizer_step(
         self,
@@ -172,7 +173,7 @@ class ClassificationTask(pl.LightningModule):
         Raises:
             TrainingError: naming the first batch whose loss was not finite, and its rows.
         """
-        batch = int(self._bad)
+        batch = int(self._over_processes(self._bad, "max"))
         if batch < 0:
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -211,8 +212,8 @@ class ClassificationTask(pl.LightningModule):
         checkpoint["bunryu"] = {
             "steps": self.steps,
             "batches_seen": self.batches_seen,
-            "window": self._window.clone(),
-            "epoch": self._epoch.clone(),
+            "window": self._over_processes(self._window, "sum"),
+            "epoch": self._over_processes(self._epoch, "sum"),
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
@@ -220,11 +221,14 @@ class ClassificationTask(pl.LightningModule):
         state = checkpoint["bunryu"]
         self.steps = state["steps"]
         self.batches_seen = state["batches_seen"]
-        self._window, self._epoch = state["window"], state["epoch"]
+        if self.global_rank == 0:  # sums over all processes, added up again from there
+            self._window, self._epoch = state["window"], state["epoch"]
 
     def _score(self, split: str) -> None:
         logits, labels, index = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
         self._outputs.clear()
+        if self._processes > 1:
+            logits, labels, index = _of_all_processes(logits, labels, index, processes=self._processes)
         place = np.argsort(index, kind="stable")  # the last bit of a mean depends on the order of its parts
         logits, labels, index = logits[place], labels[place], index[place]
         metrics = {f"{split}/{name}": value for name, value in scores(logits, labels).items()}
@@ -234,10 +238,31 @@ class ClassificationTask(pl.LightningModule):
             self._record(metrics)
 
     def _means(self, sums: torch.Tensor) -> tuple[float, float]:
-        loss, hits, rows = sums.tolist()
+        loss, hits, rows = self._over_processes(sums, "sum").tolist()
         sums.zero_()
         return loss / max(rows, 1.0), hits / max(rows, 1.0)
+
+    @property
+    def _processes(self) -> int:
+        return self.trainer.world_size if self._trainer is not None else 1
+
+    def _over_processes(self, value: torch.Tensor, how: str) -> torch.Tensor:
+        """The value over all processes that train together, a copy; they all have to ask for it."""
+        if self._processes == 1:
+            return value.clone()
+        reduced = self.trainer.strategy.reduce(value.clone().to(self.device), reduce_op=how)
+        assert isinstance(reduced, torch.Tensor)
+        return reduced.cpu()
 
     def _record(self, values: dict[str, float]) -> None:
         for logger in self.loggers:
             logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.steps)
+
+
+def _of_all_processes(*parts: npt.NDArray[Any], processes: int) -> Iterator[npt.NDArray[Any]]:
+    """Arrays of rows put together over all processes; of a row that two of them scored, one."""
+    gathered: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(gathered, parts)
+    joined = [np.concatenate(arrays) for arrays in zip(*gathered, strict=True)]
+    _, first = np.unique(joined[-1], return_index=True)
+    return (array[first] for array in joined)

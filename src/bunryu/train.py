@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bunryu import hydra_node
+from bunryu import hydra_node, ranks
 from bunryu.composition import as_hydra_reads, shipped_defaults
 from bunryu.config import check_targets
 from bunryu.console import summary
@@ -75,15 +75,22 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     choices = HydraConfig.get().runtime.choices
     config = prepared(cfg, shipped_defaults(GlobalHydra.instance().config_loader(), choices))
     check_targets(config)
+    ranks.check(config["accelerator"]["devices"])
 
     # of the recorded config: a name from the environment stays out of the directory's
     argv = ["bunryu", "train", *sys.argv[1:]]
-    run = Run.create(Path(cfg.output_root).expanduser(), kind_of(config), config, argv, _overrides())
-    log.info("run directory: %s", run.path)
-    log.info("configuration:\n%s", (run.path / "config.yaml").read_text("utf-8").rstrip())
-    from bunryu import experiment  # torch and Lightning: only once there is something to train
+    made = None
+    if ranks.rank() == 0:  # of several processes the first one makes it, and speaks
+        root = Path(cfg.output_root).expanduser()
+        made = Run.create(root, kind_of(config), config, argv, _overrides())
+        log.info("run directory: %s", made.path)
+        log.info("configuration:\n%s", (made.path / "config.yaml").read_text("utf-8").rstrip())
+    else:
+        logging.getLogger("bunryu").setLevel(logging.ERROR)
+    from bunryu import distribution  # torch and Lightning: only once there is something to train
 
-    results = experiment.execute(run)
+    run = made if made is not None and ranks.size() == 1 else distribution.agreed(made)
+    results = distribution.execute(run)
     log.info("%s", summary(run, results))
     return results
 
