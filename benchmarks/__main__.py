@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("startup", "preparation", "training", "prediction", "serving", "baselines")
+SCRIPTS = ("startup", "preparation", "training", "prediction", "serving", "reporting", "sweeps", "baselines")
 
 
 def main() -> int:

@@ -46,7 +46,13 @@ def announce(
     )
     log.info("rows cut at %d tokens: %s", length, ", ".join(f"{n} of {s}" for s, n in truncated.items()))
     run.record(
-        device={"kind": device.type, "name": name, "count": trainer.num_devices},
+        device={
+            "kind": device.type,
+            "name": name,
+            "count": trainer.world_size,
+            "precision": str(trainer.precision),
+            "strategy": type(trainer.strategy).__name__,
+        },
         threads=threads,
         parameters=parameters,
         total_steps=task.total_steps,

@@ -17,6 +17,7 @@ VERBS = {
     "resume": "go on with a run that was interrupted, to the very same result",
     "reproduce": "run a finished run's configuration again and compare",
     "evaluate": "score a run's own split, or a labelled file: figures, mistakes and a page of plots",
+    "report": "compare runs and sweeps: tables, plots, whether the best is best, the winner as a config",
     "predict": "label and probabilities for every row of a file or line of standard input",
     "serve": "put a run behind a web page and an HTTP API",
     "export": "write a run's model for another runtime",

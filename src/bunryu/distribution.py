@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from bunryu import errors, experiment, ranks
+from bunryu import accelerators, errors, experiment, ranks
 from bunryu.errors import TrainingError
 from bunryu.interruption import SIGNALS, Interrupted
 from bunryu.runs import Run
@@ -41,6 +41,7 @@ def execute(
         threads: of PyTorch on the CPU, if one process trains.
         callbacks: beside the config's, if one process trains.
     """
+    accelerators.check(run.config["accelerator"])
     devices = run.config["accelerator"]["devices"]
     if devices == 1 or ranks.size() > 1:
         return experiment.execute(

@@ -59,6 +59,8 @@ def execute(
             if threads is not None:
                 torch.set_num_threads(threads)
             pl.seed_everything(config["seed"], verbose=False)
+            if config["accelerator"]["name"] == "gpu":
+                torch.set_float32_matmul_precision("high")  # TF32
             recorded = run.manifest.get("corpus") if resume and not despite_changes else None
             experiment = build(config, run, stop, start, recorded, callbacks)
             with stage("training"), stop.waiting():

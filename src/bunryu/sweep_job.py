@@ -113,7 +113,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
         attempt.names(run.path)
         if run.manifest["status"] == "finished":  # only its record is missing
             return run.results
-    from bunryu import distribution
+    from bunryu import accelerators, distribution
 
     callbacks = _reporting(job, ledger)
     if run is not None:
@@ -122,6 +122,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     if config["seed"] is None:
         config["seed"] = secrets.randbelow(2**32)
     check_targets(config)
+    config = accelerators.settle(config)
     argv = ["bunryu", "train", *job.overrides]
     root = Path(config["output_root"]).expanduser()
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.names)

@@ -133,9 +133,12 @@ def check_all(configs: Sequence[Mapping[str, Any]]) -> None:
 
 def _check(configs: Sequence[Mapping[str, Any]], slot: Slot) -> int:
     del slot
+    from bunryu import accelerators
+
     try:
         for config in configs:
             check_targets(config)
+            accelerators.settle(config)
     except BunryuError as error:
         print(error, flush=True)
         return error.exit_code

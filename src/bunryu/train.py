@@ -75,6 +75,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     choices = HydraConfig.get().runtime.choices
     config = prepared(cfg, shipped_defaults(GlobalHydra.instance().config_loader(), choices))
     check_targets(config)
+    from bunryu import accelerators  # torch: only once a mistake is not to be found without it
+
+    config = accelerators.settle(config)
     ranks.check(config["accelerator"]["devices"])
 
     # of the recorded config: a name from the environment stays out of the directory's

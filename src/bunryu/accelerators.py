@@ -1,0 +1,118 @@
+"""What this machine can train on: ``auto`` made concrete, and a clear answer where something is missing."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from bunryu.errors import ConfigError
+from bunryu.provenance import processor
+
+NAMES = {"cuda": "gpu", "xla": "tpu"}  # Lightning's other names
+
+
+def settle(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the accelerator and precision that ``auto`` comes to on this machine.
+
+    Args:
+        config: as composed, plain values.
+
+    Raises:
+        ConfigError: if what it asks for is not there.
+    """
+    settled = copy.deepcopy(dict(config))
+    accelerator, trainer = settled["accelerator"], settled["trainer"]
+    before = dict(accelerator)
+    name = NAMES.get(before["name"], before["name"])
+    accelerator["name"] = next(iter(available())) if name == "auto" else name
+    if before["precision"] == "auto":
+        accelerator["precision"] = _precision(accelerator["name"])
+    for key, source in (("accelerator", "name"), ("precision", "precision")):
+        if trainer[key] == before[source]:  # as the shipped config has it, and not the user's own
+            trainer[key] = accelerator[source]
+    check(settled["accelerator"])
+    return settled
+
+
+def check(accelerator: Mapping[str, Any]) -> None:
+    """Refuse an accelerator that is not there, more devices than there are, and 16 bits where they crawl.
+
+    Args:
+        accelerator: a concrete config's.
+
+    Raises:
+        ConfigError: naming what was asked for, what was found, and what works here.
+    """
+    name, devices = str(accelerator["name"]), int(accelerator["devices"])
+    found = available()
+    if name not in found:
+        best = next(iter(found))
+        raise ConfigError(
+            f"there is no {name} here that PyTorch {torch.__version__} can use; it found {_described(found)}",
+            where="accelerator",
+            fix="; ".join(filter(None, [f"accelerator={best}", _hint(name)])),
+        )
+    if name == "gpu" and devices > found[name]:
+        raise ConfigError(
+            f"{devices} gpus were asked for, there are {found[name]}",
+            where="accelerator.devices",
+            fix=f"accelerator.devices={found[name]}",
+        )
+    if name == "cpu" and str(accelerator["precision"]).startswith("bf16") and not _cpu_has_bf16():
+        raise ConfigError(
+            f"this processor ({processor()}) has no bf16 instructions: they would be emulated, very slowly",
+            where="accelerator.precision",
+            fix="accelerator.precision=32-true",
+        )
+
+
+def available() -> dict[str, int]:
+    """How many devices of each kind there are, the fastest kind first."""
+    found = {}
+    if importlib.util.find_spec("torch_xla") is not None:
+        found["tpu"] = 1
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.device_count()
+    if torch.backends.mps.is_available():
+        found["mps"] = 1
+    return {**found, "cpu": os.cpu_count() or 1}
+
+
+def _precision(name: str) -> str:
+    """16 bits for a gpu, with bfloat16's range where the card itself has it; 32 for anything else."""
+    if name != "gpu":
+        return "32-true"
+    # an emulated bfloat16, which is what older cards offer, is slower than 32 bits
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def _cpu_has_bf16() -> bool:
+    """AMX or AVX512-BF16, or an ARM processor's; taken for granted where the system does not tell."""
+    flags = _cpu_flags()
+    return not flags or bool(flags & {"amx_bf16", "avx512_bf16", "bf16"})
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file if line.lower().startswith(("flags", "features"))]
+    except OSError:
+        return set()
+    return set(lines[0].partition(":")[2].split()) if lines else set()
+
+
+def _described(found: Mapping[str, int]) -> str:
+    names = {"cpu": f"a processor with {found['cpu']} cores ({platform.machine()})", "mps": "Apple's gpu"}
+    return ", ".join(names.get(kind, f"{number} {kind}") for kind, number in found.items())
+
+
+def _hint(name: str) -> str:
+    if name == "gpu" and torch.version.cuda is None:
+        return "this PyTorch is built without CUDA: https://pytorch.org/get-started has one"
+    return "a TPU needs torch_xla: pip install -c constraints-tpu.txt 'bunryu[tpu]'" if name == "tpu" else ""

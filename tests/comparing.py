@@ -1,0 +1,66 @@
+"""Run directories as training leaves them, but without training, for the tests of reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def made_run(
+    root: Path, name: str, loss: float | None, overrides: Sequence[str] = (), *, seed: int = 1,
+    status: str = "finished", cause: str | None = None, wrong: Sequence[int] = (), minutes: int = 6,
+    **config: Any,
+) -> Path:  # fmt: skip
+    """A run directory of ten predicted rows.
+
+    Args:
+        root: the folder of all runs.
+        name: its own.
+        loss: its val/loss; None for no results.
+        overrides: its command line, the seed's left out.
+        seed: its seed.
+        status: of its manifest.
+        cause: why it ended so.
+        wrong: rows of test it gets wrong.
+        minutes: how long it took; 0 for no end.
+        config: keys of its config; a key of a node as a mapping.
+    """
+    run = root / "sample-tiny" / name
+    (run / "predictions").mkdir(parents=True)
+    whole = {"monitor": "min val/loss", "corpus": {"name": "sample"}, "output_root": str(root), **config}
+    manifest = {
+        "schema": 1,
+        "status": status,
+        "overrides": [*overrides, f"seed={seed}"],
+        "seed": seed,
+        "config": {**whole, "seed": seed},
+        "start": "2026-01-01T10:00:00+09:00",
+        "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None,
+        "exit_reason": cause,
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False), "utf-8")
+    (run / "config.yaml").write_text(json.dumps({**whole, "seed": seed}, ensure_ascii=False), "utf-8")
+    lines = ["epoch,step,name,value", "0,10,train/loss,0.9", "1,20,train/loss,0.5"]
+    if loss is not None:
+        results = {"val/loss": loss, "val/accuracy": 1 - loss, "best_checkpoint": "checkpoints/best.ckpt"}
+        (run / "results.json").write_text(json.dumps(results), "utf-8")
+        lines += [f"0,10,val/loss,{loss + 0.1}", f"1,20,val/loss,{loss}"]
+        rows = [f"{row},긍정,{'부정' if row in wrong else '긍정'},0.0,0.0" for row in range(10)]
+        table = "\n".join(["row,label,prediction,logit:부정,logit:긍정", *rows])
+        (run / "predictions" / "test.csv").write_text(table + "\n", "utf-8")
+    (run / "metrics.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    return run
+
+
+def lr_runs(root: Path, losses: dict[float, Sequence[float]]) -> None:
+    """Runs of one learning rate after the other, seeds from 1."""
+    for lr, some in losses.items():
+        for seed, loss in enumerate(some, 1):
+            made_run(
+                root, f"run-{lr}-{seed}", loss, [f"optimizer.lr={lr}"], seed=seed,
+                wrong=range(int(10 * loss)), optimizer={"lr": lr},
+            )  # fmt: skip
