@@ -6,7 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("startup", "preparation", "training", "prediction", "serving", "reporting", "sweeps", "baselines")
+SCRIPTS = (
+    "startup",
+    "preparation",
+    "training",
+    "prediction",
+    "serving",
+    "reporting",
+    "sweeps",
+    "estimates",
+    "baselines",
+)
 
 
 def main() -> int:

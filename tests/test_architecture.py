@@ -50,6 +50,7 @@ FLOORS = [
         "report_charts",
         "report_page",
         "report_tables",
+        "resident",
         "runs",
         "significance",
         "splits",
@@ -62,6 +63,7 @@ FLOORS = [
         "accelerators",
         "batching",
         "checkpoints",
+        "corpus_survey",
         "encoding",
         "model",
         "model_folder",
@@ -74,7 +76,7 @@ FLOORS = [
         "vocabulary",
     },
     {
-        *("callbacks", "datamodule", "pruning", "run_hooks", "task"),  # training: Lightning
+        *("callbacks", "clock", "datamodule", "pruning", "run_hooks", "task"),  # training: Lightning
         *("answers", "batcher", "connections", "documents", "guard", "refusal", "service", "web"),  # FastAPI
     },
     {
@@ -85,21 +87,26 @@ FLOORS = [
         "config",
         "console",
         "distribution",
+        "estimate",
         "experiment",
         "explanation",
         "grid",
         "hydra_node",
+        "inspection",
         "launching",
         "overlay",
         "overrides",
+        "preflight",
         "preparation",
         "search",
         "submission",
         "sweep_job",
         "sweep_plan",
         "targets",
+        "timing",
     },
     {
+        "check",
         "evaluate",
         "export",
         "import_checkpoint",
@@ -184,7 +191,7 @@ def test_objects_are_made_of_configs_in_one_file() -> None:
     users = [name for name in MODULES if any("hydra.utils" in imported for imported in imports_of(name))]
     assert users == []  # Hydra's own instantiate evaluates what a recorded config holds
     makers = {name for name in MODULES if "instantiate(" in (SOURCE / f"{name}.py").read_text("utf-8")}
-    assert makers == {"building", "config", "evaluate", "preparation", "reproduce"}
+    assert makers == {"building", "config", "evaluate", "preflight", "preparation", "reproduce"}
 
 
 def loaded_after(*arguments: str) -> tuple[int, set[str]]:
@@ -223,6 +230,9 @@ HEAVY = {"torch", "transformers", "pytorch_lightning", "tokenizers", "tensorboar
         (["train", "model=tinny"], 2),
         (["train", "monitor=min val/los"], 2),
         (["train", "max_seq_length=999"], 2),
+        (["train", "-m", "max_seq_length=64,999"], 2),
+        (["check", "--help"], 0),
+        (["check", "epochs=-2"], 2),
     ],
 )
 def test_help_configs_and_first_mistakes_load_nothing_heavy(arguments: list[str], code: int) -> None:
@@ -236,6 +246,8 @@ def test_help_configs_and_first_mistakes_load_nothing_heavy(arguments: list[str]
     [
         (["evaluate", "--help"], 0),
         (["predict", "--help"], 0),
+        (["report", "--help"], 0),
+        (["report", "nowhere"], 2),
         (["serve", "--help"], 0),
         (["export", "--help"], 0),
         (["import-checkpoint", "--help"], 0),

@@ -32,7 +32,8 @@ def test_an_unknown_verb_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["trian"]) == 2
     assert capsys.readouterr().err == (
         "bunryu: there is no verb 'trian'; did you mean 'train'? "
-        "verbs: train, resume, reproduce, evaluate, predict, serve, export, import-checkpoint\n"
+        "verbs: train, check, resume, reproduce, evaluate, report, predict, serve, export, import-checkpoint, "
+        "job, join\n"
     )
 
 

@@ -143,7 +143,7 @@ def test_interpolations_are_one_hop_and_name_no_resolver() -> None:
         ("model=pretrained", "model.name", "model.name="),
         ("limit_rows=0", "limit_rows", "at least 1"),
         ("epochs=1,2", "epochs", "-m"),
-        ("accelerator.devices=2", "accelerator.devices", "accelerator.devices=1"),
+        ("accelerator.devices=0", "accelerator.devices", "a value at least 1"),
         ("~trainer.log_every_n_steps", "~trainer.log_every_n_steps", "trainer.log_every_n_steps="),
     ],
 )  # fmt: skip

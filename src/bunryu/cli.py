@@ -14,6 +14,7 @@ from bunryu.interruption import Interrupted
 
 VERBS = {
     "train": "compose a run from config groups and train it",
+    "check": "what a run or a sweep would take, and what would fail in it, without training",
     "resume": "go on with a run that was interrupted, to the very same result",
     "reproduce": "run a finished run's configuration again and compare",
     "evaluate": "score a run's own split, or a labelled file: figures, mistakes and a page of plots",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -27,13 +27,24 @@ def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
         shipped: the same options without the user's values.
 
     Raises:
-        ConfigError: for keys, types, values and corpus files that cannot work.
+        ConfigError: for keys, types and values that cannot work.
     """
     checks.check_values(config)
     checks.check_shape(config, shipped)
-    values = {key: value for key, value in plain(config).items() if key not in SWEEP_KEYS}
-    instantiate(values["corpus"], "corpus")  # a missing file is known before torch is imported
-    return values
+    return {key: value for key, value in plain(config).items() if key not in SWEEP_KEYS}
+
+
+def check_files(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Look for the corpus files of prepared configs, before torch is imported.
+
+    Raises:
+        ConfigError: for a file that is missing.
+    """
+    checked: list[Any] = []
+    for config in configs:
+        if config["corpus"] not in checked:
+            instantiate(config["corpus"], "corpus")
+            checked.append(config["corpus"])
 
 
 class Jobs:

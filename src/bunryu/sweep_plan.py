@@ -19,7 +19,7 @@ from bunryu.errors import BunryuError, ConfigError
 from bunryu.grid import Grid
 from bunryu.ledger import Ledger, identity_of
 from bunryu.pool import Slot, in_slots
-from bunryu.preparation import SWEEP_KEYS, Jobs
+from bunryu.preparation import SWEEP_KEYS, Jobs, check_files
 from bunryu.sweep import Fixed, name_of, put_aside
 
 
@@ -119,16 +119,20 @@ def own(overrides: Sequence[str]) -> list[str]:
 
 
 def check_all(configs: Sequence[Mapping[str, Any]]) -> None:
-    """Judge the targets of all configs, where torch is loaded anyway: in the process that jobs come from.
+    """Look for all configs' files, and judge their targets and accelerators.
+
+    The latter where torch is loaded anyway: in the process that jobs come from.
 
     Raises:
         ConfigError: in the words of the first that is refused.
     """
+    check_files(configs)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
         ((_, code),) = in_slots([configs], _check, [Slot()], lambda _: output)
         if code:
-            raise ConfigError(output.read_text("utf-8").strip())
+            said = output.read_text("utf-8").strip() if output.is_file() else ""
+            raise ConfigError(said or f"the process that checks the jobs died with exit code {code}")
 
 
 def _check(configs: Sequence[Mapping[str, Any]], slot: Slot) -> int:

@@ -25,7 +25,7 @@ from bunryu.console import summary
 from bunryu.errors import BunryuError
 from bunryu.explanation import conf_dir, explain
 from bunryu.masking import mask, secrets_in
-from bunryu.preparation import prepared
+from bunryu.preparation import check_files, prepared
 from bunryu.runs import Run, kind_of
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         cfg.seed = secrets.randbelow(2**32)
     choices = HydraConfig.get().runtime.choices
     config = prepared(cfg, shipped_defaults(GlobalHydra.instance().config_loader(), choices))
+    check_files([config])
     check_targets(config)
     from bunryu import accelerators  # torch: only once a mistake is not to be found without it
 

@@ -1,0 +1,261 @@
+"""The clock: a few real steps of a run, of every shape that its batches have, in a folder for scratch."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from bunryu import resident
+from bunryu.batching import Batch, Index, collator, evaluation_batches, training_batches
+from bunryu.building import Experiment, build
+from bunryu.checkpoints import LAST, PREVIOUS, remove_checkpoint
+from bunryu.clock import Clock, Rounds, Rows, now
+from bunryu.config import resolved
+from bunryu.encoding import Encoded
+from bunryu.errors import OutOfMemory
+from bunryu.estimate import Curve, Measured
+from bunryu.interruption import Stop
+from bunryu.model_folder import write_model_folder
+from bunryu.runs import Run
+
+SHAPES = 7  # of training batches that are timed; between them cost is taken as linear in padded tokens
+TRAINING_SECONDS, EVALUATION_SECONDS = 3.0, 1.0  # that timing goes on for, once every shape had its turns
+LOCAL_LOGGER = ".TensorBoardLogger"  # others would start a run of theirs elsewhere
+TIMED_CALLBACKS = ("pytorch_lightning.", "bunryu.callbacks.EarlyStop")
+# What says how many batches are taken, or when to end: not while timing.
+LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches",
+          "max_steps", "max_time", "min_epochs", "min_steps", "num_sanity_val_steps", "profiler",
+          "val_check_interval", "check_val_every_n_epoch")  # fmt: skip
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def measure(config: Mapping[str, Any], scratch: Path) -> Measured:
+    """Train, validate, save and export a little, for the clock's sake.
+
+    Args:
+        config: plain values.
+        scratch: an empty folder; what a run writes is written there.
+
+    Raises:
+        BunryuError: for whatever would stop the run while it is built.
+        OutOfMemory: if its largest batches do not fit.
+    """
+    resident.forget_peak()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on loaders and intervals that are not the run's
+        try:
+            return _measure(config, scratch)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemory(
+                f"out of memory with batch_size={config['batch_size']} and "
+                f"max_seq_length={config['max_seq_length']}",
+                fix=f"batch_size={max(1, config['batch_size'] // 2)} trainer.accumulate_grad_batches=2, "
+                "or a smaller max_seq_length",
+            ) from error
+
+
+def _measure(config: Mapping[str, Any], scratch: Path) -> Measured:
+    start = time.perf_counter()
+    run = Run.create(scratch, "check", _for_timing(config), [], [])
+    pl.seed_everything(config["seed"], verbose=False)
+    experiment = build(resolved(run), run, Stop())
+    prepare = time.perf_counter() - start
+    timing = _Timing(experiment, run, config)
+    return timing.all(prepare)
+
+
+def _for_timing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with one epoch and no limits, and with nothing that saves, draws bars or calls elsewhere."""
+    trainer = {key: value for key, value in config["trainer"].items() if key not in LIMITS}
+    quiet = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False}
+    return {
+        **config,
+        "trainer": {**trainer, **quiet},
+        "callbacks": _chosen(config["callbacks"], _is_timed),
+        "logger": _chosen(config["logger"], lambda target: target.endswith(LOCAL_LOGGER)),
+    }
+
+
+def _is_timed(target: str) -> bool:
+    return target.startswith(TIMED_CALLBACKS) and not target.endswith("ProgressBar")
+
+
+def _chosen(nodes: Mapping[str, Any], which: Callable[[str], bool]) -> dict[str, Any]:
+    return {name: node for name, node in nodes.items() if node and which(node["_target_"])}
+
+
+class _Timing:
+    """One experiment, timed part by part."""
+
+    def __init__(self, experiment: Experiment, run: Run, config: Mapping[str, Any]) -> None:
+        self._experiment, self._run, self._config = experiment, run, config
+        self._length, self._size = config["datamodule"]["max_seq_length"], config["datamodule"]["batch_size"]
+        data = experiment.datamodule
+        self._train = training_batches(
+            data.train.lengths(self._length),
+            self._size,
+            config["datamodule"]["batching"],
+            config["seed"],
+            epoch=0,
+        )
+        self._training_tokens = self._tokens(data.train, self._train)
+        self._clock = Clock()
+        experiment.trainer.callbacks.insert(0, self._clock)  # type: ignore[attr-defined]
+
+    def all(self, prepare: float) -> Measured:
+        """Everything, in the order of the recipe."""
+        fit, epoch = self._fit()
+        save, checkpoint = self._save()
+        scoring, predictions, files = self._score()
+        export, folder = self._export()
+        data, task, device = self._experiment.datamodule, self._experiment.task, self._experiment.trainer
+        cuda = device.strategy.root_device.type == "cuda"
+        logged = sum(path.stat().st_size for path in (self._run.path / "tensorboard").glob("*"))
+        return Measured(
+            prepare=prepare,
+            fit=fit,
+            batch=float(self._curve.at(self._training_tokens).mean()),
+            step=self._step,
+            validation=self._pass(data.validation),
+            test=self._pass(data.test) if data.test is not None else 0.0,
+            epoch=epoch,
+            scoring=scoring,
+            predictions=predictions,
+            save=save,
+            export=export,
+            batches=len(self._train),
+            parameters=sum(parameter.numel() for parameter in task.model.parameters()),
+            checkpoint=checkpoint,
+            folder=folder,
+            files=files,
+            logged=logged / max(1, len(self._clock.steps) // self._config["trainer"]["log_every_n_steps"]),
+            memory=self._memory(),
+            device_memory=torch.cuda.max_memory_allocated() if cuda else 0,
+            on_cpu=not cuda,
+        )
+
+    def _fit(self) -> tuple[float, float]:
+        """Train and validate; what both take beside their batches."""
+        rounds = Rounds(self._shapes(self._train, self._training_tokens), TRAINING_SECONDS)
+        start = now()
+        self._experiment.trainer.fit(
+            self._experiment.task,
+            self._loader(self._experiment.datamodule.train, rounds),
+            self._evaluation(),
+            weights_only=True,
+        )
+        seconds = now() - start
+        clock = self._clock
+        known = clock.batches[rounds.tried :]  # the first round warms up
+        self._curve = Curve.of(known)
+        self._step = statistics.fmean(clock.steps[1:] or clock.steps)
+        validation, self._evaluation_curve = clock.validation, Curve.of(clock.evaluated)
+        trained = sum(self._curve.at(np.array([tokens for tokens, _ in clock.batches])))
+        beside = seconds - validation - trained - len(clock.steps) * self._step
+        evaluated = sum(value for _, value in clock.evaluated)
+        return max(beside, 0.0), max(validation - evaluated, 0.0)
+
+    def _save(self) -> tuple[float, int]:
+        """Save twice, as a run that has saved before does; seconds and bytes of the second."""
+        path = self._run.path / "checkpoints" / LAST
+        seconds = 0.0
+        for _ in range(2):
+            start = now()
+            self._experiment.trainer.save_checkpoint(path)
+            seconds = now() - start
+        remove_checkpoint(path.with_name(PREVIOUS))
+        return seconds, path.stat().st_size
+
+    def _score(self) -> tuple[float, float, int]:
+        """Score from the checkpoint: what that takes beside its batches; predictions' seconds and bytes."""
+        task, data = self._experiment.task, self._experiment.datamodule
+        self._clock.evaluated.clear()
+        path = self._run.path / "checkpoints" / LAST
+        start = now()
+        self._experiment.trainer.validate(
+            task, self._evaluation(), ckpt_path=path, weights_only=True, verbose=False
+        )
+        seconds = now() - start
+        evaluated = self._clock.evaluated
+        remove_checkpoint(path)
+        self._evaluation_curve = Curve.of(evaluated)
+        scored = task.scored
+        assert scored is not None
+        start = now()
+        rows, labels = (
+            data.validation.rows[scored.index].tolist(),
+            data.validation.labels[scored.index].tolist(),
+        )
+        self._run.write_predictions("validation", rows, labels, scored.logits, self._experiment.corpus.names)
+        written = now() - start
+        share = (len(data.validation) + (len(data.test) if data.test is not None else 0)) / len(rows)
+        size = (self._run.path / "predictions" / "validation.csv").stat().st_size
+        beside = seconds - sum(value for _, value in evaluated)
+        return max(beside, 0.0), written * share, int(size * share)
+
+    def _export(self) -> tuple[float, int]:
+        """Write ``model/``; seconds and bytes."""
+        corpus, folder = self._experiment.corpus, self._run.path / "model"
+        start = now()
+        write_model_folder(
+            folder,
+            self._experiment.task.model.cpu(),
+            self._experiment.tokenizer,
+            corpus.cleaner,
+            self._length,
+            [(example.text, example.pair) for example in corpus.validation],
+            {},
+            {"model": "check", "corpus": "check", "run": "check"},
+        )
+        return now() - start, sum(path.stat().st_size for path in folder.iterdir())
+
+    def _memory(self) -> int:
+        """The peak so far, or what the largest batch would make it if it was not tried."""
+        most = Curve.of(self._clock.peaks.items()).at(np.array([self._training_tokens.max()]))
+        return max(resident.peak(), int(most[0]))
+
+    def _shapes(self, batches: Sequence[Index], tokens: Ints) -> list[Index]:
+        """A batch of each of some sizes, from the smallest to the largest."""
+        order = np.argsort(tokens, kind="stable")
+        places = np.linspace(0, len(order) - 1, SHAPES).round().astype(int)
+        sizes: dict[int, Index] = {}
+        for place in order[places]:
+            sizes.setdefault(int(tokens[place]), batches[place])
+        return list(sizes.values())
+
+    def _tokens(self, split: Encoded, batches: Sequence[Index]) -> Ints:
+        """Padded tokens of each batch."""
+        lengths = split.lengths(self._length)
+        full = self._config["datamodule"]["padding"] == "max_length"
+        widths = [self._length if full else int(lengths[index].max()) for index in batches]
+        return np.array([len(index) * width for index, width in zip(batches, widths, strict=True)])
+
+    def _plan(self, split: Encoded) -> list[Index]:
+        return evaluation_batches(split.lengths(self._length), self._size)
+
+    def _pass(self, split: Encoded) -> float:
+        return float(self._evaluation_curve.at(self._tokens(split, self._plan(split))).sum())
+
+    def _evaluation(self) -> DataLoader[Batch]:
+        split = self._experiment.datamodule.validation
+        plan = self._plan(split)
+        return self._loader(split, Rounds(self._shapes(plan, self._tokens(split, plan)), EVALUATION_SECONDS))
+
+    def _loader(self, split: Encoded, rounds: Rounds) -> DataLoader[Batch]:
+        pad_id = self._experiment.tokenizer.pad_token_id
+        collate = collator(split, self._length, pad_id, self._config["datamodule"]["padding"])
+        return DataLoader(
+            Rows(collate), batch_size=None, sampler=rounds, pin_memory=torch.cuda.is_available()
+        )
