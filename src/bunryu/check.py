@@ -121,7 +121,8 @@ def _jobs(loader: Any, planned: Plan, report: Report) -> tuple[list[Job], Settin
             for problem in problems:
                 report.add(number, problem)
         else:
-            report.add(number, preflight.refused(lambda: jobs.append(_job(number, overrides, config))))  # noqa: B023
+            own = [item for item in overrides if item.lstrip("+").partition("=")[0] in planned.swept]
+            report.add(number, preflight.refused(lambda: jobs.append(_job(number, own, config))))  # noqa: B023
         settings = _settings(config)
     return jobs, settings
 
