@@ -81,7 +81,13 @@ def test_the_manifest_says_what_was_run(trained: Run) -> None:
     assert manifest["overrides"][: len(QUICK)] == QUICK
     assert manifest["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert len(manifest["sources"]) == 64
-    assert manifest["device"] == {"kind": "cpu", "name": "cpu", "count": 1}
+    assert manifest["device"] == {
+        "kind": "cpu",
+        "name": "cpu",
+        "count": 1,
+        "precision": "32-true",
+        "strategy": "SingleDeviceStrategy",
+    }
     assert manifest["threads"] == torch.get_num_threads()
     assert manifest["corpus"]["splits"]["train"]["rows"] == 72
     train = manifest["corpus"]["files"]["train"]
@@ -419,7 +425,7 @@ def test_out_of_memory_names_the_way_out(
 @pytest.mark.parametrize(
     ("overrides", "where"),
     [
-        (["accelerator=tpu"], "trainer or accelerator"),
+        (["accelerator=tpu"], "accelerator\n"),
         (["logger=mlflow"], "logger.mlflow"),
         (["accelerator.precision=half"], "trainer or accelerator"),
         (["model.architecture.num_attention_heads=3"], "model"),
@@ -507,3 +513,16 @@ def test_a_secret_in_an_error_is_masked(tmp_path: Path, monkeypatch: pytest.Monk
     assert "no/${oc.env:CANARY}" in run.manifest["exit_reason"]
     for name in files_of(run):
         assert CANARY.encode() not in (run.path / name).read_bytes(), name
+
+
+def test_a_vocabulary_that_knows_little_is_named(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "너무", "진짜"]), "utf-8")
+    run = train(f"model.vocabulary_file={vocabulary}", "epochs=1")
+    unknown = run.manifest["unknown_tokens"]
+    assert unknown > 0.9
+    said = f"{100 * unknown:.0f}% of train's tokens are unknown to the vocabulary: another vocabulary, or "
+    assert said in capsys.readouterr().out
+    assert said in (run.path / "train.log").read_text("utf-8")

@@ -17,6 +17,7 @@ from bunryu.task import ClassificationTask
 log = logging.getLogger(__name__)
 
 EXAMPLES_SHOWN = 5
+MANY_UNKNOWN = 0.2  # of all tokens
 
 
 def announce(
@@ -44,6 +45,13 @@ def announce(
         name,
         threads,
     )
+    unknown = data.train.share_of(tokenizer.unk_token_id)
+    if unknown > MANY_UNKNOWN:
+        log.warning(
+            "%.0f%% of train's tokens are unknown to the vocabulary: another vocabulary, or "
+            "+model.tokenizer_factory.do_lower_case=false, without which Hangul can be taken apart",
+            100 * unknown,
+        )
     log.info("rows cut at %d tokens: %s", length, ", ".join(f"{n} of {s}" for s, n in truncated.items()))
     run.record(
         device={
@@ -57,6 +65,7 @@ def announce(
         parameters=parameters,
         total_steps=task.total_steps,
         truncated_rows=truncated,
+        unknown_tokens=round(unknown, 6),
     )
 
 

@@ -60,15 +60,7 @@ def token_lengths(splits: Mapping[str, Encoded], unknown: int | None, lengths: S
     table = [["split", *headings, "unknown", *(f"cut at {length}" for length in lengths), ""]]
     for name, encoded in splits.items():
         tokens = np.percentile(encoded.lengths(UNTRUNCATED), PERCENTILES, method="inverted_cdf")
+        share = "-" if unknown is None else f"{encoded.share_of(unknown):.2%}"
         cut = [f"{encoded.truncated(length) / len(encoded):.2%}" for length in lengths]
-        table.append([name, *(f"{int(count)}" for count in tokens), _unknown(encoded, unknown), *cut, ""])
+        table.append([name, *(f"{int(count)}" for count in tokens), share, *cut, ""])
     return table
-
-
-def _unknown(encoded: Encoded, unknown: int | None) -> str:
-    """The share of unknown ones among a split's tokens, special ones not counted."""
-    if unknown is None:
-        return "-"
-    parts = [encoded.ids] if encoded.pair_ids is None else [encoded.ids, encoded.pair_ids]
-    tokens = sum(map(len, parts))
-    return f"{sum(int((part == unknown).sum()) for part in parts) / max(tokens, 1):.2%}"

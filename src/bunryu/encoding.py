@@ -106,6 +106,11 @@ class Encoded:
         """How many rows lose tokens at this length."""
         return int((self.lengths(max_length) < self.lengths(np.iinfo(np.int32).max)).sum())
 
+    def share_of(self, token: int | None) -> float:
+        """The share of one token, such as the unknown one, among all that documents were split into."""
+        parts = [self.ids] if self.pair_ids is None else [self.ids, self.pair_ids]
+        return sum(int((part == token).sum()) for part in parts) / max(sum(map(len, parts)), 1)
+
     def _kept(
         self, index: npt.NDArray[np.int64], max_length: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
