@@ -26,9 +26,9 @@ from hydra import compose, initialize_config_dir
 import machine
 from bunryu.batching import Batch, collator, training_batches
 from bunryu.building import Experiment, build
-from bunryu.config import plain, resolved
 from bunryu.encoding import Encoded, Encoder
 from bunryu.interruption import Stop
+from bunryu.recorded import plain, resolved
 from bunryu.runs import Run
 from bunryu.text import NOTHING
 from bunryu.train import conf_dir

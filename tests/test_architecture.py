@@ -98,6 +98,7 @@ FLOORS = [
         "overrides",
         "preflight",
         "preparation",
+        "recorded",
         "search",
         "submission",
         "sweep_job",

@@ -32,8 +32,8 @@ def test_an_unknown_verb_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["trian"]) == 2
     assert capsys.readouterr().err == (
         "bunryu: there is no verb 'trian'; did you mean 'train'? "
-        "verbs: train, check, resume, reproduce, evaluate, report, predict, serve, export, import-checkpoint, "
-        "job, join\n"
+        "verbs: train, check, resume, reproduce, evaluate, report, predict, serve, export, "
+        "import-checkpoint, job, join\n"
     )
 
 

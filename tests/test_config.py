@@ -12,8 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bunryu import checks, cli, overrides
-from bunryu.config import check_targets, instantiate, plain
+from bunryu.config import check_targets, instantiate
 from bunryu.errors import ConfigError
+from bunryu.recorded import plain
 from bunryu.targets import resolve
 
 CONF = Path(__file__).parents[1] / "conf"

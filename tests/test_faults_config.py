@@ -18,8 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bunryu import checks, cli, targets
-from bunryu.config import check_targets, instantiate, plain, resolved
+from bunryu.config import check_targets, instantiate
 from bunryu.errors import ConfigError
+from bunryu.recorded import plain, resolved
 from bunryu.runs import Run
 from conftest import QUICK, Train
 from test_config import composed

@@ -504,8 +504,8 @@ def test_fault_12_a_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_la
     said = console(tmp_path)
     assert "the training loss is not finite from batch 3 of epoch 1 on" in said
     from bunryu.building import build
-    from bunryu.config import resolved
     from bunryu.interruption import Stop
+    from bunryu.recorded import resolved
 
     data = build(resolved(run), run, Stop()).datamodule
     assert f"rows of that batch: {', '.join(map(str, data.rows_of(0, 2)))}\n" in said

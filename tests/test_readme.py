@@ -27,7 +27,7 @@ NOT_RUN = {
     "bunryu import-checkpoint epoch=1-val_loss=0.27.ckpt --model beomi/kcbert-base --output my-kcbert": (
         "needs a checkpoint of the tutorial's"
     ),
-    "bunryu train -m experiment=nsmc_kcbert optimizer.lr=2e-5,5e-5 seed=1,2,3 hydra/launcher=submitit_slurm \\": (
+    "bunryu train -m experiment=nsmc_kcbert optimizer.lr=2e-5,5e-5 hydra/launcher=submitit_slurm \\": (
         "needs a Slurm cluster"
     ),
     "!pip install -q -c constraints.txt -e .": "a hosted notebook's cell",

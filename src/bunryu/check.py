@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bunryu import checks, preflight, resident
 from bunryu.composition import Plan, as_hydra_reads, composed, composing, plan, shipped_defaults
-from bunryu.config import check_targets, plain
+from bunryu.config import check_targets
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.explanation import explain
 from bunryu.inspection import EVERY, Job, Report, Settings, estimated, measured_kinds, survey, tell
@@ -28,6 +28,7 @@ from bunryu.interruption import stop_on_signals
 from bunryu.masking import secrets_in
 from bunryu.opening import Parser
 from bunryu.preparation import SWEEP_KEYS
+from bunryu.recorded import plain
 
 SCRATCH = ".check-"
 

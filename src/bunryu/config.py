@@ -1,24 +1,17 @@
-"""From config nodes to objects: recorded, checked, and the one ``instantiate``."""
+"""From config nodes to objects: checked, and the one ``instantiate``."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.resolvers import oc
-
-from bunryu.checks import FORBIDDEN_KEYS, NODES, container, nearest
+from bunryu.checks import FORBIDDEN_KEYS, nearest
 from bunryu.errors import BunryuError, ConfigError
-from bunryu.runs import Run
 from bunryu.targets import NAMED, check_name, own_packages, parameters_of, resolve, takes_any
 
-# What a recorded config may take from outside itself; nothing else in it is looked up or computed.
-REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
 # What the recipe passes itself, by node, and where it is set instead.
 FILLED_IN: dict[str, dict[str, str]] = {
     "datamodule": dict.fromkeys(("train", "validation", "test", "pad_id"), "corpus=…") | {"seed": "seed=…"},
@@ -60,46 +53,6 @@ NEEDED: dict[str, tuple[str, ...]] = {
 INSTANTIATE_KEYS = ("_target_", "_partial_")
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The config resolved to plain values, except that secrets stay as ``${oc.env:NAME}``.
-
-    Raises:
-        ConfigError: for what could not be recorded so that ``resolved`` gives it back.
-    """
-
-    def keep(*parts: Any) -> str:
-        return "${oc.env:" + ",".join("null" if part is None else str(part) for part in parts) + "}"
-
-    values = container(config)
-    OmegaConf.register_new_resolver("oc.env", keep, replace=True)
-    try:
-        written = container(config.copy())
-    finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, use_cache=False, replace=True)
-    _check_written(values, written, "")
-    return {str(key): value for key, value in written.items()}
-
-
-def resolved(run: Run, *keys: str) -> dict[str, Any]:
-    """The run's config with secrets filled in from the environment; never written anywhere.
-
-    Only ``${oc.env:NAME}`` and ``${oc.env:NAME,default}`` mean anything: a run directory comes from anywhere.
-
-    Args:
-        run: its config is read anew.
-        keys: only these of the top level, so that what is not used needs no secret; all if none are given.
-
-    Raises:
-        ConfigError: for any other interpolation, and for a variable that is not set.
-    """
-    config = run.config
-    for name in NODES:
-        if not isinstance(config.get(name), dict):
-            raise ConfigError(f"config.yaml has no {name}", where=str(run.path), fix="another run directory")
-    _check_names(config, "")
-    return {str(key): filled(value, str(key)) for key, value in config.items() if key in (keys or config)}
-
-
 def check_targets(node: Any, where: str = "") -> None:
     """Second tier: resolve every ``_target_``, judge what it is, and bind its keys to its signature.
 
@@ -108,7 +61,7 @@ def check_targets(node: Any, where: str = "") -> None:
     Raises:
         ConfigError: naming the node and the nearest valid key.
     """
-    _check_names(node, where)
+    check_names(node, where)
     for place, mapping in _mappings(node, where):
         if "_target_" in mapping:
             _check_call(mapping, place)
@@ -128,7 +81,7 @@ def instantiate(node: Mapping[str, Any], where: str = "") -> Any:
         ConfigError: if a target is not allowed or refuses its arguments.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError("there is no _target_", where=where, fix=f"{_below(where, '_target_')}=<class>")
+        raise ConfigError("there is no _target_", where=where, fix=f"{below(where, '_target_')}=<class>")
     check_targets(node, where)
     return _made(node, where)
 
@@ -147,74 +100,21 @@ def call(factory: Callable[..., Any], where: str, *arguments: Any, **keywords: A
         raise ConfigError(f"{type(error).__name__}: {error}", where=where) from error
 
 
-def _check_written(value: Any, written: Any, where: str) -> None:
-    """Refuse what ``filled`` would not turn back into the value."""
-    if isinstance(value, dict) and isinstance(written, dict):
-        for key in value:
-            _check_written(value[key], written[key], _below(where, key))
-    elif isinstance(value, list) and isinstance(written, list):
-        for index, pair in enumerate(zip(value, written, strict=True)):
-            _check_written(*pair, _below(where, index))
-    elif isinstance(written, str) and _inert(written, where) != written and not isinstance(value, str | None):
-        raise ConfigError(
-            "only text from the environment can be recorded without its value",
-            where=where,
-            fix=f"{where}=$NAME, which the shell fills in",
-        )
-
-
-def _inert(text: str, where: str) -> str:
-    """The text without its references to the environment; refused if anything else were looked up."""
-    rest = REFERENCE.sub("", text)
-    if "${" in rest:
-        raise ConfigError(
-            "only ${oc.env:NAME} and ${oc.env:NAME,default} can stand in a recorded config", where=where
-        )
-    return rest
-
-
-def filled(value: Any, where: str) -> Any:
-    """A recorded value with its references to the environment replaced by what they stand for.
-
-    Raises:
-        ConfigError: for any other interpolation, and for a variable that is not set.
-    """
-    if isinstance(value, dict):
-        return {key: filled(part, _below(where, key)) for key, part in value.items()}
-    if isinstance(value, list):
-        return [filled(part, _below(where, index)) for index, part in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-    _inert(value, where)
-    whole = REFERENCE.fullmatch(value)
-    if whole and whole[2] == "null" and whole[1] not in os.environ:
-        return None
-    return REFERENCE.sub(lambda found: _from_environment(found[1], found[2], where), value)
-
-
-def _from_environment(name: str, default: str | None, where: str) -> str:
-    value = os.environ.get(name, default)
-    if value is None:
-        raise ConfigError(
-            f"the environment variable {name} is not set", where=where, fix=f"export {name}=<its value>"
-        )
-    return value
-
-
-def _below(where: str, key: object) -> str:
+def below(where: str, key: object) -> str:
+    """The dotted key of what stands below another one."""
     return f"{where}.{key}" if where else str(key)
 
 
 def _made(node: Any, where: str) -> Any:
     """The node with everything in it made, innermost first; checked before."""
     if isinstance(node, list):
-        return [_made(value, _below(where, index)) for index, value in enumerate(node)]
+        return [_made(value, below(where, index)) for index, value in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
-    made = {key: _made(value, _below(where, key)) for key, value in node.items()}
+    made = {key: _made(value, below(where, key)) for key, value in node.items()}
     if "_target_" not in node:
         return made
-    target = resolve(str(node["_target_"]), _below(where, "_target_"))
+    target = resolve(str(node["_target_"]), below(where, "_target_"))
     arguments = {key: value for key, value in made.items() if key not in INSTANTIATE_KEYS}
     if node.get("_partial_"):
         return functools.partial(target, **arguments)
@@ -235,10 +135,10 @@ def _mappings(node: Any, where: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     elif isinstance(node, list):
         parts = enumerate(node)
     for key, value in parts:
-        yield from _mappings(value, _below(where, key))
+        yield from _mappings(value, below(where, key))
 
 
-def _check_names(node: Any, where: str) -> None:
+def check_names(node: Any, where: str) -> None:
     """What can be refused by name alone, with nothing imported."""
     own = own_packages()
     for place, mapping in _mappings(node, where):
@@ -246,36 +146,36 @@ def _check_names(node: Any, where: str) -> None:
             if key in FORBIDDEN_KEYS:
                 raise ConfigError(
                     "this is never set by a config: it could let a checkpoint run code",
-                    where=_below(place, key),
+                    where=below(place, key),
                 )
         if "_target_" in mapping:
-            check_name(str(mapping["_target_"]), _below(place, "_target_"), own)
+            check_name(str(mapping["_target_"]), below(place, "_target_"), own)
 
 
 def _check_call(node: Mapping[str, Any], where: str) -> None:
-    target = resolve(str(node["_target_"]), _below(where, "_target_"))
+    target = resolve(str(node["_target_"]), below(where, "_target_"))
     if not isinstance(node.get("_partial_", False), bool):
-        raise ConfigError("_partial_ is true or false", where=_below(where, "_partial_"))
+        raise ConfigError("_partial_ is true or false", where=below(where, "_partial_"))
     _check_role(target, node, where)
     kernel = node.get("attn_implementation")
     if kernel is not None and not re.fullmatch(r"\w+", str(kernel)):  # transformers would fetch and run it
         raise ConfigError(
             f"'{kernel}' is code from elsewhere",
-            where=_below(where, "attn_implementation"),
+            where=below(where, "attn_implementation"),
             fix="sdpa or eager",
         )
     names = parameters_of(target)
     for key in node:
         if key in FILLED_IN.get(where, ()):
             raise ConfigError(
-                f"'{key}' is filled in by bunryu", where=_below(where, key), fix=FILLED_IN[where][key]
+                f"'{key}' is filled in by bunryu", where=below(where, key), fix=FILLED_IN[where][key]
             )
         if key in INSTANTIATE_KEYS or key in names or takes_any(target):
             continue
         near = nearest(str(key), sorted(names))
         raise ConfigError(
             f"{node['_target_']} takes no '{key}'",
-            where=_below(where, key),
+            where=below(where, key),
             fix=f"did you mean '{near}'?" if near else f"it takes {', '.join(sorted(names))}",
         )
 
@@ -284,12 +184,12 @@ def _check_role(target: Callable[..., Any], node: Mapping[str, Any], where: str)
     """Refuse a class that is not what its place asks for, or that lacks arguments it cannot do without."""
     if not inspect.isclass(target):
         return
-    group, _, below = where.partition(".")
-    place = f"{group}.*" if group in ("callbacks", "logger") and "." not in below else where
+    group, _, rest = where.partition(".")
+    place = f"{group}.*" if group in ("callbacks", "logger") and "." not in rest else where
     if lacking := [name for name in NEEDED.get(place, ()) if not callable(getattr(target, name, None))]:
         raise ConfigError(
             f"{node['_target_']} has no {lacking[0]}(): it cannot be used here",
-            where=_below(where, "_target_"),
+            where=below(where, "_target_"),
             fix=f"a class with {'() and '.join(NEEDED[place])}()",
         )
     parameters = inspect.signature(target).parameters.values()
@@ -298,5 +198,5 @@ def _check_role(target: Callable[..., Any], node: Mapping[str, Any], where: str)
         raise ConfigError(
             f"{node['_target_']} needs '{missing[0]}'",
             where=where,
-            fix=f"+{_below(where, missing[0])}=<value>",
+            fix=f"+{below(where, missing[0])}=<value>",
         )

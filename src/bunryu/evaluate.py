@@ -92,7 +92,8 @@ def _name(options: argparse.Namespace) -> str:
 
 def _split(opened: Opened, split: str) -> Documents:
     """The run's own split, read as training read it."""
-    from bunryu.config import instantiate, resolved  # Hydra: only where a config is made into a corpus
+    from bunryu.config import instantiate  # Hydra: only where a config is made into a corpus
+    from bunryu.recorded import resolved
 
     assert opened.run is not None
     config = resolved(opened.run, "corpus", "limit_rows")  # what else was secret is not needed

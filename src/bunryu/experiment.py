@@ -15,12 +15,13 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from bunryu.building import Experiment, build, stage
 from bunryu.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
-from bunryu.config import check_targets, resolved
+from bunryu.config import check_targets
 from bunryu.encoding import Encoded
 from bunryu.errors import BusyError, ConfigError, ModelError, OutOfMemory
 from bunryu.interruption import stop_on_signals
 from bunryu.locks import locked
 from bunryu.model_folder import write_model_folder
+from bunryu.recorded import resolved
 from bunryu.runs import Run
 
 log = logging.getLogger(__name__)

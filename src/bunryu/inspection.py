@@ -25,7 +25,7 @@ EVERY = -1  # in place of a job's number
 
 @dataclass
 class Job:
-    """One job: its overrides of what is swept, and its config as it would be recorded and with its references filled in."""
+    """One job: what is its own, and its config as it would be recorded and with its references filled in."""
 
     number: int
     overrides: list[str]

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from bunryu import checks
 from bunryu.composition import shipped_defaults, without_hydra
-from bunryu.config import instantiate, plain
+from bunryu.config import instantiate
+from bunryu.recorded import plain
 
 # What is about a sweep as a whole; a run knows nothing of it.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours")

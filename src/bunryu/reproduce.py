@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bunryu.config import check_targets, instantiate, resolved
+from bunryu.config import check_targets, instantiate
 from bunryu.console import log_to_console
 from bunryu.drift import of_code, of_surroundings
 from bunryu.errors import ConfigError
 from bunryu.files import sha256
 from bunryu.opening import Parser, find_run
+from bunryu.recorded import resolved
 from bunryu.runs import Run
 
 log = logging.getLogger(__name__)

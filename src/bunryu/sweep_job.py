@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bunryu.attempts import Attempt
-from bunryu.config import check_targets, filled
+from bunryu.config import check_targets
 from bunryu.console import log_to_console
 from bunryu.drift import of_code
 from bunryu.errors import BunryuError, BusyError, first_line
 from bunryu.interruption import Interrupted, Pruned
 from bunryu.ledger import JobState, Ledger
 from bunryu.masking import mask, secrets_in
+from bunryu.recorded import filled
 from bunryu.runs import Run, kind_of
 
 log = logging.getLogger(__name__)

@@ -20,12 +20,12 @@ from bunryu.batching import Batch, Index, collator, evaluation_batches, training
 from bunryu.building import Experiment, build
 from bunryu.checkpoints import LAST, PREVIOUS, remove_checkpoint
 from bunryu.clock import Clock, Rounds, Rows, now
-from bunryu.config import resolved
 from bunryu.encoding import Encoded
 from bunryu.errors import OutOfMemory
 from bunryu.estimate import Curve, Measured
 from bunryu.interruption import Stop
 from bunryu.model_folder import write_model_folder
+from bunryu.recorded import resolved
 from bunryu.runs import Run
 
 SHAPES = 7  # of training batches that are timed; between them cost is taken as linear in padded tokens
