@@ -168,7 +168,7 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
     ("torch.optim.adam.torch.os._exit", {"status": 3}),
     ("torch.optim.adam.torch.os.system", {"command": "touch {canary}"}),
     ("transformers.utils.import_utils.os.system", {"command": "touch {canary}"}),
-    ("bunryu.config.os.system", {"command": "touch {canary}"}),
+    ("bunryu.recorded.os.system", {"command": "touch {canary}"}),
     ("bunryu.provenance.subprocess.Popen", {"args": ["touch", "{canary}"]}),
     ("hydra.utils.instantiate", {"config": {"_target_": "os.system", "command": "touch {canary}"}}),
     ("hydra.utils.call", {"config": {"_target_": "os.system", "command": "touch {canary}"}}),

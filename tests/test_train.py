@@ -272,6 +272,7 @@ def test_multirun_makes_ordinary_runs_and_encodes_once(
     )  # fmt: skip
     assert code == 0
     runs = [Run(path) for path in (tmp_path / "out/sample-tiny").iterdir()]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sample-tiny", "sweeps"}
     settings = {(r.config["optimizer"]["lr"], r.config["seed"], r.config["max_seq_length"]) for r in runs}
     assert len(runs) == len(settings) == 8
     assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}
@@ -286,33 +287,19 @@ def test_multirun_makes_ordinary_runs_and_encodes_once(
 
 def test_a_failing_job_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = cli.run(
-        ["train", "-m", *QUICK, "epochs=1", f"output_root={tmp_path}", "optimizer.lr=1e-3,1e30", "seed=1,2"]
+        ["train", "-m", *QUICK, "epochs=1", f"output_root={tmp_path}", "optimizer.lr=1e30,1e-3", "seed=1,2"]
     )
     assert code == 1
-    statuses = sorted(
-        (run.config["optimizer"]["lr"], run.manifest["status"])
-        for run in map(Run, (tmp_path / "sample-tiny").iterdir())
-    )
+    runs = [Run(path) for path in (tmp_path / "sample-tiny").iterdir()]
+    statuses = sorted((run.config["optimizer"]["lr"], run.manifest["status"]) for run in runs)
     assert statuses == [(0.001, "finished")] * 2 + [(1e30, "failed")] * 2
     printed = capsys.readouterr()
-    assert "the training loss is not finite" in printed.err
-    assert "4 jobs, 2 failed" in printed.out
-    assert (
-        len(
-            re.findall(r"^  finished  .*optimizer\.lr=0\.001.* val/loss 0\.\d{4}$", printed.out, re.MULTILINE)
-        )
-        == 2
-    )
-    assert (
-        len(
-            re.findall(
-                r"^  failed    .*optimizer\.lr=1e\+30.* the training loss",
-                printed.out,
-                re.MULTILINE,
-            )
-        )
-        == 2
-    )
+    assert "2 of 4 jobs did not finish" in printed.err
+    table = printed.out.partition("4 jobs, 2 failed, 2 finished\n")[2].splitlines()[:4]
+    failed = r"    {}  failed       optimizer\.lr=1e\+30 seed={}  the training loss is not finite.*"
+    finished = r"    {}  finished     optimizer\.lr=0\.001 seed={}  val/loss 0\.\d{{4}}"
+    for line, form, number, seed in zip(table, [failed] * 2 + [finished] * 2, range(4), "1212", strict=True):
+        assert re.fullmatch(form.format(number, seed), line)
 
 
 @pytest.mark.parametrize("name", ["My Drive (1)", "it's 실험", "a'b (c), d", "x=y", "[z]"])

@@ -76,7 +76,10 @@ def available() -> dict[str, int]:
     """How many devices of each kind there are, the fastest kind first."""
     found = {}
     if importlib.util.find_spec("torch_xla") is not None:
-        found["tpu"] = 1
+        from bunryu import tpu  # Lightning, which nobody else has to wait for
+
+        if chips := tpu.chips():
+            found["tpu"] = chips
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.device_count()
     if torch.backends.mps.is_available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,9 @@ BLOCK = 50  # batches whose rows are sorted by length together; larger wastes le
 Batch = dict[str, torch.Tensor]
 Index = npt.NDArray[np.int64]
 Part = tuple[Index, float]  # rows of a batch, and the weight of their mean loss
+
+NO_LABEL = -100  # of rows that only fill a batch up; what PyTorch's losses leave out
+NO_ROW = -1
 
 
 def training_batches(
@@ -98,7 +102,27 @@ def seed_of(seed: int, batch: int, rank: int = 0) -> int:
     return int(mixed) >> 1  # torch takes 63 bits
 
 
-def collator(encoded: Encoded, max_length: int, pad_id: int, padding: str) -> Callable[[Index], Batch]:
+def grid(widths: int, max_length: int) -> list[int]:
+    """The widths that batches are padded to, ascending: the longest row's, and its half again and again.
+
+    Halves and not equal steps: most texts are far shorter than the longest, and none is padded to twice
+    its length but in the smallest width.
+
+    Args:
+        widths: how many at most.
+        max_length: tokens a row may have.
+    """
+    return sorted({math.ceil(max_length / 2**halved) for halved in range(widths)})
+
+
+def collator(
+    encoded: Encoded,
+    max_length: int,
+    pad_id: int,
+    padding: str,
+    widths: int | None = None,
+    rows: int | None = None,
+) -> Callable[[Index], Batch]:
     """A function from row indices to a batch of tensors.
 
     The batch has ``input_ids``, ``attention_mask`` and, where the tokenizer gives them,
@@ -109,13 +133,26 @@ def collator(encoded: Encoded, max_length: int, pad_id: int, padding: str) -> Ca
         max_length: tokens a row may have.
         pad_id: the padding token.
         padding: ``longest`` pads to the batch's longest row, ``max_length`` to ``max_length``.
+        widths: pad further, to one of so many widths; None for any width.
+        rows: fill shorter batches up to so many rows, with label ``NO_LABEL`` and index ``NO_ROW``; None
+            for batches of any size.
     """
     lengths = encoded.lengths(max_length)
+    steps = np.array(grid(widths, max_length)) if widths else None
 
     def collate(index: Index) -> Batch:
         width = max_length if padding == "max_length" else int(lengths[index].max())
-        arrays: dict[str, Any] = encoded.batch(index, max_length, width, pad_id)
+        if steps is not None:
+            width = int(steps[np.searchsorted(steps, width)])
+        missing = max(0, rows - len(index)) if rows else 0
+        # a row that is there: one of padding alone would have no token to attend to
+        taken = np.concatenate([index, np.repeat(index[:1], missing)]) if missing else index
+        arrays: dict[str, Any] = encoded.batch(taken, max_length, width, pad_id)
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return {**batch, "labels": torch.from_numpy(encoded.labels[index]), "index": torch.from_numpy(index)}
+        labels, place = encoded.labels[taken], taken
+        if missing:
+            labels[-missing:] = NO_LABEL
+            place[-missing:] = NO_ROW
+        return {**batch, "labels": torch.from_numpy(labels), "index": torch.from_numpy(place)}
 
     return collate

@@ -31,6 +31,8 @@ from bunryu.task import ClassificationTask
 
 log = logging.getLogger(__name__)
 
+WIDTHS = 4  # of batches where each shape is compiled and the config names no number
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -85,7 +87,10 @@ def build(
     model = call(source.classifier, "model", tokenizer, corpus.names)
     check_length(model, config["max_seq_length"])
     datamodule = instantiate(config["datamodule"])(
-        *(encoded[name] for name in SPLITS), pad_id=tokenizer.pad_token_id, seed=config["seed"]
+        *(encoded[name] for name in SPLITS),
+        pad_id=tokenizer.pad_token_id,
+        seed=config["seed"],
+        **_few_shapes(config),
     )
     steps = total_steps(trainer, datamodule.batches_per_epoch)
     task = instantiate(config["task"])(
@@ -115,6 +120,20 @@ def total_steps(trainer: pl.Trainer, batches: int) -> int:
     epochs = trainer.max_epochs or 1
     steps = math.ceil(taken / trainer.accumulate_grad_batches) * epochs
     return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
+
+
+def _few_shapes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The shapes of batches where each one is compiled: decided here and nowhere else."""
+    tpu = config["accelerator"]["name"] == "tpu"
+    if not (tpu or config.get("compile")):  # a run of an earlier version has no such key
+        return {}
+    widths = config["datamodule"].get("widths") or WIDTHS
+    log.info(
+        "batches of %d rows in %d widths at most: each shape is compiled once",
+        config["datamodule"]["batch_size"],
+        widths,
+    )
+    return {"widths": widths, "fixed_rows": True}
 
 
 def _refuse_another(facts: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> None:
@@ -150,9 +169,18 @@ def _trainer(
         default_root_dir=save_dir,
         callbacks=[*callbacks, RunState(run, stop), *further],
         logger=[RunLogger(run), *loggers],
-        plugins=[CheckpointFiles()],
+        **_for(config["accelerator"]["name"], config["trainer"]["strategy"]),
     )
     return trainer
+
+
+def _for(accelerator: str, strategy: str) -> dict[str, Any]:
+    """The trainer's strategy and plugins: a TPU's are its own."""
+    if accelerator != "tpu":
+        return {"strategy": strategy, "plugins": [CheckpointFiles()]}
+    from bunryu import tpu
+
+    return {"strategy": tpu.OneChip() if strategy == "auto" else strategy, "plugins": [tpu.CheckpointFiles()]}
 
 
 def _encode(encoder: Encoder, corpus: Corpus, name: str) -> Encoded | None:

@@ -64,6 +64,8 @@ class TextDataModule(pl.LightningDataModule):
         batching: ``bucketed`` or ``random``.
         padding: ``longest`` or ``max_length``.
         num_workers: loader processes; 0 is fastest for a corpus in memory.
+        widths: pad batches further, to one of so many widths; None for any width.
+        fixed_rows: fill short batches up to ``batch_size`` rows, of which the added ones count for nothing.
     """
 
     def __init__(
@@ -79,12 +81,15 @@ class TextDataModule(pl.LightningDataModule):
         batching: str,
         padding: str,
         num_workers: int,
+        widths: int | None = None,
+        fixed_rows: bool = False,
     ) -> None:
         super().__init__()
         self.train, self.validation, self.test = train, validation, test
         self._pad_id, self._seed = pad_id, seed
         self._batch_size, self._max_length = batch_size, max_seq_length
         self._batching, self._padding, self._num_workers = batching, padding, num_workers
+        self._widths, self._rows = widths, batch_size if fixed_rows else None
         self._lengths = train.lengths(max_seq_length)
 
     @property
@@ -131,7 +136,7 @@ class TextDataModule(pl.LightningDataModule):
         return self._loader(split, _Plan(len(plan), lambda: plan))
 
     def _loader(self, split: Encoded, plan: _Plan) -> DataLoader[Batch]:
-        collate = collator(split, self._max_length, self._pad_id, self._padding)
+        collate = collator(split, self._max_length, self._pad_id, self._padding, self._widths, self._rows)
         options: dict[str, Any] = {"persistent_workers": True} if self._num_workers else {}
         return DataLoader(
             _Batches(collate),

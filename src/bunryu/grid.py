@@ -31,7 +31,7 @@ class Grid:
         parser = OverridesParser.create(config_loader=loader)
         preset = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
         given = parser.parse_overrides(list(arguments))
-        by_key = {override.get_key_element(): override for override in (*preset, *given)}
+        by_key = {override.get_key_element().lstrip("+"): override for override in (*preset, *given)}
         return cls(tuple(by_key.values()))
 
     @property

@@ -27,7 +27,7 @@ class Pruning(pl.Callback):
             Pruned: the run can be resumed all the same.
         """
         del pl_module
-        if trainer.state.fn != "fit":
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._trial.report(float(trainer.callback_metrics[self._metric]), trainer.current_epoch)
         epoch = trainer.current_epoch + 1

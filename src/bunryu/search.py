@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bunryu.errors import ConfigError, first_line
 from bunryu.grid import Grid
 from bunryu.ledger import JobState, Ledger, identity_of
-from bunryu.study import Options, open_study
+from bunryu.study import Options, most_trials, open_study
 from bunryu.sweep_plan import Plan, check_all, open_ledger, own
 
 ABANDONED = datetime.timedelta(minutes=1)  # a trial without a job for so long has lost its process
@@ -49,6 +49,7 @@ def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> S
             where="hydra.sweeper.strategy",
             fix="optimizer.lr='interval(1e-5, 1e-3)'",
         )
+    n_trials = most_trials(options, space)
     check_all([plan.base])
     earlier = (
         Ledger(plan.folder).facts if (plan.folder / "sweep.json").is_file() and not plan.master.fresh else {}
@@ -64,7 +65,7 @@ def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> S
         return identity
 
     opened = open_study(ledger, options, space)
-    return Search(opened, ledger, space, add, options.n_trials, plan.retry)
+    return Search(opened, ledger, space, add, n_trials, plan.retry)
 
 
 def space_of(grid: Grid) -> dict[str, BaseDistribution]:
@@ -94,6 +95,8 @@ def _distribution(override: Override) -> BaseDistribution:
         return FloatDistribution(sweep.start, sweep.end, log=log)
     if isinstance(sweep, RangeSweep) and isinstance(sweep.start, int) and isinstance(sweep.step, int):
         values = range(sweep.start, int(sweep.stop or 0), sweep.step)
+        if not values:
+            raise ValueError("the range is empty")
         return IntDistribution(values[0], values[-1], step=1 if log else sweep.step, log=log)
     return CategoricalDistribution(list(override.sweep_string_iterator()))
 

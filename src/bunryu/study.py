@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from bunryu.errors import ConfigError, first_line
 from bunryu.ledger import Ledger
@@ -76,6 +78,26 @@ def trial_of(ledger: Ledger, number: int, storage: str | None, pruner: str) -> o
     return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
 
+def most_trials(options: Options, space: Mapping[str, BaseDistribution]) -> int:
+    """How many trials there can be: of a grid no more than it has points.
+
+    Raises:
+        ConfigError: for a grid of what cannot be counted.
+    """
+    if options.sampler != "grid":
+        return options.n_trials
+    return min(options.n_trials, math.prod(len(_values(key, each)) for key, each in space.items()))
+
+
+class _Grid(optuna.samplers.GridSampler):
+    """Optuna's, but for stopping Optuna's own loop after the last point: here there is none."""
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Whoever asks knows when to end."""
+
+
 def _storage(folder: Path, url: str | None) -> BaseStorage | str:
     if url is not None:
         return url
@@ -89,9 +111,7 @@ def _sampler(
     if options.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if options.sampler == "grid":
-        return optuna.samplers.GridSampler(
-            {key: _values(key, d) for key, d in space.items()}, seed=options.seed
-        )
+        return _Grid({key: _values(key, d) for key, d in space.items()}, seed=options.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(seed=seed, constant_liar=options.parallel > 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -40,14 +41,15 @@ def submitted(
     while taken := list(islice(identities, batch)):
         waiting = {name: job for name in taken if (job := _found(launcher, executor, ledger, name))}
         new = [name for name in taken if name not in waiting]
-        with executor.batch():
+        with executor.batch() if new else nullcontext():
             sent = [executor.submit(sweep_job.start, str(ledger.path.absolute()), name) for name in new]
         for name, job in zip(new, sent, strict=True):
             ledger.note_submission(name, str(job.job_id))
             waiting[name] = job
         while waiting:
             for name in [name for name, job in waiting.items() if _has_ended(job)]:
-                sweep_job.close(ledger, name, 1)
+                if not _closed(ledger, name, waiting[name]):
+                    continue
                 ledger.note_submission(name, None)
                 del waiting[name]
                 yield name
@@ -63,6 +65,21 @@ def _found(launcher: BaseSubmititLauncher, executor: Any, ledger: Ledger, name: 
         return None
     log.info("job %s of an earlier start is waited for", number)
     return job
+
+
+def _closed(ledger: Ledger, name: str, sent: Job[int]) -> bool:
+    """Record the end of a job that is over on the cluster, if nothing in it could do so itself.
+
+    One that was at work a moment ago is let be until its record counts as dead: else it would seem to be
+    another process' job, and be sent again for ever.
+    """
+    job = ledger.job(name)
+    if job.status == "running":
+        return False
+    if job.status == "dead":
+        ledger.bury(job, f"it ended on the cluster ({sent.state}): {sent.paths.stderr}")
+    sweep_job.close(ledger, name, 1)
+    return True
 
 
 def _executor(launcher: BaseSubmititLauncher, ledger: Ledger) -> Any:

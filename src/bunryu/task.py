@@ -18,14 +18,14 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from bunryu.batching import Batch, seed_of
+from bunryu.batching import NO_ROW, Batch, seed_of
 from bunryu.errors import TrainingError
+from bunryu.forward import Forward
 from bunryu.metrics import scores
 from bunryu.schedules import Schedule
 
 log = logging.getLogger(__name__)
 
-NOT_INPUTS = ("labels", "index", "weight")
 SHOWN_ROWS = 64  # of a batch whose loss is not finite
 
 
@@ -51,6 +51,8 @@ class ClassificationTask(pl.LightningModule):
         total_steps: optimizer steps of the whole run.
         seed: the run's seed.
         log_every: steps between two records of train/loss, train/accuracy and lr.
+        compile: let ``torch.compile`` make kernels for each shape of a batch.
+        autocast: compute in bfloat16 what bears it; the weights stay as they are.
     """
 
     def __init__(
@@ -62,9 +64,12 @@ class ClassificationTask(pl.LightningModule):
         total_steps: int,
         seed: int,
         log_every: int,
+        compile: bool = False,
+        autocast: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
+        self._forward = Forward(model, compiled=compile, autocast=autocast)
         self._optimizer, self._schedule = optimizer, schedule
         self.total_steps, self._seed, self._log_every = total_steps, seed, log_every
         self.steps = 0
@@ -105,9 +110,7 @@ class ClassificationTask(pl.LightningModule):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits of shape (rows, classes)."""
-        inputs = {name: tensor for name, tensor in batch.items() if name not in NOT_INPUTS}
-        logits: torch.Tensor = self.model(**inputs).logits
-        return logits
+        return self._forward(batch)
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's clock."""
@@ -117,16 +120,21 @@ class ClassificationTask(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this batch's dropout."""
         del batch, batch_idx
-        torch.manual_seed(seed_of(self._seed, self.batches_seen, self.global_rank))
+        number = seed_of(self._seed, self.batches_seen, self.global_rank)
+        torch.manual_seed(number)
+        if self.device.type == "xla":
+            from bunryu import tpu
+
+            tpu.seed(number)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The loss of one batch; sums stay on the device."""
         logits = self(batch)
         loss = cross_entropy(logits.float(), batch["labels"])
         with torch.no_grad():
-            rows = float(len(logits))
+            rows = (batch["index"] != NO_ROW).sum().to(loss.dtype)
             hits = (logits.argmax(dim=1) == batch["labels"]).sum()
-            sums = torch.stack([loss.detach() * rows, hits.to(loss.dtype), loss.new_full((), rows)])
+            sums = torch.stack([loss.detach() * rows, hits.to(loss.dtype), rows])
             first = torch.isfinite(loss.detach()) | (self._bad.to(loss.device) >= 0)
             self._bad = torch.where(first, self._bad.to(loss.device), batch_idx)
             self._window = self._window.to(sums.device) + sums
@@ -153,13 +161,14 @@ class ClassificationTask(pl.LightningModule):
             return
         self.refuse_unless_finite()
         loss, accuracy = self._means(self._window)
+        self._window = torch.zeros(3)  # anew and not in place: what is not read lets no graph run twice
         self._record({"train/loss": loss, "train/accuracy": accuracy, "lr": self._rate})
 
     def on_train_epoch_end(self) -> None:
         """Record the epoch's means and write its line to the log; this comes after validation."""
         self.refuse_unless_finite()
         loss, accuracy = self._means(self._epoch)
-        self._window.zero_()
+        self._window, self._epoch = torch.zeros(3), torch.zeros(3)
         self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate})
         metrics = {"train/loss": loss, **(self.scored.metrics if self.scored else {})}
         log.info("epoch %d/%d  step %d/%d  %s  %.1f s",
@@ -225,8 +234,11 @@ class ClassificationTask(pl.LightningModule):
             self._window, self._epoch = state["window"], state["epoch"]
 
     def _score(self, split: str) -> None:
-        logits, labels, index = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
+        parts = ([part.cpu() for part in batches] for batches in zip(*self._outputs, strict=True))
+        logits, labels, index = (torch.cat(batches).numpy() for batches in parts)
         self._outputs.clear()
+        real = index != NO_ROW
+        logits, labels, index = logits[real], labels[real], index[real]
         if self._processes > 1:
             logits, labels, index = _of_all_processes(logits, labels, index, processes=self._processes)
         place = np.argsort(index, kind="stable")  # the last bit of a mean depends on the order of its parts
@@ -239,7 +251,6 @@ class ClassificationTask(pl.LightningModule):
 
     def _means(self, sums: torch.Tensor) -> tuple[float, float]:
         loss, hits, rows = self._over_processes(sums, "sum").tolist()
-        sums.zero_()
         return loss / max(rows, 1.0), hits / max(rows, 1.0)
 
     @property
