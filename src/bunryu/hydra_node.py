@@ -61,6 +61,7 @@ def check(node: Any, where: str) -> None:
                 raise ConfigError(f"'{value}' may not be called from a config", where=place)
             check(value, place)
     elif isinstance(node, str) and where.startswith(MADE):
-        elsewhere = re.match(r"\s*\$\{(?!hydra[.:])", node)  # a node outside of what is looked at here
+        known = r"hydra[.:]|oc\.env:" if where == "hydra.sweeper.storage" else r"hydra[.:]"
+        elsewhere = re.match(rf"\s*\$\{{(?!{known})", node)  # a node outside of what is looked at here
         if elsewhere or ("ext://" in node and node not in ("ext://sys.stdout", "ext://sys.stderr")):
             raise ConfigError(f"'{node}' may not be named here", where=where)

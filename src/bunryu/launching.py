@@ -17,7 +17,6 @@ from bunryu.ledger import Ledger
 from bunryu.overrides import quote
 from bunryu.pool import Slot, in_slots, slots
 from bunryu.sweep import Launch
-from hydra_plugins.bunryu.pool_launcher import PoolLauncher
 
 
 def launch_of(launcher: Launcher, config: DictConfig, batch: int) -> Launch:
@@ -28,9 +27,10 @@ def launch_of(launcher: Launcher, config: DictConfig, batch: int) -> Launch:
         config: the sweep's, for ``n_jobs``.
         batch: jobs that other launchers are given at once.
     """
-    if isinstance(launcher, PoolLauncher):
+    plugin = type(launcher).__module__  # Hydra loads plugins anew: their classes are known by name only
+    if plugin == "hydra_plugins.bunryu.pool_launcher":
         return functools.partial(in_pool, config)
-    if type(launcher).__module__.startswith("hydra_plugins.hydra_submitit_launcher."):
+    if plugin.startswith("hydra_plugins.hydra_submitit_launcher."):
         from bunryu.submission import submitted
 
         return functools.partial(submitted, launcher, batch)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bunryu.attempts import Attempt, alive, now, read_record, write_record
+from bunryu.errors import ModelError
 
 SCHEMA = 1
 
@@ -115,7 +116,10 @@ class Ledger:
         Raises:
             ModelError: if there is no such job, or its record is damaged.
         """
-        facts = read_record(self.path / "jobs" / f"{identity}.json")
+        path = self.path / "jobs" / f"{identity}.json"
+        facts = read_record(path)
+        if missing := {"number", "overrides", "config"} - facts.keys():
+            raise ModelError(f"the record is damaged: it lacks {', '.join(sorted(missing))}", where=str(path))
         job = JobState(
             number=facts["number"],
             identity=identity,

@@ -9,7 +9,7 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bunryu import checks
 from bunryu.composition import shipped_defaults, without_hydra
@@ -74,6 +74,7 @@ class Jobs:
         groups = [item.input_line for item in parsed if item not in values]
         config, shipped = self._base(tuple(map(str, groups)))
         config = copy.deepcopy(config)
+        OmegaConf.set_struct(config, True)  # a key that is not there needs its plus, as in a run of its own
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return prepared(config, shipped)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol
 
@@ -57,11 +58,20 @@ class Fixed:
     names: Sequence[str]
     retry: bool
 
+    @cached_property
+    def _failed_before(self) -> dict[str, int]:
+        """Attempts at the jobs that had failed when this start began: others' failures since then stand."""
+        jobs = map(self.ledger.job, self.names) if self.retry else []
+        return {job.identity: job.attempt for job in jobs if job.status == "failed"}
+
     def todo(self) -> Iterator[str]:
-        """What is missing, half done or, if it may be tried again, failed."""
+        """What is missing, half done or, if it may be tried again, failed before this start."""
+        again = self._failed_before
         for name in self.names:
-            status = self.ledger.job(name).status
-            if status in ("waiting", "dead", "interrupted") or (status == "failed" and self.retry):
+            job = self.ledger.job(name)
+            if job.status in ("waiting", "dead", "interrupted") or (
+                job.status == "failed" and again.get(name) == job.attempt
+            ):
                 yield name
 
     def ended(self, job: JobState) -> None:
@@ -86,7 +96,7 @@ def name_of(config: Mapping[str, Any], swept: Sequence[str]) -> str:
     """
     rest = {key: value for key, value in _leaves(config) if not _below(key, (*swept, *IRRELEVANT))}
     digest = hashlib.sha256(json.dumps([rest, sorted(swept)], sort_keys=True).encode()).hexdigest()[:8]
-    return "-".join([*(key.rpartition(".")[2].replace("/", "_") for key in swept), digest])[-80:]
+    return "-".join([*(key.rpartition(".")[2].replace("/", "_") for key in sorted(swept)), digest])[-80:]
 
 
 def put_aside(ledger: Ledger) -> None:
@@ -98,7 +108,7 @@ def put_aside(ledger: Ledger) -> None:
     path = ledger.path
     if any(job.status == "running" for job in ledger.jobs()):
         raise BusyError("jobs of this sweep are running", where=str(path), fix="wait until they end")
-    begun = datetime.fromtimestamp((path / "sweep.json").stat().st_mtime)
+    begun = datetime.fromtimestamp(path.stat().st_mtime)
     os.rename(path, path.with_name(f"{path.name}.{begun:%Y-%m-%d_%H-%M-%S.%f}"))
 
 
@@ -165,6 +175,7 @@ class _Progress:
         self._stop_on_failure = stop_on_failure
         self._facts = ledger.facts
         self._tried: set[str] = set()
+        self._done = {name for name in work.identities() if ledger.job(name).status in DONE}
         self._failed = False
 
     def begun(self, todo: Iterator[str]) -> Iterator[str]:
@@ -179,9 +190,9 @@ class _Progress:
             self._tried.discard(job.identity)
             return
         self._work.ended(job)
-        states = [self._ledger.job(identity).status for identity in self._work.identities()]
-        done = sum(status in DONE for status in states)
-        log.info("[%d/%d]%s", done, self._work.total, table([job], self._facts)[0][2:])
+        if job.status in DONE:
+            self._done.add(job.identity)
+        log.info("[%d/%d]%s", len(self._done), self._work.total, table([job], self._facts)[0][2:])
         if job.status not in DONE:
             self._failed = True
             log.info("  its output: %s", self._ledger.log_of(job.identity))

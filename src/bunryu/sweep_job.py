@@ -59,9 +59,13 @@ def start(folder: str, identity: str) -> int:
     """
     ledger = Ledger(Path(folder))
     command = [sys.executable, "-m", "bunryu.cli", "job", folder, identity]
-    with open(ledger.log_of(identity), "ab") as output:
-        # the child's standard input ends when this process does: it stops then
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
+    with (
+        open(ledger.log_of(identity), "ab") as output,
+        # its standard input ends when this process does: it stops then
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        ) as child,
+    ):
         code = child.wait()
     close(ledger, identity, code)
     return code
@@ -98,7 +102,7 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
         return error.exit_code
     except BunryuError as error:
         print(mask(str(error), hidden), file=sys.stderr)
-        attempt.end("failed", mask(error.what, hidden))
+        attempt.end("failed", mask(error.what.partition("\n")[0], hidden))
         return error.exit_code
     except Exception as error:  # no fault of the config's
         print(mask("".join(traceback.format_exception(error)), hidden), file=sys.stderr)

@@ -67,8 +67,15 @@ class Plan:
     @property
     def folder(self) -> Path:
         """Where the ledger lies: the same for the same command, also when a key takes more values."""
-        name = self.master.sweep_name or name_of(self.base, self.grid.swept)
-        return Path(self.master.output_root).expanduser() / "sweeps" / re.sub(r"[^\w.-]+", "-", name)
+        name = self.master.sweep_name
+        if name is None:
+            name = name_of(self.base, self.grid.swept)
+        folder = re.sub(r"[^\w.-]+", "-", str(name))
+        if not folder.strip("."):
+            raise ConfigError(
+                f"'{name}' is no name", where="sweep_name", fix="sweep_name=<letters and digits>"
+            )
+        return Path(self.master.output_root).expanduser() / "sweeps" / folder
 
     @property
     def retry(self) -> bool:

@@ -29,8 +29,6 @@ class LedgerSweeper(Sweeper):
         seed: of a search's sampler.
         storage: of a search, a URL of Optuna's; None for a journal in the sweep's folder.
 
-    Raises:
-        ConfigError: for a value that is no choice.
     """
 
     def __init__(
@@ -43,14 +41,7 @@ class LedgerSweeper(Sweeper):
         seed: int,
         storage: str | None,
     ) -> None:
-        from bunryu.errors import ConfigError
-
-        for key, value in {"strategy": strategy, "sampler": sampler, "pruner": pruner}.items():
-            if value not in CHOICES[key]:
-                where = f"hydra.sweeper.{key}"
-                raise ConfigError(
-                    f"{where}={value!r} is no choice", where=where, fix=f"{where}={' or '.join(CHOICES[key])}"
-                )
+        self._given = {"strategy": strategy, "sampler": sampler, "pruner": pruner}
         self._searches = strategy == "optuna"
         self._params = dict(params or {})
         self._n_trials = n_trials
@@ -61,7 +52,14 @@ class LedgerSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra has; its launchers get a function that starts a job as a child process."""
         from bunryu import launching
+        from bunryu.errors import ConfigError
 
+        for key, value in self._given.items():  # not in __init__: Hydra hides what that raises
+            if value not in CHOICES[key]:
+                where = f"hydra.sweeper.{key}"
+                raise ConfigError(
+                    f"{where}={value!r} is no choice", where=where, fix=f"{where}={' or '.join(CHOICES[key])}"
+                )
         del task_function
         self._loader = hydra_context.config_loader
         self._config = config
