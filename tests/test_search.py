@@ -13,6 +13,7 @@ from hydra.core.config_loader import ConfigLoader
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from bunryu import cli
 from bunryu.composition import composing
 from bunryu.errors import ConfigError
 from bunryu.grid import Grid
@@ -225,3 +226,20 @@ def test_a_search_prunes_and_keeps_its_storage_to_itself(
     written = [path.read_text("utf-8", errors="replace") for path in out.rglob("*") if path.is_file()]
     assert [text for text in written if "sesame" in text] == []
     assert ledger_in(out).facts["storage"] == "${oc.env:A_STORAGE}"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("max_seq_length='range(64,400)'", "max_seq_length=399 is beyond the model's 300 positions"),
+        ("seed='choice(1,2)' optimizer.lr='interval(-1e-3,1e-3)'", "optimizer.lr=-0.001 is out of range"),
+        ("model='choice(tiny,tinny)'", "'model' has no option 'tinny'"),
+    ],
+)
+def test_a_search_that_could_come_to_what_cannot_work_is_refused_first(
+    values: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [item.replace("'", "") for item in values.split()]
+    assert cli.run(["train", "-m", *overrides, SEARCH[0], f"output_root={tmp_path / 'o'}"]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -32,7 +32,7 @@ JOB = "job"  # the trial's attribute that names its job
 
 
 def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> Search:
-    """A search's jobs, of which the first is checked.
+    """A search's jobs; the ends of every key's values, and each of its choices, are checked.
 
     Args:
         plan: the sweep.
@@ -50,15 +50,15 @@ def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> S
             fix="optimizer.lr='interval(1e-5, 1e-3)'",
         )
     n_trials = most_trials(options, space)
-    check_all([plan.base])
-    earlier = (
-        Ledger(plan.folder).facts if (plan.folder / "sweep.json").is_file() and not plan.master.fresh else {}
-    )
-    study = earlier.get("study") or plan.folder.name + (f"-{int(time.time())}" if plan.master.fresh else "")
-    ledger = open_ledger(plan, {"strategy": options.sampler, "study": study, **written})
+
+    def overrides_of(values: Mapping[str, Any]) -> list[str]:
+        return [*plan.fixed, *(f"{key}={value}" for key, value in values.items())]
+
+    check_all([plan.jobs.prepare(overrides_of(values)) for values in _ends(space)])
+    ledger = open_ledger(plan, {"strategy": options.sampler, "study": _study_name(plan), **written})
 
     def add(values: Mapping[str, Any], number: int) -> str:
-        overrides = plan.fixed + [f"{key}={value}" for key, value in values.items()]
+        overrides = overrides_of(values)
         config = plan.jobs.prepare(overrides)
         identity = identity_of(config)
         ledger.add(identity, own(overrides), config, number)
@@ -66,6 +66,27 @@ def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> S
 
     opened = open_study(ledger, options, space)
     return Search(opened, ledger, space, add, n_trials, plan.retry)
+
+
+def _study_name(plan: Plan) -> str:
+    """The name the sweep's study has, or a new one: a database may hold one of an earlier sweep."""
+    if plan.master.fresh:
+        return f"{plan.folder.name}-{int(time.time())}"
+    begun = (plan.folder / "sweep.json").is_file()
+    earlier = Ledger(plan.folder).facts.get("study") if begun else None
+    return earlier or plan.folder.name
+
+
+def _ends(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
+    """Values of all keys: each key's ends or choices in turn, the others at their first."""
+    values = {
+        key: list(d.choices) if isinstance(d, CategoricalDistribution) else [d.low, d.high]  # type: ignore[attr-defined]
+        for key, d in space.items()
+    }
+    first = {key: several[0] for key, several in values.items()}
+    for key, several in values.items():
+        for value in several:
+            yield {**first, key: value}
 
 
 def space_of(grid: Grid) -> dict[str, BaseDistribution]:
