@@ -81,6 +81,7 @@ FLOORS = [
     },
     {
         "announcement",
+        "batch_size",
         "building",
         "checks",
         "composition",
@@ -192,7 +193,9 @@ def test_objects_are_made_of_configs_in_one_file() -> None:
     users = [name for name in MODULES if any("hydra.utils" in imported for imported in imports_of(name))]
     assert users == []  # Hydra's own instantiate evaluates what a recorded config holds
     makers = {name for name in MODULES if "instantiate(" in (SOURCE / f"{name}.py").read_text("utf-8")}
-    assert makers == {"building", "config", "evaluate", "preflight", "preparation", "reproduce"}
+    assert makers == {
+        "batch_size", "building", "config", "evaluate", "preflight", "preparation", "reproduce",
+    }  # fmt: skip
 
 
 def loaded_after(*arguments: str) -> tuple[int, set[str]]:

@@ -234,6 +234,7 @@ def test_a_search_prunes_and_keeps_its_storage_to_itself(
         ("max_seq_length='range(64,400)'", "max_seq_length=399 is beyond the model's 300 positions"),
         ("seed='choice(1,2)' optimizer.lr='interval(-1e-3,1e-3)'", "optimizer.lr=-0.001 is out of range"),
         ("model='choice(tiny,tinny)'", "'model' has no option 'tinny'"),
+        ("seed='choice(1,2)' accelerator.devices=2", "a trial on several devices cannot be pruned"),
     ],
 )
 def test_a_search_that_could_come_to_what_cannot_work_is_refused_first(

@@ -64,6 +64,12 @@ def check(accelerator: Mapping[str, Any]) -> None:
             where="accelerator.devices",
             fix=f"accelerator.devices={found[name]}",
         )
+    if name == "tpu" and devices > 1:
+        raise ConfigError(
+            f"{devices} chips were asked for: a run trains on one so far",
+            where="accelerator.devices",
+            fix="accelerator.devices=1",
+        )
     if name == "cpu" and str(accelerator["precision"]).startswith("bf16") and not _cpu_has_bf16():
         raise ConfigError(
             f"this processor ({processor()}) has no bf16 instructions: they would be emulated, very slowly",

@@ -25,7 +25,7 @@ FORBIDDEN_KEYS = ("trust_remote_code", "weights_only", "use_safetensors")
 RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 2**32 - 1),
     "max_seq_length": (4, None),
-    "batch_size": (1, None),
+    "batch_size": (0, None),
     "epochs": (1, None),
     "checkpoint_every_minutes": (0, None),
     "save_top_k": (1, None),
@@ -47,7 +47,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "model.architecture.hidden_dropout_prob": (0, 1),
     "model.architecture.attention_probs_dropout_prob": (0, 1),
     "corpus.split_seed": (0, 2**32 - 1),
-    "datamodule.batch_size": (1, None),
+    "datamodule.batch_size": (0, None),
     "datamodule.max_seq_length": (4, None),
     "datamodule.num_workers": (0, None),
     "callbacks.best_checkpoint.save_top_k": (1, None),
@@ -64,6 +64,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.log_every_n_steps": (1, None),
     "trainer.num_sanity_val_steps": (-1, None),
 }
+# The words that numbers can be instead.
+WORDS = {"batch_size": "auto", "datamodule.batch_size": "auto"}
 REMOVABLE = ("callbacks.", "logger.", "corpus.label_names.")  # whose parts may be taken away
 CHOICES: dict[str, tuple[str, ...]] = {
     "batching": ("bucketed", "random"),
@@ -92,6 +94,8 @@ NULL_TYPES: dict[str, tuple[type, ...]] = {
 }
 # Keys that take more than their shipped value's type.
 WIDER_TYPES: dict[str, tuple[type, ...]] = {
+    "batch_size": (int, str),
+    "datamodule.batch_size": (int, str),
     "corpus.validation": (float, str),
     "seed": (int, type(None)),
     "accelerator.precision": (str, int),
@@ -154,6 +158,10 @@ def check_values(config: DictConfig) -> None:
         if key in CHOICES and value not in CHOICES[key]:
             raise ConfigError(
                 f"{key}={value!r} is no choice", where=key, fix=f"{key}={' or '.join(CHOICES[key])}"
+            )
+        if key in WORDS and isinstance(value, str) and value != WORDS[key]:
+            raise ConfigError(
+                f"{key}={value!r} is no number", where=key, fix=f"{key}={WORDS[key]}, or a number"
             )
         low, high = RANGES.get(key, (None, None))
         if key in RANGES and isinstance(value, int | float) and not _in_range(value, low, high):

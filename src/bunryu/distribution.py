@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from bunryu import accelerators, errors, experiment, ranks
-from bunryu.errors import TrainingError
+from bunryu.errors import BunryuError, BusyError, ConfigError, OutOfMemory, TrainingError
 from bunryu.interruption import SIGNALS, Interrupted
 from bunryu.runs import Run
+
+ENDED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of processes that others made stop
 
 
 def execute(
@@ -38,7 +40,7 @@ def execute(
         run: a prepared run directory.
         resume: go on from its newest whole checkpoint.
         despite_changes: go on though the corpus is another one.
-        threads: of PyTorch on the CPU, if one process trains.
+        threads: of PyTorch on the CPU, in each process.
         callbacks: beside the config's, if one process trains.
     """
     accelerators.check(run.config["accelerator"])
@@ -52,7 +54,7 @@ def execute(
             callbacks=callbacks,
         )
     flags = ["--resume"] * resume + ["--despite-changes"] * despite_changes
-    _launch(run, devices, flags)
+    _launch(run, devices, flags, threads)
     return run.results
 
 
@@ -65,6 +67,8 @@ def agreed(made: Run | None) -> Run:
     if "RANK" not in os.environ:  # srun tells its own way
         slurm = SLURMEnvironment(auto_requeue=False)
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+        # what Lightning goes by where it takes no notice of Slurm, as in an allocation of salloc's
+        os.environ |= {"LOCAL_RANK": str(slurm.local_rank()), "NODE_RANK": str(slurm.node_rank())}
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, rank=ranks.rank(), world_size=ranks.size())
     told = [None if made is None else str(made.path.absolute())]
@@ -73,7 +77,7 @@ def agreed(made: Run | None) -> Run:
     return Run(Path(told[0]), writes=made is not None)
 
 
-def _launch(run: Run, devices: int, flags: Sequence[str]) -> None:
+def _launch(run: Run, devices: int, flags: Sequence[str], threads: int | None) -> None:
     """Start a process a device, and wait until all have ended.
 
     Raises:
@@ -83,6 +87,12 @@ def _launch(run: Run, devices: int, flags: Sequence[str]) -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(
         logging.CRITICAL
     )  # the processes speak for themselves
+    before = run.manifest
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    # seconds that steps and a checkpoint may take once somebody asked to stop
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -93,24 +103,55 @@ def _launch(run: Run, devices: int, flags: Sequence[str]) -> None:
         max_restarts=0,
         signals_to_handle=",".join(number.name for number in SIGNALS),
     )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     start = elastic_launch(config, sys.executable)
     try:
         with _input_that_ends_with_this_process():
             start("-m", "bunryu.cli", "join", str(run.path), *flags)
     except SignalException as error:
+        if run.manifest["status"] == "running":  # they could not say so themselves
+            run.end("interrupted", error.sigval.name)
         raise Interrupted(error.sigval) from None
-    except ChildFailedError:
-        raise _failure(run) from None
+    except ChildFailedError as error:
+        raise _failure(run, before, [failure.exitcode for failure in error.failures.values()]) from None
 
 
-def _failure(run: Run) -> BaseException:
-    """What the first process recorded, as it raised it."""
-    kind, _, what = str(run.manifest["exit_reason"] or "").partition(": ")
-    if kind in signal.Signals.__members__:
+def _failure(run: Run, before: Mapping[str, Any], codes: Sequence[int]) -> BaseException:
+    """What ended the processes: in the first one's words if it knew, else by their exit codes, and recorded.
+
+    Args:
+        run: that they trained.
+        before: its manifest when they were started.
+        codes: of those that failed.
+    """
+    manifest = run.manifest
+    reason = str(manifest["exit_reason"] or "") if manifest != before else ""
+    kind, _, what = reason.partition(": ")
+    blamed = [code for code in codes if code not in ENDED]
+    if kind in signal.Signals.__members__ and not blamed:
         return Interrupted(signal.Signals[kind])
-    known = getattr(errors, kind, TrainingError)
-    return known(what or "a process died", where=str(run.path / "train.log"))
+    where = str(run.path / "train.log")
+    if hasattr(errors, kind):
+        error: BunryuError = getattr(errors, kind)(what, where=where)
+        return error
+    if BusyError.exit_code in blamed:
+        return BusyError("another process writes to this run", where=str(run.path))
+    if ConfigError.exit_code in blamed:
+        return ConfigError("a process refused the run; it says above why", where=str(run.path))
+    if OutOfMemory.exit_code in blamed:
+        error = OutOfMemory("a process ran out of memory; it says above what helps", where=where)
+    else:
+        error = TrainingError(_death(blamed, reason), where=where)
+    run.end("failed", f"{type(error).__name__}: {error.what}")
+    return error
+
+
+def _death(codes: Sequence[int], reason: str) -> str:
+    """What is known of processes that died, from their exit codes and what the first one recorded."""
+    if -signal.SIGKILL in codes:
+        return "a process was killed by the system (signal 9): perhaps the memory ran out"
+    if other := [code for code in codes if code != 1]:
+        return f"a process died with exit code {other[0]}"
+    return reason or "a process died; it says above of what"
 
 
 @contextmanager

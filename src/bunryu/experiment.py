@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from bunryu.batch_size import out_of_memory
 from bunryu.building import Experiment, build, stage
 from bunryu.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
 from bunryu.config import check_targets
@@ -25,8 +26,6 @@ from bunryu.recorded import resolved
 from bunryu.runs import Run
 
 log = logging.getLogger(__name__)
-
-CPU_MEMORY = "DefaultCPUAllocator"  # in what PyTorch says when the machine's own memory runs out
 
 
 def execute(
@@ -184,11 +183,13 @@ def _memory_errors(config: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and CPU_MEMORY not in str(error):
+        if not out_of_memory(error):
             raise
+        accumulated = 2 * config["trainer"]["accumulate_grad_batches"]
         raise OutOfMemory(
             f"out of memory with batch_size={config['batch_size']} and "
             f"max_seq_length={config['max_seq_length']}",
-            fix=f"batch_size={max(1, config['batch_size'] // 2)} trainer.accumulate_grad_batches=2, "
+            fix=f"batch_size={max(1, config['batch_size'] // 2)} "
+            f"trainer.accumulate_grad_batches={accumulated}; batch_size=auto, which finds what fits; "
             "or a smaller max_seq_length",
         ) from error

@@ -38,9 +38,13 @@ class Job:
         Raises:
             ConfigError: if there is none such.
         """
-        from bunryu import accelerators
+        from bunryu import accelerators, batch_size
 
-        self.recorded, self.filled = accelerators.settle(self.recorded), accelerators.settle(self.filled)
+        def settled(config: dict[str, Any]) -> dict[str, Any]:
+            # of batch_size=auto the most: trying what fits could fetch a model
+            return batch_size.settle_batch(accelerators.settle(config), lambda rows: True)
+
+        self.recorded, self.filled = settled(self.recorded), settled(self.filled)
 
     def length(self) -> int:
         """Tokens a row may have."""

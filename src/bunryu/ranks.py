@@ -19,16 +19,31 @@ def size() -> int:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))  # of srun's step; a batch script is no step
 
 
-def check(devices: int) -> None:
-    """Refuse a run that has other devices than processes on this machine.
+def check(devices: int, nodes: int = 1) -> None:
+    """Refuse a run that has other devices than processes were started for.
+
+    Args:
+        devices: on each machine.
+        nodes: machines.
 
     Raises:
         ConfigError: naming both.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", devices)))
-    if size() > 1 and here != devices:
+    if size() == 1:
+        return
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", 0)))
+    if not here:
         raise ConfigError(
-            f"{here} processes were started on this machine for {devices} devices",
+            f"srun started {size()} processes without being told how many a machine gets",
+            where="srun",
+            fix=f"--ntasks-per-node={devices}",
+        )
+    if here != devices or size() != devices * nodes:
+        machines = size() // here
+        raise ConfigError(
+            f"{here} processes were started on this machine for {devices} devices"
+            if here != devices
+            else f"{size()} processes were started for {devices} devices on {nodes} machines",
             where="accelerator.devices",
-            fix=f"accelerator.devices={here}, and trainer.num_nodes=<machines> if there are several",
+            fix=f"accelerator.devices={here}" + f" +trainer.num_nodes={machines}" * (machines > 1),
         )

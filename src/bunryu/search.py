@@ -49,6 +49,12 @@ def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> S
             where="hydra.sweeper.strategy",
             fix="optimizer.lr='interval(1e-5, 1e-3)'",
         )
+    if written["pruner"] != "none" and plan.base["accelerator"]["devices"] > 1:
+        raise ConfigError(
+            "a trial on several devices cannot be pruned",
+            where="hydra.sweeper.pruner",
+            fix="hydra.sweeper.pruner=none, or accelerator.devices=1",
+        )
     n_trials = most_trials(options, space)
 
     def overrides_of(values: Mapping[str, Any]) -> list[str]:

@@ -118,7 +118,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
         attempt.names(run.path)
         if run.manifest["status"] == "finished":  # only its record is missing
             return run.results
-    from bunryu import accelerators, distribution
+    from bunryu import accelerators, batch_size, distribution
 
     callbacks = _reporting(job, ledger)
     if run is not None:
@@ -127,11 +127,13 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     if config["seed"] is None:
         config["seed"] = secrets.randbelow(2**32)
     check_targets(config)
-    config = accelerators.settle(config)
+    config = batch_size.settle_batch(accelerators.settle(config))
     argv = ["bunryu", "train", *job.overrides]
     root = Path(config["output_root"]).expanduser()
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.names)
     log.info("run directory: %s", run.path)
+    if threads is not None:  # the job's; its processes share them
+        threads = max(1, threads // config["accelerator"]["devices"])
     return distribution.execute(run, threads=threads, callbacks=callbacks)
 
 

@@ -76,15 +76,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     config = prepared(cfg, shipped_defaults(GlobalHydra.instance().config_loader(), choices))
     check_files([config])
     check_targets(config)
-    from bunryu import accelerators  # torch: only once a mistake is not to be found without it
+    from bunryu import accelerators, batch_size  # torch: only once a mistake is not to be found without it
 
     config = accelerators.settle(config)
-    ranks.check(config["accelerator"]["devices"])
+    ranks.check(config["accelerator"]["devices"], config["trainer"].get("num_nodes", 1))
 
     # of the recorded config: a name from the environment stays out of the directory's
     argv = ["bunryu", "train", *sys.argv[1:]]
     made = None
     if ranks.rank() == 0:  # of several processes the first one makes it, and speaks
+        config = batch_size.settle_batch(config)
         root = Path(cfg.output_root).expanduser()
         made = Run.create(root, kind_of(config), config, argv, _overrides())
         log.info("run directory: %s", made.path)

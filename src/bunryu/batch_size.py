@@ -1,0 +1,228 @@
+"""``batch_size=auto``: the largest batch that the memory holds, accumulated to a step of the usual size."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import cross_entropy
+
+from bunryu.cache import cache_folder
+from bunryu.config import call, instantiate
+from bunryu.errors import ConfigError, OutOfMemory
+from bunryu.recorded import filled
+
+log = logging.getLogger(__name__)
+
+AUTO = ("auto", 0)  # the second is the tutorial's spelling
+STEP = 32  # rows of an optimizer's step on each device: the batch_size that ships
+SHARE = 0.5  # of the machine's free memory: with what a backward pass adds, 1.4 times the sum was measured
+CARD_SHARE = 0.9  # of a card's: rows of many lengths leave gaps
+COPIES = 4  # of the weights: themselves, their gradients, and an optimizer's two moments
+# What PyTorch says when memory runs out without an error of its own for it.
+EXHAUSTED = ("DefaultCPUAllocator", "MPS backend out of memory")
+HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+Fits = Callable[[int], bool]  # whether batches of so many rows fit
+
+
+def settle_batch(config: Mapping[str, Any], fits: Fits | None = None) -> dict[str, Any]:
+    """The config with the batch size that ``auto`` comes to on this machine.
+
+    A step stays what it would be with the shipped batch size: a larger batch is not tried, and of smaller
+    ones so many are accumulated.
+
+    Args:
+        config: plain values, its targets checked, its accelerator settled.
+        fits: how to find out; None to try it on this machine.
+
+    Raises:
+        ConfigError: on a TPU, which is not asked.
+        OutOfMemory: if not even one row fits.
+    """
+    settled = copy.deepcopy(dict(config))
+    data, trainer = settled["datamodule"], settled["trainer"]
+    if data["batch_size"] in AUTO:
+        wanted = STEP * trainer["accumulate_grad_batches"]
+        fits = fits or _fitting(settled)
+        sizes = [rows for rows in range(wanted, 0, -1) if wanted % rows == 0]
+        rows = next(filter(fits, sizes), 0)
+        if not rows:
+            raise OutOfMemory(
+                f"not even one row of {settled['max_seq_length']} tokens fits into the memory",
+                where="batch_size",
+                fix="a smaller max_seq_length, or a smaller model",
+            )
+        data["batch_size"], trainer["accumulate_grad_batches"] = rows, wanted // rows
+        log.info("batch_size=auto: %d rows, and %d such batches a step", rows, wanted // rows)
+    settled["batch_size"] = data["batch_size"]
+    return settled
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error means."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in EXHAUSTED)
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still have, by the system and by its control groups; None if none tells."""
+    free = [_meminfo(), *map(_left_in, _control_groups())]
+    return min((value for value in free if value is not None), default=None)
+
+
+def _fitting(config: Mapping[str, Any]) -> Fits:
+    """How to find out on the accelerator that the config has."""
+    kind, length = config["accelerator"]["name"], int(config["max_seq_length"])
+    if kind == "tpu":
+        raise ConfigError(
+            "batch_size=auto cannot try what fits a tpu", where="batch_size", fix="batch_size=32"
+        )
+    available = available_memory()  # before there is a model
+    model = _model(config)
+    half = HALF.get(str(config["trainer"]["precision"]))
+    if kind != "cpu":
+        optimizer = instantiate(filled(config["optimizer"], "optimizer"))
+        return Trial(model, optimizer, length, torch.device("cuda" if kind == "gpu" else kind), half)
+    weights = sum(weight.nbytes for weight in model.parameters())
+    row = _kept_for_a_row(model, length, half)
+    processes = int(config["accelerator"]["devices"])
+    copies = COPIES + (processes > 1)  # gradients on their way to the others
+    return lambda rows: available is None or processes * (copies * weights + rows * row) <= SHARE * available
+
+
+def _model(config: Mapping[str, Any]) -> Any:
+    """The model that the run will train."""
+    from bunryu.model import check_length
+
+    corpus = instantiate(filled(config["corpus"], "corpus")).read().limited(config["limit_rows"])
+    source = instantiate(filled(config["model"], "model"))
+    texts = [part for example in corpus.train for part in (example.text, example.pair) if part is not None]
+    tokenizer = source.tokenizer(
+        texts, corpus.cleaner, cache_folder(filled(config["cache_dir"], "cache_dir"))
+    )
+    model = call(source.classifier, "model", tokenizer, corpus.names)
+    check_length(model, config["max_seq_length"])
+    return model.train()
+
+
+class Trial:
+    """Trains a model on batches of the longest rows, to see whether they fit a card.
+
+    Args:
+        model: is moved there.
+        optimizer: a partial that takes parameters.
+        length: tokens of a row.
+        device: the card.
+        half: 16 bits of mixed precision, or None.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        length: int,
+        device: torch.device,
+        half: torch.dtype | None,
+    ) -> None:
+        self._model, self._length, self._device, self._half = model, length, device, half
+        self._optimizer = optimizer(model.parameters())
+
+    def __call__(self, rows: int) -> bool:
+        """Two steps: from the first on the optimizer has a state."""
+        if self._device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(CARD_SHARE)
+        try:
+            self._model.to(self._device)
+            for _ in range(2):
+                _loss(self._model, rows, self._length, self._half).backward()  # type: ignore[no-untyped-call]
+                self._optimizer.step()
+                self._optimizer.zero_grad()
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        finally:
+            self._optimizer.zero_grad()
+            gc.collect()
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def _kept_for_a_row(model: Any, length: int, half: torch.dtype | None) -> int:
+    """Bytes that a forward pass keeps of a row for the backward one."""
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _loss(model, 1, length, half)
+    del loss  # until here nothing of it was freed, and no address taken twice
+    return sum(kept.values())
+
+
+def _loss(model: Any, rows: int, length: int, half: torch.dtype | None) -> torch.Tensor:
+    """The loss of rows of the longest kind."""
+    device = next(model.parameters()).device
+    token = 0 if model.config.pad_token_id else 1  # any but the padding
+    ids = torch.full((rows, length), token, device=device)
+    mixed: AbstractContextManager[Any] = torch.autocast(device.type, half) if half else nullcontext()
+    with mixed:
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return cross_entropy(logits.float(), torch.zeros(rows, dtype=torch.long, device=device))
+
+
+def _meminfo(path: Path = Path("/proc/meminfo")) -> int | None:
+    for line in _text(path).splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _control_groups(
+    membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> list[Path]:
+    """Folders of the control groups that this process belongs to; in a container those that it can see."""
+    groups = []
+    for line in _text(membership).splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers in ("", "memory"):
+            top = root / controllers
+            here = top / name.lstrip("/")
+            groups += [folder for folder in (here, *here.parents) if folder == top or top in folder.parents]
+    return groups
+
+
+def _left_in(group: Path) -> int | None:
+    """Bytes below a control group's limit, of version 2 or 1; what is only a file's cache counts as free."""
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        most, used = _text(group / limit).strip(), _text(group / usage).strip()
+        if most.isdigit() and used.isdigit():
+            stat = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+            cache = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+            return max(0, int(most) - int(used) + cache)
+    return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,215 @@
+"""Runs trained by several processes: forks of a warm one, told who they are as torchrun and srun tell it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from bunryu import cli
+
+# Seven batches of 16 rows for one device, four of 32 for two, the last one short; no dropout, whose random
+# numbers differ between one device and two.
+ROWS = 101
+TINY = [
+    f"limit_rows={ROWS}",
+    "batch_size=16",
+    "epochs=2",
+    "trainer.log_every_n_steps=1",
+    "checkpoint_every_minutes=0",
+    "logger=none",
+    "model.architecture.hidden_dropout_prob=0",
+    "model.architecture.attention_probs_dropout_prob=0",
+]
+
+# Callbacks that tell which rows a process was given, and that let one of them come to harm.
+WITNESS = """\
+import os
+import signal
+import time
+
+import pytorch_lightning as pl
+import torch
+
+
+class Witness(pl.Callback):
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        rows = " ".join(map(str, batch["index"].tolist()))
+        with open(f"{self._folder}/{trainer.global_rank}", "a") as file:
+            file.write(f"{trainer.current_epoch} {rows}\\n")
+
+
+class Harm(pl.Callback):
+    def __init__(self, kind: str, rank: int, fuse: str) -> None:
+        self._kind, self._rank, self._fuse = kind, rank, fuse
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.global_rank != self._rank or trainer.global_step != 3 or not os.path.exists(self._fuse):
+            return
+        if self._kind == "exit":
+            os._exit(7)
+        if self._kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._kind == "memory":
+            raise torch.OutOfMemoryError("tried to allocate")
+        if self._kind == "raise":
+            raise ZeroDivisionError("nothing to divide by")
+
+
+class Slow(pl.Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        time.sleep(0.1)
+"""
+SLOW = ["+callbacks.slow._target_=witness.Slow"]
+
+
+def witnesses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the callbacks above importable, also in processes that are started."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "witness.py").write_text(WITNESS, "utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("BUNRYU_ALLOWED_TARGETS", "witness")
+
+
+def witnessed(folder: Path) -> list[str]:
+    """Overrides for each process to write its rows to a file of its own."""
+    folder.mkdir()
+    return ["+callbacks.witness._target_=witness.Witness", f"+callbacks.witness.folder={folder}"]
+
+
+def rows_by_epoch(folder: Path) -> dict[int, list[int]]:
+    """The training rows that all processes were given in each epoch, sorted."""
+    seen: dict[int, list[int]] = {}
+    for path in folder.iterdir():
+        for line in path.read_text("ascii").splitlines():
+            epoch, *rows = map(int, line.split())
+            seen.setdefault(epoch, []).extend(rows)
+    return {epoch: sorted(rows) for epoch, rows in seen.items()}
+
+
+def harm(kind: str, rank: int, fuse: Path) -> list[str]:
+    """Overrides for a process to come to harm after its third step, as long as the fuse is a file."""
+    fuse.touch()
+    return [
+        "+callbacks.harm._target_=witness.Harm",
+        f"+callbacks.harm.kind={kind}",
+        f"+callbacks.harm.rank={rank}",
+        f"+callbacks.harm.fuse={fuse}",
+    ]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def as_torchrun(rank: int, size: int, port: int) -> dict[str, str]:
+    """What torchrun tells a process."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+
+
+def as_srun(rank: int, size: int, port: int) -> dict[str, str]:
+    """What Slurm's srun tells a process; the port comes of the job's number."""
+    return {
+        "SLURM_JOB_ID": str(port - 15000),
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": str(size),
+        "SLURM_NTASKS_PER_NODE": str(size),
+        "SLURM_STEP_NUM_TASKS": str(size),
+        "SLURM_NNODES": "1",
+        "SLURM_NODELIST": "localhost",
+        "SLURM_NODEID": "0",
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank),
+    }
+
+
+class Fork:
+    """A fork of this process.
+
+    Args:
+        log: what it says.
+        work: what it does; returns an exit code.
+        environment: variables of its own.
+    """
+
+    def __init__(
+        self, log: Path, work: Callable[[], int], environment: Mapping[str, str] | None = None
+    ) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code = 99
+        try:
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            sys.stdout = sys.stderr = os.fdopen(output, "w", encoding="utf-8", buffering=1)
+            os.environ.update(environment or {})
+            code = work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        finally:
+            os._exit(code)
+
+    def code(self) -> int:
+        """Wait for its end; its exit code, negative for the signal that ended it."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def said(self) -> str:
+        """All it has said."""
+        return self.log.read_text("utf-8")
+
+
+def together(
+    folder: Path,
+    arguments: list[str],
+    size: int = 2,
+    told: Callable[[int, int, int], dict[str, str]] = as_torchrun,
+    port: int | None = None,
+) -> list[int]:
+    """One command line in several processes that know of each other; their exit codes."""
+    port = port or free_port()
+    forks = [
+        Fork(folder / f"{rank}.log", lambda: cli.run(arguments), told(rank, size, port))
+        for rank in range(size)
+    ]
+    return [fork.code() for fork in forks]
+
+
+def alone(folder: Path, *arguments: str) -> Fork:
+    """One command line in a fork."""
+    return Fork(folder / "console.log", lambda: cli.run(list(arguments)))
+
+
+def train(folder: Path, *overrides: str, multirun: bool = False) -> list[str]:
+    """The command line of a tiny run, or a sweep of some, with its output in the folder."""
+    return ["train", *["-m"] * multirun, *TINY, f"output_root={folder / 'out'}", *overrides]
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """All run directories of the output in a folder."""
+    return sorted(path for path in (folder / "out").glob("*/*") if path.parent.name != "sweeps")
