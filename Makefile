@@ -2,11 +2,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SETUP := .venv/.set-up
+TPU := .venv-tpu/bin
+TPU_SETUP := .venv-tpu/.set-up
 
-.PHONY: help setup train test test-faults check format bench build clean
+.PHONY: help setup train test test-faults test-tpu check format bench build clean
 
 help:
-	@echo "make train | test | test-faults | check | format | bench | build | clean"
+	@echo "make train | test | test-faults | test-tpu | check | format | bench | build | clean"
 
 setup: $(SETUP)
 
@@ -25,6 +27,15 @@ test: $(SETUP)
 test-faults: $(SETUP)  ## kills at every batch
 	$(BIN)/python -m pytest -m full
 
+# torch_xla fits one version of PyTorch alone: an environment of its own, of 8 GB
+$(TPU_SETUP): pyproject.toml constraints-tpu.txt
+	$(PYTHON) -m venv .venv-tpu
+	$(TPU)/pip install --quiet --disable-pip-version-check -c constraints-tpu.txt -e . pytest torch_xla
+	touch $(TPU_SETUP)
+
+test-tpu: $(TPU_SETUP)  ## the TPU way, on this machine's processor
+	$(TPU)/python -m pytest -m tpu tests/test_tpu.py
+
 check: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -41,4 +52,4 @@ build: $(SETUP)
 	$(BIN)/python -m hatchling build
 
 clean:
-	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tpu dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -60,11 +60,11 @@ FLOORS = [
         "text",
     },
     {
-        "accelerators",
         "batching",
         "checkpoints",
         "corpus_survey",
         "encoding",
+        "forward",
         "model",
         "model_folder",
         "onnx_export",
@@ -76,7 +76,16 @@ FLOORS = [
         "vocabulary",
     },
     {
-        *("callbacks", "clock", "datamodule", "pruning", "run_hooks", "task"),  # training: Lightning
+        *(
+            "accelerators",
+            "callbacks",
+            "clock",
+            "datamodule",
+            "pruning",
+            "run_hooks",
+            "task",
+            "tpu",
+        ),  # training: Lightning
         *("answers", "batcher", "connections", "documents", "guard", "refusal", "service", "web"),  # FastAPI
     },
     {

@@ -14,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from bunryu.batching import bounded_batches, collator, evaluation_batches, seed_of, training_batches
+from bunryu.batching import (
+    NO_LABEL,
+    NO_ROW,
+    bounded_batches,
+    collator,
+    evaluation_batches,
+    grid,
+    seed_of,
+    training_batches,
+)
 from bunryu.encoding import Encoded, Encoder
 from bunryu.text import NOTHING
 
@@ -241,3 +250,47 @@ def test_losses_equal_a_plain_padded_loops(reviews: tuple[list[str], list[int], 
     assert len(losses[0]) == 20
     assert losses[0] == pytest.approx(losses[1], abs=1e-5, rel=0)
     assert max(losses[0]) - min(losses[0]) > 0.01  # it did learn: equal losses are not equal constants
+
+
+@pytest.mark.parametrize(
+    ("widths", "longest", "expected"),
+    [
+        (4, 128, [16, 32, 64, 128]),
+        (1, 128, [128]),
+        (3, 300, [75, 150, 300]),
+        (2, 9, [5, 9]),
+        (9, 5, [1, 2, 3, 5]),
+    ],
+)
+def test_the_grid_halves_the_longest_row(widths: int, longest: int, expected: list[int]) -> None:
+    assert grid(widths, longest) == expected
+
+
+def test_a_grid_of_four_pads_reviews_to_less_than_twice_their_tokens() -> None:
+    lengths, steps = nsmc_like(), np.array(grid(4, 128))
+    batches = training_batches(lengths, 32, "bucketed", 7, 0)
+    computed = sum(len(index) * steps[np.searchsorted(steps, lengths[index].max())] for index in batches)
+    assert waste(lengths, batches) < computed / lengths.sum() < 1.7
+
+
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+@pytest.mark.parametrize("index", [[7], [7, 0, 31], list(range(8))])
+def test_shapes_are_those_of_the_grid_and_what_fills_up_has_no_label(
+    reviews: tuple[list[str], list[int], Encoded], index: list[int], padding: str
+) -> None:
+    _, labels, encoded = reviews
+    rows = np.array(index)
+    collate = collator(encoded, 24, TOKENIZER.pad_token_id, padding)
+    plain, batch = collate(rows), collator(encoded, 24, TOKENIZER.pad_token_id, padding, 3, 8)(rows)
+    width = min(step for step in (6, 12, 24) if step >= plain["input_ids"].shape[1])
+    real, given = len(index), plain["input_ids"].shape[1]
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        assert batch[name].shape == (8, width)
+        assert torch.equal(batch[name][:real, :given], plain[name])
+        assert torch.equal(batch[name][real:], batch[name][:1].expand(8 - real, width))
+    assert (batch["input_ids"][:, given:] == TOKENIZER.pad_token_id).all()
+    assert (batch["attention_mask"][:, given:] == 0).all()
+    assert batch["labels"].tolist() == [labels[i] for i in index] + [NO_LABEL] * (8 - real)
+    assert batch["index"].tolist() == index + [NO_ROW] * (8 - real)
+    assert rows.tolist() == index  # the plan is not written to
+    assert encoded.labels.tolist() == labels

@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from bunryu.batching import NO_LABEL, NO_ROW
 from bunryu.datamodule import TextDataModule
 from bunryu.encoding import Encoded, Template
 
@@ -53,3 +54,23 @@ def test_validation_is_the_same_every_time() -> None:
     first, second = ([b["index"].tolist() for b in data.val_dataloader()] for _ in range(2))
     assert first == second
     assert sorted(row for batch in first for row in batch) == list(range(30))
+
+
+@pytest.mark.parametrize("split", ["train_dataloader", "val_dataloader"])
+def test_fixed_shapes_hold_every_row_once(split: str) -> None:
+    data = module(30, widths=2, fixed_rows=True)
+    data.trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    batches = list(getattr(data, split)())
+    assert len(batches) == 8
+    assert {batch["input_ids"].shape for batch in batches} == {(4, 3), (4, 6)}
+    rows = [int(row) for batch in batches for row in batch["index"]]
+    assert sorted(rows) == [NO_ROW, NO_ROW, *range(30)]
+    for batch in batches:
+        real = batch["index"] != NO_ROW
+        assert torch.equal(batch["labels"][real], batch["index"][real] % 2)
+        assert set(batch["labels"][~real].tolist()) <= {NO_LABEL}
+
+
+def test_widths_alone_keep_the_short_batch_short() -> None:
+    batches = list(module(30, widths=1).val_dataloader())
+    assert sorted({tuple(batch["input_ids"].shape) for batch in batches}) == [(2, 6), (4, 6)]

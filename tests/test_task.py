@@ -15,8 +15,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from bunryu.callbacks import BestCheckpoint, EarlyStop
 from bunryu.metrics import scores
+from bunryu.runs import Run
 from bunryu.schedules import Schedule, cosine_warmup, linear_warmup
 from bunryu.task import ClassificationTask
+from conftest import Train
 
 CONFIG = BertConfig(
     vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
@@ -122,3 +124,61 @@ def test_figures_are_those_of_the_rows_in_their_order_to_the_last_bit(seed: int)
     assert task.scored is not None
     assert task.scored.metrics == {f"test/{name}": value for name, value in scores(logits, labels).items()}
     assert (task.scored.logits == logits).all()
+
+
+SHAPES = ["accelerator.widths=3", "accelerator.fixed_rows=true"]
+EXACT = [
+    "model.architecture.hidden_dropout_prob=0.0",
+    "model.architecture.attention_probs_dropout_prob=0.0",
+    "model.lr=1e-4",
+]
+
+
+def recorded(run: Run, name: str) -> list[float]:
+    rows = (line.split(",") for line in (run.path / "metrics.csv").read_text("utf-8").splitlines()[1:])
+    return [float(value) for _, _, key, value in rows if key == name]
+
+
+def test_shapes_change_no_figure(train: Train) -> None:
+    plain, shaped = train(*EXACT), train(*EXACT, *SHAPES)  # 72 rows by 16: the last batch has 8
+    for name in ("train/loss", "train/accuracy", "train/loss_epoch", "val/loss", "val/accuracy"):
+        values = recorded(plain, name)
+        assert len(values) == (10 if name in ("train/loss", "train/accuracy") else 2)
+        assert recorded(shaped, name) == pytest.approx(values, abs=1e-5, rel=0), name
+    for split in ("validation", "test"):
+        tables = [
+            (run.path / f"predictions/{split}.csv").read_text("utf-8").splitlines() for run in (plain, shaped)
+        ]
+        assert [row.split(",")[:2] for row in tables[0]] == [row.split(",")[:2] for row in tables[1]]
+        assert len(tables[0]) == 73
+
+
+def test_what_is_compiled_has_few_shapes_and_the_same_figures(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called: list[tuple[int, ...]] = []
+
+    def stub(function, **options):  # type: ignore[no-untyped-def]
+        assert options == {"dynamic": False}
+
+        def watched(**inputs: torch.Tensor) -> torch.Tensor:
+            called.append(tuple(inputs["input_ids"].shape))
+            return function(**inputs)  # type: ignore[no-any-return]
+
+        return watched
+
+    plain = train(*EXACT)
+    assert called == []
+    monkeypatch.setattr(torch, "compile", stub)
+    compiled = train(*EXACT, "compile=true")
+    assert set(called) <= {(16, width) for width in (16, 32, 64, 128)}
+    assert len(called) == 2 * 5 + 2 * 5 + 5 + 5  # training and validation, and both splits at the end
+    assert "batches of 16 rows in 4 widths at most" in (compiled.path / "train.log").read_text("utf-8")
+    assert recorded(compiled, "train/loss") == pytest.approx(recorded(plain, "train/loss"), abs=1e-5, rel=0)
+    states = [
+        torch.load(run.path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for run in (plain, compiled)
+    ]
+    assert list(states[0]) == list(states[1])
+    assert {name.split(".")[0] for name in states[1]} == {"model"}
+    assert (compiled.path / "model/model.safetensors").is_file()

@@ -114,6 +114,10 @@ class TextDataModule(pl.LightningDataModule):
         """Which rows of the file a training batch of an epoch holds for all processes, from 0."""
         return [int(row) for row in self.train.rows[self._plan(epoch)[batch]]]
 
+    def collator(self, split: Encoded) -> Callable[[Index], Batch]:
+        """A function from a split's row indices to a batch, of the shape that training gives it."""
+        return collator(split, self._max_length, self._pad_id, self._padding, self._widths, self._rows)
+
     def _rest_of_epoch(self) -> list[Part]:
         assert self.trainer is not None
         loop: Any = self.trainer.fit_loop
@@ -136,10 +140,9 @@ class TextDataModule(pl.LightningDataModule):
         return self._loader(split, _Plan(len(plan), lambda: plan))
 
     def _loader(self, split: Encoded, plan: _Plan) -> DataLoader[Batch]:
-        collate = collator(split, self._max_length, self._pad_id, self._padding, self._widths, self._rows)
         options: dict[str, Any] = {"persistent_workers": True} if self._num_workers else {}
         return DataLoader(
-            _Batches(collate),
+            _Batches(self.collator(split)),
             batch_size=None,  # the sampler yields whole batches
             sampler=plan,
             num_workers=self._num_workers,

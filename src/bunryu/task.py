@@ -80,7 +80,8 @@ class ClassificationTask(pl.LightningModule):
         # (not buffers: those would take on the model's precision, and sums stall in 16 bits)
         self._window = torch.zeros(3)
         self._epoch = torch.zeros(3)
-        self._bad = torch.tensor(-1)  # the epoch's first batch whose loss was not finite
+        self._bad = torch.tensor([-1])  # the epoch's first batch whose loss was not finite
+        self._number: torch.Tensor | None = None  # of the epoch's next batch, counted on the device
         self._outputs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.scored: Scored | None = None
 
@@ -115,6 +116,7 @@ class ClassificationTask(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Start the epoch's clock."""
         self._epoch_start = time.perf_counter()
+        self._number = None
         self.scored = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -136,7 +138,10 @@ class ClassificationTask(pl.LightningModule):
             hits = (logits.argmax(dim=1) == batch["labels"]).sum()
             sums = torch.stack([loss.detach() * rows, hits.to(loss.dtype), rows])
             first = torch.isfinite(loss.detach()) | (self._bad.to(loss.device) >= 0)
-            self._bad = torch.where(first, self._bad.to(loss.device), batch_idx)
+            if self._number is None:  # of a number in Python, or in no dimension, XLA may make a constant
+                self._number = torch.tensor([batch_idx]).to(loss.device)
+            self._bad = torch.where(first, self._bad.to(loss.device), self._number)
+            self._number = self._number + 1
             self._window = self._window.to(sums.device) + sums
             self._epoch = self._epoch.to(sums.device) + sums
         self.batches_seen += 1
@@ -161,7 +166,7 @@ class ClassificationTask(pl.LightningModule):
             return
         self.refuse_unless_finite()
         loss, accuracy = self._means(self._window)
-        self._window = torch.zeros(3)  # anew and not in place: what is not read lets no graph run twice
+        self._window = torch.zeros(3)  # not zeroed in place, of which XLA would make another graph
         self._record({"train/loss": loss, "train/accuracy": accuracy, "lr": self._rate})
 
     def on_train_epoch_end(self) -> None:

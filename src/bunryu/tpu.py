@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins import XLACheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.accelerators import XLAAccelerator
-from pytorch_lightning.strategies import SingleDeviceXLAStrategy
+from pytorch_lightning.strategies.single_xla import SingleDeviceXLAStrategy
 
 from bunryu.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
 
