@@ -22,10 +22,10 @@ train: $(SETUP)  ## the default job: a tiny BERT on the sample corpus
 	$(BIN)/bunryu train
 
 test: $(SETUP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-faults: $(SETUP)  ## kills at every batch
-	$(BIN)/python -m pytest -m full
+	$(BIN)/python -m pytest -n 2 -m full
 
 # torch_xla fits one version of PyTorch alone: an environment of its own, of 8 GB
 $(TPU_SETUP): pyproject.toml constraints-tpu.txt

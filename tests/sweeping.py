@@ -15,6 +15,7 @@ import pytest
 
 from bunryu import cli
 from bunryu.ledger import JobState, Ledger
+from bunryu.pool import WARM
 from bunryu.runs import Run
 
 TINY = ["limit_rows=72", "batch_size=16", "epochs=1", "trainer.log_every_n_steps=1", "logger=none"]
@@ -124,6 +125,7 @@ class Driver:
 
     def __init__(self, log: Path, work: Callable[[], int]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
+        forkserver.set_forkserver_preload(list(WARM))
         forkserver.ensure_running()
         self.log = log
         self.pid = os.fork()

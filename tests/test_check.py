@@ -137,7 +137,7 @@ def test_a_budget_that_is_too_small_is_refused_with_both_figures(
                 "nothing logs monitor='x'",
                 "max_seq_length=999 is beyond the model's 300 positions",
                 "there is no key 'typo'",
-                "batch_size='abc' is str, not int",
+                "batch_size='abc' is no number",
             ],
         ),
         (

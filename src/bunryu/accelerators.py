@@ -36,6 +36,8 @@ def settle(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, source in (("accelerator", "name"), ("precision", "precision")):
         if trainer[key] == before[source]:  # as the shipped config has it, and not the user's own
             trainer[key] = accelerator[source]
+    if before["name"] == "auto" and accelerator["name"] == "tpu":
+        accelerator["autocast"] = settled["task"]["autocast"] = True  # as the tpu preset has it
     check(settled["accelerator"])
     return settled
 

@@ -33,6 +33,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "n_jobs": (1, None),
     "budget_hours": (0, None),
     "accelerator.devices": (1, None),
+    "accelerator.widths": (1, None),
     "optimizer.lr": (0, None),
     "optimizer.weight_decay": (0, None),
     "optimizer.eps": (0, None),
@@ -99,6 +100,7 @@ WIDER_TYPES: dict[str, tuple[type, ...]] = {
     "corpus.validation": (float, str),
     "seed": (int, type(None)),
     "accelerator.precision": (str, int),
+    "accelerator.widths": (int, type(None)),
     "trainer.gradient_clip_val": (float, int, type(None)),
 }
 

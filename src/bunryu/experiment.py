@@ -92,11 +92,11 @@ def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment) -> dict
         for split in ("validation", "test"):
             if getattr(experiment.datamodule, split) is not None:
                 results |= _score(run, experiment, split, checkpoint)
-    results["best_checkpoint"] = f"checkpoints/{BEST}" if checkpoint else None
     if run.writes:
         with stage("writing model/"):
             _export(run, experiment, results)
         keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
+        results["best_checkpoint"] = f"checkpoints/{BEST}" if best.is_file() else None
         run.write_results(results)
         _log_hyperparameters(run, experiment.trainer, results)
     return results

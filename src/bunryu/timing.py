@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from bunryu import resident
-from bunryu.batching import Batch, Index, collator, evaluation_batches, training_batches
+from bunryu.batching import Batch, Index, evaluation_batches, training_batches
 from bunryu.building import Experiment, build
 from bunryu.checkpoints import LAST, PREVIOUS, remove_checkpoint
 from bunryu.clock import Clock, Rounds, Rows, now
@@ -254,8 +254,7 @@ class _Timing:
         return self._loader(split, Rounds(self._shapes(plan, self._tokens(split, plan)), EVALUATION_SECONDS))
 
     def _loader(self, split: Encoded, rounds: Rounds) -> DataLoader[Batch]:
-        pad_id = self._experiment.tokenizer.pad_token_id
-        collate = collator(split, self._length, pad_id, self._config["datamodule"]["padding"])
+        collate = self._experiment.datamodule.collator(split)
         return DataLoader(
             Rows(collate), batch_size=None, sampler=rounds, pin_memory=torch.cuda.is_available()
         )
