@@ -7,6 +7,7 @@ along.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -16,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
@@ -59,6 +61,22 @@ def slots(number: int, cores: int, devices: Sequence[str], each: int) -> list[Sl
     return [Slot(threads, ",".join(dict.fromkeys(cards))) for cards in taken]
 
 
+def warm_up() -> None:
+    """Start the process that all others will be forks of; it imports what they need meanwhile."""
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting cards must not initialise one before a fork
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(WARM))
+    forkserver.ensure_running()
+    atexit.unregister(_cool_down)
+    atexit.register(_cool_down)
+
+
+def _cool_down() -> None:
+    """End that process with this one: by itself it would finish its imports first, and take its time."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)  # there is no public way
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+
+
 def in_slots(
     items: Iterable[Item],
     work: Callable[[Item, Slot], int],
@@ -79,9 +97,8 @@ def in_slots(
     Yields:
         In the order of their ends.
     """
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting cards must not initialise one before a fork
+    warm_up()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(WARM))
     waiting, idle = iter(items), list(free)
     busy: dict[ForkServerProcess, tuple[Item, Slot]] = {}
     with _signals_passed_on(busy) as stopped:

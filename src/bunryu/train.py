@@ -54,6 +54,10 @@ def main(arguments: Sequence[str]) -> int:
             failures.append(BunryuError(type(error).__name__))
             jobs.append(f"failed    {swept}  {type(error).__name__}")
 
+    if {"-m", "--multirun"}.intersection(arguments):
+        from bunryu import pool
+
+        pool.warm_up()  # beside Hydra's composing; a mistake ends it again
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
     sys.argv = ["bunryu", *as_hydra_reads(arguments)]
     try:
