@@ -134,6 +134,7 @@ class Driver:
         code = 99
         try:
             forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
+            forkserver.ensure_running = lambda: None  # type: ignore[assignment]
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(output, 1)
             os.dup2(output, 2)

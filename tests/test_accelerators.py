@@ -42,6 +42,7 @@ def config(name: str = "auto", precision: str = "auto", devices: int = 1, **trai
     return {
         "accelerator": {"name": name, "devices": devices, "precision": precision, "strategy": "auto"},
         "trainer": {"accelerator": name, "precision": precision, **trainer},
+        "task": {"autocast": False},
         "seed": 7,
     }
 
@@ -62,6 +63,7 @@ def test_auto_takes_the_fastest_there_is(machine: Any) -> None:
     assert settled(config()) == ("gpu", "bf16-mixed")
     machine(cards=1, tpu=True)
     assert settled(config()) == ("tpu", "32-true")
+    assert accelerators.settle(config())["task"] == {"autocast": True}
 
 
 def test_a_card_without_bfloat16_gets_16_bits_with_scaling(machine: Any) -> None:

@@ -313,6 +313,7 @@ def test_torchrun_starts_the_processes(two_processes: Path, tmp_path: Path) -> N
     assert outcome(tmp_path / "out") == outcome(two_processes.parents[1])
 
 
+@pytest.mark.full
 def test_the_jobs_of_a_sweep_start_them_too(two_processes: Path, tmp_path: Path) -> None:
     arguments = train(tmp_path, "seed=7,8", "accelerator.devices=2", "n_jobs=2", multirun=True)
     driver = Driver(tmp_path / "console.log", lambda: cli.run(arguments))

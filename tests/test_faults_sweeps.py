@@ -92,8 +92,11 @@ def test_fault_23_a_job_that_raises_leaves_the_others_and_is_named(
     "launcher",
     [
         ["hydra/launcher=pool", "n_jobs=2"],
-        ["hydra/launcher=basic"],
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.launcher.backend=threading"],
+        pytest.param(["hydra/launcher=basic"], marks=pytest.mark.full),
+        pytest.param(
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.launcher.backend=threading"],
+            marks=pytest.mark.full,
+        ),
         ["hydra/launcher=submitit_local"],
     ],
     ids=lambda overrides: overrides[0].partition("=")[2],

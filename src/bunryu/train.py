@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
             failures.append(BunryuError(type(error).__name__))
             jobs.append(f"failed    {swept}  {type(error).__name__}")
 
-    if {"-m", "--multirun"}.intersection(arguments):
+    if {"-m", "--multirun"}.intersection(arguments) and ranks.size() == 1:
         from bunryu import pool
 
         pool.warm_up()  # beside Hydra's composing; a mistake ends it again
