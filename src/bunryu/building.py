@@ -180,7 +180,10 @@ def _for(accelerator: str, strategy: str) -> dict[str, Any]:
         return {"strategy": strategy, "plugins": [CheckpointFiles()]}
     from bunryu import tpu
 
-    return {"strategy": tpu.OneChip() if strategy == "auto" else strategy, "plugins": [tpu.CheckpointFiles()]}
+    return {
+        "strategy": tpu.OneChip() if strategy == "auto" else strategy,
+        "plugins": [tpu.ChipCheckpointFiles()],
+    }
 
 
 def _encode(encoder: Encoder, corpus: Corpus, name: str) -> Encoded | None:

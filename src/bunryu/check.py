@@ -27,8 +27,7 @@ from bunryu.inspection import EVERY, Job, Report, Settings, estimated, measured_
 from bunryu.interruption import stop_on_signals
 from bunryu.masking import secrets_in
 from bunryu.opening import Parser
-from bunryu.preparation import SWEEP_KEYS
-from bunryu.recorded import plain
+from bunryu.preparation import recorded_of
 
 SCRATCH = ".check-"
 
@@ -157,7 +156,7 @@ def _settings(config: DictConfig) -> Settings:
 def _job(number: int, overrides: list[str], config: DictConfig) -> Job:
     if config.seed is None:
         config.seed = secrets.randbelow(2**32)
-    recorded = {key: value for key, value in plain(config).items() if key not in SWEEP_KEYS}
+    recorded = recorded_of(config)
     filled = checks.container(config)
     if "force_download" in filled["corpus"]:  # train fetches it again, once; a check does not
         recorded["corpus"]["force_download"] = filled["corpus"]["force_download"] = False

@@ -32,6 +32,11 @@ def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
     """
     checks.check_values(config)
     checks.check_shape(config, shipped)
+    return recorded_of(config)
+
+
+def recorded_of(config: DictConfig) -> dict[str, Any]:
+    """What a run records of a composed config: nothing that is about a sweep as a whole."""
     return {key: value for key, value in plain(config).items() if key not in SWEEP_KEYS}
 
 

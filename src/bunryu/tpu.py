@@ -13,7 +13,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.accelerators import XLAAccelerator
 from pytorch_lightning.strategies.single_xla import SingleDeviceXLAStrategy
 
-from bunryu.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
+from bunryu.run_hooks import CheckpointFiles
 
 
 def chips() -> int:
@@ -79,21 +79,11 @@ class DeviceLoader:
         return batches
 
 
-class CheckpointFiles(XLACheckpointIO):
+class ChipCheckpointFiles(CheckpointFiles, XLACheckpointIO):
     """The run's checkpoint files, for a strategy that takes no other class: tensors leave the chip first."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
         """Write one that any machine can read."""
-        write_checkpoint(apply_to_collection(checkpoint, torch.Tensor, torch.Tensor.cpu), Path(path))
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read one onto the CPU, if it is whole; Lightning moves its parts to where they belong."""
-        return read_checkpoint(Path(path))
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove one with its checksum."""
-        remove_checkpoint(Path(path))
+        super().save_checkpoint(apply_to_collection(checkpoint, torch.Tensor, torch.Tensor.cpu), path)
