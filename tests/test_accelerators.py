@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bunryu import accelerators, cli
+from bunryu import accelerators, cli, ranks
 from bunryu import tpu as tpu_module
 from bunryu.errors import ConfigError
 
@@ -21,7 +21,7 @@ from bunryu.errors import ConfigError
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A machine with nothing but a processor; ``machine(cards=2, …)`` puts something into it."""
 
-    def put(cards: int = 0, bf16: bool = True, tpu: bool = False, mps: bool = False) -> None:
+    def put(cards: int = 0, bf16: bool = True, tpu: int = 0, mps: bool = False) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
         # an emulated bfloat16 is there on any card
@@ -32,7 +32,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         module = ModuleType("torch_xla")
         module.__spec__ = ModuleSpec("torch_xla", None)
         monkeypatch.setitem(sys.modules, "torch_xla", module if tpu else None)  # type: ignore[arg-type]
-        monkeypatch.setattr(tpu_module, "chips", lambda: int(tpu))
+        monkeypatch.setattr(tpu_module, "chips", lambda: tpu)
 
     put()
     return put
@@ -61,7 +61,7 @@ def test_auto_takes_the_fastest_there_is(machine: Any) -> None:
     assert settled(config()) == ("mps", "32-true")
     machine(cards=1, mps=True)
     assert settled(config()) == ("gpu", "bf16-mixed")
-    machine(cards=1, tpu=True)
+    machine(cards=1, tpu=1)
     assert settled(config()) == ("tpu", "32-true")
     assert accelerators.settle(config())["task"] == {"autocast": True}
 
@@ -72,7 +72,7 @@ def test_a_card_without_bfloat16_gets_16_bits_with_scaling(machine: Any) -> None
 
 
 def test_lightnings_other_names_are_known(machine: Any) -> None:
-    machine(cards=1, tpu=True)
+    machine(cards=1, tpu=1)
     assert settled(config("cuda")) == ("gpu", "bf16-mixed")
     assert settled(config("xla", "32-true")) == ("tpu", "32-true")
 
@@ -134,6 +134,29 @@ def test_more_cards_than_there_are(machine: Any) -> None:
     with pytest.raises(ConfigError, match="3 gpus were asked for, there are 2") as caught:
         accelerators.settle(config(devices=3))
     assert (caught.value.where, caught.value.fix) == ("accelerator.devices", "accelerator.devices=2")
+
+
+def test_one_chip_or_all(machine: Any) -> None:
+    machine(tpu=4)
+    for chips in (1, 4):
+        assert settled(config("tpu", "32-true", chips)) == ("tpu", "32-true")
+    for chips, what, fix in (
+        (8, "8 chips were asked for, there are 4", "accelerator.devices=4"),
+        (2, "2 of 4 chips were asked for: a run trains on one or on all", "accelerator.devices=4, or 1"),
+    ):
+        with pytest.raises(ConfigError, match=what) as caught:
+            accelerators.settle(config("tpu", "32-true", chips))
+        assert (caught.value.where, caught.value.fix) == ("accelerator.devices", fix)
+
+
+def test_chips_want_no_process_each(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(tpu=4)
+    assert ranks.wanted(accelerators.settle(config("tpu", "32-true", 4))["accelerator"]) == 1
+    assert ranks.wanted(accelerators.settle(config("cpu", devices=4))["accelerator"]) == 4
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match="4 processes were started: one alone has all chips") as caught:
+        accelerators.settle(config("tpu", "32-true", 4))
+    assert caught.value.fix.startswith("bunryu train accelerator=tpu accelerator.devices=4, without torchrun")
 
 
 def test_more_processes_than_cores_are_none_of_its_business(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,3 +74,13 @@ def test_fixed_shapes_hold_every_row_once(split: str) -> None:
 def test_widths_alone_keep_the_short_batch_short() -> None:
     batches = list(module(30, widths=1).val_dataloader())
     assert sorted({tuple(batch["input_ids"].shape) for batch in batches}) == [(2, 6), (4, 6)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"padding": "max_length"}, {"widths": 2}, {"widths": 2, "fixed_rows": True}]
+)
+def test_padded_tokens_are_those_of_the_batches(options: dict[str, Any]) -> None:
+    data = module(30, **options)
+    collate = data.collator(data.train)
+    plan = [np.arange(start, min(start + 4, 30)) for start in range(0, 30, 4)]
+    assert data.padded_tokens(data.train, plan) == [collate(rows)["input_ids"].numel() for rows in plan]

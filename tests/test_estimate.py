@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from bunryu import clock, resident, timing
@@ -166,6 +167,28 @@ def test_what_is_measured_is_the_runs_own_size(
     assert measured.files == pytest.approx(predictions, rel=0.1)
     assert min(measured.batch, measured.step, measured.validation, measured.test, measured.save) > 0
     assert measured.memory > 50 << 20
+
+
+def test_of_two_processes_one_is_timed_with_its_share_of_the_threads(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "TRAINING_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "EVALUATION_SECONDS", 0.0)
+    threads: list[int] = []
+    build = timing.build
+
+    def watched(*arguments: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return build(*arguments)
+
+    monkeypatch.setattr(timing, "build", watched)
+    before = torch.get_num_threads()
+    config["accelerator"]["devices"] = config["trainer"]["devices"] = 2
+    measured = measure(config, tmp_path / "scratch")
+    assert measured.batches == 3  # 72 rows in batches of 32
+    assert (threads, torch.get_num_threads()) == ([max(1, before // 2)], before)
+    assert not torch.distributed.is_initialized()
+    assert measured.memory > 2 * 50 << 20
 
 
 def test_the_process_tells_its_age_and_memory() -> None:

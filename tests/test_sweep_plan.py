@@ -8,11 +8,13 @@ import pytest
 from hydra.types import RunMode
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from bunryu import accelerators
 from bunryu.composition import composing
 from bunryu.explanation import conf_dir
 from bunryu.ledger import identity_of
+from bunryu.pool import Slot
 from bunryu.search import space_of
-from bunryu.sweep_plan import Plan
+from bunryu.sweep_plan import Plan, _check
 
 PRESETS = sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml"))
 
@@ -60,3 +62,15 @@ def test_the_search_looks_where_its_file_says() -> None:
         "batch_size": CategoricalDistribution(["16", "32", "64"]),
         "model.architecture.hidden_dropout_prob": FloatDistribution(0.0, 0.3),
     }
+
+
+def test_jobs_take_turns_on_a_tpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(accelerators, "available", lambda: {"tpu": 1, "cpu": 2})
+    _, plan = planned("seeds", "accelerator=tpu")
+    assert _check([plan.base], Slot(), n_jobs=1) == 0
+    assert _check([plan.base], Slot(), n_jobs=2) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "one process at a time has a TPU"
+    assert [line.split() for line in said[1:]] == [["where:", "n_jobs"], ["fix:", "n_jobs=1"]]

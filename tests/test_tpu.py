@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,18 +17,10 @@ import torch
 from bunryu import accelerators, cli
 from bunryu.runs import Run
 from bunryu.task import ClassificationTask
+from chips import asked_to_stop, counted, put_in, recorded
 
 if importlib.util.find_spec("torch_xla") is None:
     pytest.skip("torch_xla is not installed: make test-tpu makes it an environment", allow_module_level=True)
-
-# Before torch_xla looks: no chip but this machine's processor, and graphs that compile in seconds.
-os.environ["PJRT_DEVICE"] = "CPU"
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
-import lightning_fabric.accelerators
-import pytorch_lightning.accelerators
-
-from bunryu import tpu
 
 pytestmark = [pytest.mark.tpu, pytest.mark.filterwarnings("default")]  # torch_xla's are not ours to mend
 
@@ -52,11 +43,8 @@ class Step:
 
 @pytest.fixture(autouse=True, scope="module")
 def _a_chip() -> Iterator[None]:
-    """Lightning takes the CPU client's device for a chip."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (lightning_fabric.accelerators, pytorch_lightning.accelerators):
-            patch.setattr(module.XLAAccelerator, "is_available", staticmethod(lambda: True))
-            patch.setattr(module.XLAAccelerator, "auto_device_count", staticmethod(lambda: 1))
+        put_in(1, patch)
         yield
 
 
@@ -81,21 +69,6 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Run, 
         return Run(made), steps
 
     return run
-
-
-def counted() -> tuple[int, int]:
-    """Graphs compiled and executed, once all are done that were begun."""
-    import torch_xla.core.xla_model as xm
-
-    xm.wait_device_ops()
-    counts = tpu.counts()
-    return counts["compiled"], counts["executed"]
-
-
-def recorded(run: Run, name: str) -> list[float]:
-    """A metric's values, in order."""
-    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
-        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == name]
 
 
 def widths_of(steps: list[Step]) -> set[int]:
@@ -130,7 +103,7 @@ def test_the_preset_is_a_grid_of_shapes_and_autocast(shipped: Trained) -> None:
         "widths": WIDTHS, "fixed_rows": True, "autocast": True,
     }  # fmt: skip
     device = run.manifest["device"]
-    assert (device["kind"], device["strategy"], device["precision"]) == ("xla", "OneChip", "32-true")
+    assert (device["kind"], device["strategy"], device["precision"]) == ("xla", "Chips", "32-true")
     assert {step.shape[0] for step in steps} == {32}  # the last short batch too
     assert widths_of(steps) <= {16, 32, 64, 128}
     assert len(widths_of(steps)) > 1
@@ -205,21 +178,11 @@ def test_what_it_leaves_is_scored_on_the_processor(
         assert {key.split(".")[0] for key in state} == {"model"}
 
 
-def test_a_stopped_run_goes_on_where_it_was(
-    train: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_goes_on_where_it_was(train: Training, tmp_path: Path) -> None:
     # With dropout: its random numbers have to be those of the run that was never stopped.
     job = ["accelerator=tpu", "limit_rows=160", "batch_size=16", "epochs=2", "checkpoint_every_minutes=0"]
     whole, _ = train(*job)
-    seeding = ClassificationTask.on_train_batch_start
-
-    def stopping(task: ClassificationTask, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
-        seeding(task, batch, batch_idx)
-        if task.batches_seen == 14:
-            signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClassificationTask, "on_train_batch_start", stopping)
+    with asked_to_stop(batch=14):
         assert cli.run(["train", f"output_root={tmp_path}", *job]) == 128 + signal.SIGTERM
     (made,) = tmp_path.glob("*/*")
     assert Run(made).manifest["status"] == "interrupted"

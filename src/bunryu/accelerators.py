@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bunryu import ranks
 from bunryu.errors import ConfigError
 from bunryu.provenance import processor
 
@@ -60,17 +61,24 @@ def check(accelerator: Mapping[str, Any]) -> None:
             where="accelerator",
             fix="; ".join(filter(None, [f"accelerator={best}", _hint(name)])),
         )
-    if name == "gpu" and devices > found[name]:
+    if name in ("gpu", "tpu") and devices > found[name]:
+        kind = {"gpu": "gpus", "tpu": "chips"}[name]
         raise ConfigError(
-            f"{devices} gpus were asked for, there are {found[name]}",
+            f"{devices} {kind} were asked for, there are {found[name]}",
             where="accelerator.devices",
             fix=f"accelerator.devices={found[name]}",
         )
-    if name == "tpu" and devices > 1:
+    if name == "tpu" and 1 < devices < found[name]:
         raise ConfigError(
-            f"{devices} chips were asked for: a run trains on one so far",
+            f"{devices} of {found[name]} chips were asked for: a run trains on one or on all",
             where="accelerator.devices",
-            fix="accelerator.devices=1",
+            fix=f"accelerator.devices={found[name]}, or 1",
+        )
+    if name == "tpu" and ranks.size() > 1:
+        raise ConfigError(
+            f"{ranks.size()} processes were started: one alone has all chips of a machine",
+            where="accelerator",
+            fix=f"bunryu train accelerator=tpu accelerator.devices={found[name]}, without torchrun or srun",
         )
     if name == "cpu" and str(accelerator["precision"]).startswith("bf16") and not _cpu_has_bf16():
         raise ConfigError(

@@ -57,7 +57,7 @@ def announce(
         device={
             "kind": device.type,
             "name": name,
-            "count": trainer.world_size,
+            "count": max(trainer.world_size, config["accelerator"]["devices"]),  # chips are one to Lightning
             "precision": str(trainer.precision),
             "strategy": type(trainer.strategy).__name__,
         },

@@ -115,6 +115,22 @@ def grid(widths: int, max_length: int) -> list[int]:
     return sorted({math.ceil(max_length / 2**halved) for halved in range(widths)})
 
 
+def padder(max_length: int, padding: str, widths: int | None = None) -> Callable[[int], int]:
+    """A function from the tokens of a batch's longest row to the width that the batch is padded to.
+
+    Args:
+        max_length: tokens a row may have.
+        padding: ``longest`` pads to the longest row, ``max_length`` to ``max_length``.
+        widths: pad further, to one of so many widths; None for any width.
+    """
+    if padding == "max_length":
+        return lambda longest: max_length
+    if widths is None:
+        return lambda longest: longest
+    steps = np.array(grid(widths, max_length))
+    return lambda longest: int(steps[np.searchsorted(steps, longest)])
+
+
 def collator(
     encoded: Encoded,
     max_length: int,
@@ -132,18 +148,16 @@ def collator(
         encoded: the split.
         max_length: tokens a row may have.
         pad_id: the padding token.
-        padding: ``longest`` pads to the batch's longest row, ``max_length`` to ``max_length``.
-        widths: pad further, to one of so many widths; None for any width.
+        padding: see ``padder``.
+        widths: see ``padder``.
         rows: fill shorter batches up to so many rows, with label ``NO_LABEL`` and index ``NO_ROW``; None
             for batches of any size.
     """
     lengths = encoded.lengths(max_length)
-    steps = np.array(grid(widths, max_length)) if widths else None
+    width_of = padder(max_length, padding, widths)
 
     def collate(index: Index) -> Batch:
-        width = max_length if padding == "max_length" else int(lengths[index].max())
-        if steps is not None:
-            width = int(steps[np.searchsorted(steps, width)])
+        width = width_of(int(lengths[index].max()))
         missing = max(0, rows - len(index)) if rows else 0
         # a row that is there: one of padding alone would have no token to attend to
         taken = np.concatenate([index, np.repeat(index[:1], missing)]) if missing else index

@@ -90,7 +90,7 @@ def build(
         *(encoded[name] for name in SPLITS),
         pad_id=tokenizer.pad_token_id,
         seed=config["seed"],
-        **_few_shapes(config),
+        **_shapes(config),
     )
     steps = total_steps(trainer, datamodule.batches_per_epoch)
     task = instantiate(config["task"])(
@@ -122,18 +122,16 @@ def total_steps(trainer: pl.Trainer, batches: int) -> int:
     return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
 
-def _few_shapes(config: Mapping[str, Any]) -> dict[str, Any]:
+def _shapes(config: Mapping[str, Any]) -> dict[str, Any]:
     """The shapes of batches where each one is compiled: decided here and nowhere else."""
     tpu = config["accelerator"]["name"] == "tpu"
     if not (tpu or config.get("compile")):  # a run of an earlier version has no such key
         return {}
-    widths = config["datamodule"].get("widths") or WIDTHS
-    log.info(
-        "batches of %d rows in %d widths at most: each shape is compiled once",
-        config["datamodule"]["batch_size"],
-        widths,
-    )
-    return {"widths": widths, "fixed_rows": True}
+    rows, widths = config["datamodule"]["batch_size"], config["datamodule"].get("widths") or WIDTHS
+    if tpu:  # one process has all chips
+        rows *= config["accelerator"]["devices"]
+    log.info("batches of %d rows in %d widths at most: each shape is compiled once", rows, widths)
+    return {"batch_size": rows, "widths": widths, "fixed_rows": True}
 
 
 def _refuse_another(facts: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> None:
@@ -169,19 +167,20 @@ def _trainer(
         default_root_dir=save_dir,
         callbacks=[*callbacks, RunState(run, stop), *further],
         logger=[RunLogger(run), *loggers],
-        **_for(config["accelerator"]["name"], config["trainer"]["strategy"]),
+        **_for(config["accelerator"], config["trainer"]["strategy"]),
     )
     return trainer
 
 
-def _for(accelerator: str, strategy: str) -> dict[str, Any]:
+def _for(accelerator: Mapping[str, Any], strategy: str) -> dict[str, Any]:
     """The trainer's strategy and plugins: a TPU's are its own."""
-    if accelerator != "tpu":
+    if accelerator["name"] != "tpu":
         return {"strategy": strategy, "plugins": [CheckpointFiles()]}
     from bunryu import tpu
 
     return {
-        "strategy": tpu.OneChip() if strategy == "auto" else strategy,
+        "devices": 1,  # that Lightning knows of
+        "strategy": tpu.Chips(accelerator["devices"]) if strategy == "auto" else strategy,
         "plugins": [tpu.ChipCheckpointFiles()],
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +17,7 @@ from bunryu.batching import (
     Part,
     collator,
     evaluation_batches,
+    padder,
     part_of,
     shared,
     training_batches,
@@ -87,7 +88,7 @@ class TextDataModule(pl.LightningDataModule):
         super().__init__()
         self.train, self.validation, self.test = train, validation, test
         self._pad_id, self._seed = pad_id, seed
-        self._batch_size, self._max_length = batch_size, max_seq_length
+        self.batch_size, self._max_length = batch_size, max_seq_length
         self._batching, self._padding, self._num_workers = batching, padding, num_workers
         self._widths, self._rows = widths, batch_size if fixed_rows else None
         self._lengths = train.lengths(max_seq_length)
@@ -118,6 +119,12 @@ class TextDataModule(pl.LightningDataModule):
         """A function from a split's row indices to a batch, of the shape that training gives it."""
         return collator(split, self._max_length, self._pad_id, self._padding, self._widths, self._rows)
 
+    def padded_tokens(self, split: Encoded, batches: Iterable[Index]) -> list[int]:
+        """Tokens of each of these batches, padding and rows that fill it up counted."""
+        lengths = split.lengths(self._max_length)
+        width_of = padder(self._max_length, self._padding, self._widths)
+        return [max(len(rows), self._rows or 0) * width_of(int(lengths[rows].max())) for rows in batches]
+
     def _rest_of_epoch(self) -> list[Part]:
         assert self.trainer is not None
         loop: Any = self.trainer.fit_loop
@@ -128,11 +135,11 @@ class TextDataModule(pl.LightningDataModule):
 
     def _plan(self, epoch: int) -> list[Index]:
         """An epoch's batches, of which every process takes its part."""
-        rows = self._batch_size * ranks.size()
+        rows = self.batch_size * ranks.size()
         return shared(training_batches(self._lengths, rows, self._batching, self._seed, epoch), ranks.size())
 
     def _evaluation(self, split: Encoded) -> DataLoader[Batch]:
-        batches = evaluation_batches(split.lengths(self._max_length), self._batch_size)
+        batches = evaluation_batches(split.lengths(self._max_length), self.batch_size)
         own = batches[ranks.rank() :: ranks.size()]
         if len(own) < math.ceil(len(batches) / ranks.size()):
             own.append(batches[0])  # as many for every process; what is scored twice counts once

@@ -44,8 +44,8 @@ def execute(
         callbacks: beside the config's, if one process trains.
     """
     accelerators.check(run.config["accelerator"])
-    devices = run.config["accelerator"]["devices"]
-    if devices == 1 or ranks.size() > 1:
+    processes = ranks.wanted(run.config["accelerator"])
+    if processes == 1 or ranks.size() > 1:
         return experiment.execute(
             Run(run.path, writes=ranks.rank() == 0),
             resume=resume,
@@ -54,7 +54,7 @@ def execute(
             callbacks=callbacks,
         )
     flags = ["--resume"] * resume + ["--despite-changes"] * despite_changes
-    _launch(run, devices, flags, threads)
+    _launch(run, processes, flags, threads)
     return run.results
 
 
@@ -77,8 +77,8 @@ def agreed(made: Run | None) -> Run:
     return Run(Path(told[0]), writes=made is not None)
 
 
-def _launch(run: Run, devices: int, flags: Sequence[str], threads: int | None) -> None:
-    """Start a process a device, and wait until all have ended.
+def _launch(run: Run, processes: int, flags: Sequence[str], threads: int | None) -> None:
+    """Start processes, one a device, and wait until all have ended.
 
     Raises:
         Interrupted: if this process was asked to stop; those it started stop with a checkpoint.
@@ -90,13 +90,13 @@ def _launch(run: Run, devices: int, flags: Sequence[str], threads: int | None) -
     before = run.manifest
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     # seconds that steps and a checkpoint may take once somebody asked to stop
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=devices,
+        nproc_per_node=processes,
         run_id=run.path.name,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bunryu import preflight
+from bunryu import preflight, ranks
 from bunryu.composition import Plan
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.masking import mask
@@ -49,6 +49,10 @@ class Job:
     def length(self) -> int:
         """Tokens a row may have."""
         return int(self.filled["max_seq_length"])
+
+    def processes(self) -> int:
+        """How many processes train it on this machine."""
+        return ranks.wanted(self.filled["accelerator"])
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,7 @@ def tell(
             f"model: {kind.parameters:,} parameters, {_bytes(kind.folder)} as model/, "
             f"{_bytes(kind.checkpoint)} a checkpoint",
         )
+    starts = [startup * (job.processes() > 1) for job in jobs]  # once more, for those a run starts
     if planned.swept:
         table = [["job", "steps", "time", "memory", "disk", "overrides"]]
         for job, one in list(zip(jobs, estimates, strict=True))[:JOBS_SHOWN]:
@@ -184,11 +189,11 @@ def tell(
             table.append([str(job.number), *figures, " ".join(job.overrides)])
         report.say("", *aligned(table))
     else:
-        seconds = {"start-up": startup, **estimates[0].parts}
+        seconds = {"start-up": startup + starts[0], **estimates[0].parts}
         table = [[part, f"{value:,.1f} s", ""] for part, value in seconds.items()]
         report.say("", f"{estimates[0].steps:,} steps", *(f"  {line}" for line in aligned(table)))
     repeats = planned.trials or 1
-    times = [one.seconds for one in estimates] * repeats
+    times = [again + one.seconds for again, one in zip(starts, estimates, strict=True)] * repeats
     whole = startup + together(times, settings.n_jobs)
     at_once = min(settings.n_jobs, len(times))
     kept = sum(one.kept for one in estimates) * repeats

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from bunryu.errors import ConfigError
 
@@ -17,6 +19,15 @@ def size() -> int:
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))  # of srun's step; a batch script is no step
+
+
+def wanted(accelerator: Mapping[str, Any]) -> int:
+    """How many processes train on one machine: one a device; but one alone has all chips of a TPU.
+
+    Args:
+        accelerator: a concrete config's.
+    """
+    return 1 if accelerator["name"] == "tpu" else int(accelerator["devices"])
 
 
 def check(devices: int, nodes: int = 1) -> None:

@@ -20,6 +20,7 @@ from optuna.distributions import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from bunryu import ranks
 from bunryu.errors import ConfigError, first_line
 from bunryu.grid import Grid
 from bunryu.ledger import JobState, Ledger, identity_of
@@ -49,7 +50,7 @@ def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> S
             where="hydra.sweeper.strategy",
             fix="optimizer.lr='interval(1e-5, 1e-3)'",
         )
-    if written["pruner"] != "none" and plan.base["accelerator"]["devices"] > 1:
+    if written["pruner"] != "none" and ranks.wanted(plan.base["accelerator"]) > 1:
         raise ConfigError(
             "a trial on several devices cannot be pruned",
             where="hydra.sweeper.pruner",
@@ -60,7 +61,7 @@ def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> S
     def overrides_of(values: Mapping[str, Any]) -> list[str]:
         return [*plan.fixed, *(f"{key}={value}" for key, value in values.items())]
 
-    check_all([plan.jobs.prepare(overrides_of(values)) for values in _ends(space)])
+    check_all([plan.jobs.prepare(overrides_of(values)) for values in _ends(space)], options.parallel)
     ledger = open_ledger(plan, {"strategy": options.sampler, "study": _study_name(plan), **written})
 
     def add(values: Mapping[str, Any], number: int) -> str:

@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from bunryu import ranks
 from bunryu.attempts import Attempt
 from bunryu.config import check_targets
 from bunryu.console import log_to_console
@@ -133,7 +134,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.names)
     log.info("run directory: %s", run.path)
     if threads is not None:  # the job's; its processes share them
-        threads = max(1, threads // config["accelerator"]["devices"])
+        threads = max(1, threads // ranks.wanted(config["accelerator"]))
     return distribution.execute(run, threads=threads, callbacks=callbacks)
 
 

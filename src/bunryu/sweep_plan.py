@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -95,7 +96,7 @@ def fixed_jobs(plan: Plan) -> Fixed:
         configs.setdefault(identity_of(config), (overrides, config))
     known = set() if plan.master.fresh else set(Ledger(plan.folder).identities())
     if new := [config for identity, (_, config) in configs.items() if identity not in known]:
-        check_all(new)
+        check_all(new, plan.master.n_jobs)
     ledger = open_ledger(plan, {"strategy": "grid"})
     for identity, (overrides, config) in configs.items():
         ledger.add(identity, own(overrides), config)
@@ -125,10 +126,14 @@ def own(overrides: Sequence[str]) -> list[str]:
     return [item for item in overrides if item.partition("=")[0] not in SWEEP_KEYS]
 
 
-def check_all(configs: Sequence[Mapping[str, Any]]) -> None:
+def check_all(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
     """Look for all configs' files, and judge their targets and accelerators.
 
     The latter where torch is loaded anyway: in the process that jobs come from.
+
+    Args:
+        configs: of jobs.
+        n_jobs: how many will run at once.
 
     Raises:
         ConfigError: in the words of the first that is refused.
@@ -136,20 +141,23 @@ def check_all(configs: Sequence[Mapping[str, Any]]) -> None:
     check_files(configs)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
-        ((_, code),) = in_slots([configs], _check, [Slot()], lambda _: output)
+        check = functools.partial(_check, n_jobs=n_jobs)
+        ((_, code),) = in_slots([configs], check, [Slot()], lambda _: output)
         if code:
             said = output.read_text("utf-8").strip() if output.is_file() else ""
             raise ConfigError(said or f"the process that checks the jobs died with exit code {code}")
 
 
-def _check(configs: Sequence[Mapping[str, Any]], slot: Slot) -> int:
+def _check(configs: Sequence[Mapping[str, Any]], slot: Slot, n_jobs: int) -> int:
     del slot
     from bunryu import accelerators
 
     try:
         for config in configs:
             check_targets(config)
-            accelerators.settle(config)
+            name = accelerators.settle(config)["accelerator"]["name"]
+            if name == "tpu" and n_jobs > 1:
+                raise ConfigError("one process at a time has a TPU", where="n_jobs", fix="n_jobs=1")
     except BunryuError as error:
         print(error, flush=True)
         return error.exit_code

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from bunryu import resident
-from bunryu.batching import Batch, Index, evaluation_batches, training_batches
+from bunryu import ranks, resident
+from bunryu.batching import Batch, Index, evaluation_batches, part_of, shared, training_batches
 from bunryu.building import Experiment, build
 from bunryu.checkpoints import LAST, PREVIOUS, remove_checkpoint
 from bunryu.clock import Clock, Rounds, Rows, now
@@ -44,6 +45,8 @@ Ints = npt.NDArray[np.int64]
 def measure(config: Mapping[str, Any], scratch: Path) -> Measured:
     """Train, validate, save and export a little, for the clock's sake.
 
+    Of several processes one is timed alone: what they tell each other is not.
+
     Args:
         config: plain values.
         scratch: an empty folder; what a run writes is written there.
@@ -53,7 +56,7 @@ def measure(config: Mapping[str, Any], scratch: Path) -> Measured:
         OutOfMemory: if its largest batches do not fit.
     """
     resident.forget_peak()
-    with warnings.catch_warnings():
+    with _threads_of_one(ranks.wanted(config["accelerator"])), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on loaders and intervals that are not the run's
         try:
             return _measure(config, scratch)
@@ -64,6 +67,17 @@ def measure(config: Mapping[str, Any], scratch: Path) -> Measured:
                 fix=f"batch_size={max(1, config['batch_size'] // 2)} trainer.accumulate_grad_batches=2, "
                 "or a smaller max_seq_length",
             ) from error
+
+
+@contextmanager
+def _threads_of_one(processes: int) -> Iterator[None]:
+    """As many threads as one of several processes has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _measure(config: Mapping[str, Any], scratch: Path) -> Measured:
@@ -77,15 +91,22 @@ def _measure(config: Mapping[str, Any], scratch: Path) -> Measured:
 
 
 def _for_timing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with one epoch and no limits, and with nothing that saves, draws bars or calls elsewhere."""
+    """The config with one epoch, one process, no limits, and nothing that saves, draws or calls elsewhere."""
     trainer = {key: value for key, value in config["trainer"].items() if key not in LIMITS}
     quiet = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False}
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"} if processes(config) > 1 else {}
     return {
         **config,
-        "trainer": {**trainer, **quiet},
+        "trainer": {**trainer, **quiet, **alone},
         "callbacks": _chosen(config["callbacks"], _is_timed),
         "logger": _chosen(config["logger"], lambda target: target.endswith(LOCAL_LOGGER)),
     }
+
+
+def processes(config: Mapping[str, Any]) -> int:
+    """How many processes will train together, on all machines."""
+    nodes: int = config["trainer"].get("num_nodes", 1)
+    return ranks.wanted(config["accelerator"]) * nodes
 
 
 def _is_timed(target: str) -> bool:
@@ -101,15 +122,16 @@ class _Timing:
 
     def __init__(self, experiment: Experiment, run: Run, config: Mapping[str, Any]) -> None:
         self._experiment, self._run, self._config = experiment, run, config
-        self._length, self._size = config["datamodule"]["max_seq_length"], config["datamodule"]["batch_size"]
+        self._length, self._processes = config["datamodule"]["max_seq_length"], processes(config)
         data = experiment.datamodule
-        self._train = training_batches(
+        batches = training_batches(
             data.train.lengths(self._length),
-            self._size,
+            data.batch_size * self._processes,
             config["datamodule"]["batching"],
             config["seed"],
             epoch=0,
         )
+        self._train = [part_of(rows, 0, self._processes)[0] for rows in shared(batches, self._processes)]
         self._training_tokens = self._tokens(data.train, self._train)
         self._clock = Clock()
         experiment.trainer.callbacks.insert(0, self._clock)  # type: ignore[attr-defined]
@@ -222,9 +244,15 @@ class _Timing:
         return now() - start, sum(path.stat().st_size for path in folder.iterdir())
 
     def _memory(self) -> int:
-        """The peak so far, or what the largest batch would make it if it was not tried."""
+        """The machine's peak: so far, or what the largest batch would make it if it was not tried."""
         most = Curve.of(self._clock.peaks.items()).at(np.array([self._training_tokens.max()]))
-        return max(resident.peak(), int(most[0]))
+        here = max(resident.peak(), int(most[0]))
+        if self._processes == 1:
+            return here
+        gradients = sum(parameter.nbytes for parameter in self._experiment.task.model.parameters())
+        return (here + gradients) * ranks.wanted(
+            self._config["accelerator"]
+        )  # a copy on its way to the others
 
     def _shapes(self, batches: Sequence[Index], tokens: Ints) -> list[Index]:
         """A batch of each of some sizes, from the smallest to the largest."""
@@ -237,13 +265,11 @@ class _Timing:
 
     def _tokens(self, split: Encoded, batches: Sequence[Index]) -> Ints:
         """Padded tokens of each batch."""
-        lengths = split.lengths(self._length)
-        full = self._config["datamodule"]["padding"] == "max_length"
-        widths = [self._length if full else int(lengths[index].max()) for index in batches]
-        return np.array([len(index) * width for index, width in zip(batches, widths, strict=True)])
+        return np.array(self._experiment.datamodule.padded_tokens(split, batches))
 
     def _plan(self, split: Encoded) -> list[Index]:
-        return evaluation_batches(split.lengths(self._length), self._size)
+        size = self._experiment.datamodule.batch_size
+        return evaluation_batches(split.lengths(self._length), size)[:: self._processes]
 
     def _pass(self, split: Encoded) -> float:
         return float(self._evaluation_curve.at(self._tokens(split, self._plan(split))).sum())
