@@ -15,8 +15,6 @@ import torch
 from bunryu.runs import Run
 from bunryu.task import ClassificationTask
 
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compile in seconds
-
 
 def put_in(chips: int, patch: pytest.MonkeyPatch) -> None:
     """Give this machine chips, before torch_xla has looked.
@@ -25,7 +23,7 @@ def put_in(chips: int, patch: pytest.MonkeyPatch) -> None:
         chips: how many; torch_xla makes so many devices of the processor.
         patch: takes back what Lightning is told; torch_xla keeps what it has found.
     """
-    os.environ |= {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(chips), "XLA_FLAGS": FLAGS}
+    os.environ |= {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(chips)}
 
     import lightning_fabric.accelerators
     import pytorch_lightning.accelerators

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import torch
 
-from bunryu import checkpoints, files, provenance, runs
+from bunryu import checkpoints, files, interruption, provenance, runs
 from bunryu.callbacks import BestCheckpoint
 from bunryu.corpora import Sample
 from bunryu.errors import BusyError, ModelError
 from bunryu.experiment import execute
-from bunryu.interruption import SIGNALS, stop_on_signals
+from bunryu.interruption import SIGNALS, Interrupted, stop_on_signals
 from bunryu.runs import Run
 from bunryu.task import ClassificationTask
 from killing import at_call, console, die, forked, outcome, resume, run_in, train
@@ -286,6 +286,24 @@ def test_fault_6_the_signals_are_given_back() -> None:
     with stop_on_signals():
         assert not set(before) & {signal.getsignal(number) for number in SIGNALS}
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_fault_6_a_signal_to_a_whole_group_is_one_to_each_of_its_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # as systemd sends it: to the command, which passes it on, and to each process it has started
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with stop_on_signals() as stop:
+        with pytest.raises(Interrupted), stop.waiting():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            passed = stop.wanted
+        assert passed
+    monkeypatch.setattr(interruption, "ECHO", 0.0)
+    with stop_on_signals() as stop, pytest.raises(Interrupted), stop.waiting():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("somebody asked twice")
 
 
 def test_fault_6_a_signal_before_training_is_obeyed_at_once(whole: Any, tmp_path: Path) -> None:

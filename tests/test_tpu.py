@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import signal
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,6 +30,7 @@ NO_DROPOUT = [
     "model.architecture.attention_probs_dropout_prob=0.0",
 ]
 WIDTHS = 4  # the preset's
+SEEDS = range(1, 11)
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,6 @@ def shipped(train: Training) -> Trained:
     return train("accelerator=tpu")
 
 
-@pytest.fixture(scope="module")
-def on_cpu(train: Training) -> Run:
-    """The default job on the processor."""
-    return train("accelerator=cpu")[0]
-
-
 def test_the_preset_is_a_grid_of_shapes_and_autocast(shipped: Trained) -> None:
     run, steps = shipped
     assert run.config["accelerator"] == {
@@ -110,12 +106,16 @@ def test_the_preset_is_a_grid_of_shapes_and_autocast(shipped: Trained) -> None:
     assert accelerators.available()["tpu"] == 1
 
 
-def test_as_shipped_it_learns_what_the_processor_learns(shipped: Trained, on_cpu: Run) -> None:
+def test_the_loss_of_the_default_job_falls(shipped: Trained) -> None:
     losses = recorded(shipped[0], "train/loss_epoch")
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.5 * losses[0]
 
-    def right(run: Run) -> float:  # of validation and test together: 480 rows
+
+def test_it_becomes_as_accurate_as_on_the_processor(train: Training) -> None:
+    # The mean over seeds, with a warm-up: over 480 rows the default job's accuracy moves by 0.027 with the
+    # seed on either device (standard deviation), with a warm-up by 0.015, and the mean of ten by 0.005.
+    def right(run: Run) -> float:
         rows = []
         for split in ("validation", "test"):
             with open(run.path / f"predictions/{split}.csv", encoding="utf-8", newline="") as file:
@@ -123,7 +123,11 @@ def test_as_shipped_it_learns_what_the_processor_learns(shipped: Trained, on_cpu
         assert len(rows) == 480
         return sum(rows) / len(rows)
 
-    assert right(shipped[0]) == pytest.approx(right(on_cpu), abs=0.02)
+    def accuracy(device: str) -> float:
+        job = [f"accelerator={device}", "scheduler=linear_warmup"]
+        return statistics.fmean(right(train(*job, f"seed={seed}")[0]) for seed in SEEDS)
+
+    assert accuracy("tpu") == pytest.approx(accuracy("cpu"), abs=0.02)
 
 
 def test_each_shape_is_compiled_once_and_a_step_is_one_execution(shipped: Trained) -> None:

@@ -6,11 +6,16 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from bunryu import ranks
+
 log = logging.getLogger(__name__)
+
+ECHO = 1.0  # seconds; a supervisor may tell each of several processes, and the one that passes it on to them
 
 # Slurm warns by SIGUSR1 or SIGUSR2 before it ends a job, a container's host by SIGTERM.
 SIGNALS = tuple(
@@ -46,11 +51,13 @@ class Stop:
     """Whether somebody asked to stop.
 
     While ``waiting``, the first signal is only noted, for training to stop after its batch with a
-    checkpoint; the second one, and any outside training, is raised where the program stands.
+    checkpoint; the second one, and any outside training, is raised where the program stands. In one of
+    several processes a second one that comes at once is the first one's echo.
     """
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._noted = 0.0
         self._waits = False
 
     @property
@@ -86,9 +93,9 @@ class Stop:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self._waits and self._number is None:
-            self._number = number
+            self._number, self._noted = number, time.monotonic()
             log.warning("%s: stopping after this batch, with a checkpoint", signal.Signals(number).name)
-        else:
+        elif not (self._waits and ranks.size() > 1 and time.monotonic() - self._noted < ECHO):
             raise Interrupted(number)
 
 
