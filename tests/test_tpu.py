@@ -152,16 +152,17 @@ def test_each_shape_is_compiled_once_and_a_step_is_one_execution(shipped: Traine
 
 
 def test_in_32_bits_without_dropout_the_losses_are_the_processor_s(train: Training) -> None:
-    # Over the whole job at a rate at which rounding does not grow: at the default one two paddings on the
-    # same processor part by 0.05 in the second epoch.
-    exact = [*NO_DROPOUT, "trainer.log_every_n_steps=1", "model.lr=1e-4"]
+    # Over the whole job at a rate at which rounding hardly grows: at the default one two paddings on the
+    # same processor part by 0.001 after 72 steps, and by 0.28 later.
+    exact = [*NO_DROPOUT, "trainer.log_every_n_steps=1", "model.lr=3e-4"]
     losses = [
         recorded(train("accelerator=cpu", *exact)[0], "train/loss"),
         recorded(train("accelerator=tpu", "accelerator.autocast=false", *exact)[0], "train/loss"),
     ]
     assert [len(values) for values in losses] == [153, 153]
     assert losses[1] == pytest.approx(losses[0], abs=1e-3, rel=0)
-    assert losses[0][-1] < losses[0][0] - 0.1
+    assert losses[0][0] > 0.6
+    assert statistics.fmean(losses[0][-20:]) < 0.2
 
 
 def test_what_it_leaves_is_scored_on_the_processor(
