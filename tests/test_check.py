@@ -47,6 +47,16 @@ def test_one_run_is_told_part_by_part_and_leaves_only_the_cache(
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["encodings", "vocabularies"]
 
 
+def test_a_run_of_several_processes_has_their_steps(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert check.main([*QUICK, "accelerator=cpu", "accelerator.devices=2", f"cache_dir={tmp_path}"]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert re.search(r"^6 steps$", out, re.M)  # 72 rows in batches of 32, twice
+    assert re.search(r"^estimated time .* s, and what a run's processes tell each other$", out, re.M)
+
+
 def test_a_sweep_measures_each_length_once_and_shows_what_each_cuts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,9 +199,12 @@ def tell(
     kept = sum(one.kept for one in estimates) * repeats
     disk = kept + at_once * max(one.disk - one.kept for one in estimates)
     memory = max(one.memory for one in estimates)
+    notes = f", {at_once} jobs at a time" * (at_once > 1)
+    if any(job.processes() > 1 for job in jobs):
+        notes += ", and what a run's processes tell each other"  # one was timed alone
     report.say(
         "",
-        f"estimated time    {duration(whole)}" + (f", {at_once} jobs at a time" if at_once > 1 else ""),
+        f"estimated time    {duration(whole)}{notes}",
         f"memory at most    {_bytes(memory * at_once)}",
         *[f"of the device     {_bytes(m)}" for m in [max(m.device_memory for m in measured)] if m],
         f"disk in the end   {_bytes(kept)}, at most {_bytes(disk)}",
