@@ -49,6 +49,12 @@ def train_in(folder: Path, *overrides: str) -> Run:
 
 
 @pytest.fixture
+def bf16_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let bfloat16 be computed on any processor: one without its instructions is slow, and no less right."""
+    monkeypatch.setattr("bunryu.accelerators._cpu_has_bf16", lambda: True)
+
+
+@pytest.fixture
 def train(tmp_path: Path) -> Train:
     """``train("epochs=1", …)`` trains small in this process and returns the run."""
     return lambda *overrides: train_in(tmp_path, *overrides)

@@ -58,6 +58,7 @@ def test_a_run_s_own_split_gives_its_results_and_logits_to_the_last_bit(
     assert "the same as the run's results.json, to the last bit" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("bf16_anywhere")
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -449,6 +449,7 @@ def test_the_schedule_knows_how_many_steps_are_taken(train: Train, overrides: li
         assert max(int(row["step"]) for row in csv.DictReader(file)) == steps
 
 
+@pytest.mark.usefixtures("bf16_anywhere")
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_lower_precision_trains_with_clipping_and_counts_rightly(train: Train, precision: str) -> None:
     run = train(f"accelerator.precision={precision}", "epochs=1", "optimizer.lr=1e-6", "batch_size=2")
@@ -456,6 +457,24 @@ def test_lower_precision_trains_with_clipping_and_counts_rightly(train: Train, p
     assert metrics_of(run, "train/loss_epoch") == pytest.approx(
         metrics_of(exact, "train/loss_epoch"), abs=0.03
     )
+    for made in (run, exact):
+        checkpoint = torch.load(made.path / "checkpoints/last.ckpt", weights_only=True)
+        groups = checkpoint["optimizer_states"][0]["param_groups"]
+        assert [group["fused"] for group in groups] == [True, True]  # one kernel for the step
+
+
+@pytest.mark.usefixtures("bf16_anywhere")
+def test_a_fused_step_in_bfloat16_clips_as_any_other(train: Train) -> None:
+    # plain gradient descent: a step is the rate times the gradient, whose norm clipping has made 0.001
+    job = ["accelerator.precision=bf16-mixed", "optimizer=sgd", "optimizer.momentum=0", "scheduler=constant",
+           "trainer.gradient_clip_val=1e-3", "+trainer.limit_train_batches=1", "epochs=1"]  # fmt: skip
+    one, two = (
+        torch.load(train(*job, f"optimizer.lr={rate}").path / "checkpoints/last.ckpt", weights_only=True)
+        for rate in (1.0, 2.0)
+    )
+    assert one["optimizer_states"][0]["param_groups"][0]["fused"] is True
+    apart = [(one["state_dict"][name] - two["state_dict"][name]).norm() for name in one["state_dict"]]
+    assert float(torch.stack(apart).norm()) == pytest.approx(1e-3, rel=0.01)
 
 
 def test_pairs_are_in_the_vocabulary_and_a_missing_one_is_rejected(train: Train, tmp_path: Path) -> None:

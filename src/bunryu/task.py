@@ -92,7 +92,7 @@ class ClassificationTask(pl.LightningModule):
             {"params": [parameter for parameter in trained if parameter.ndim > 1]},
             {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = self._optimizer(groups, fused=True) if self._may_fuse() else self._optimizer(groups)
+        optimizer = self._made(groups)
         factory = self._schedule.factory
         takes_total = "total_steps" in inspect.signature(factory).parameters
         scheduler = factory(optimizer, total_steps=self.total_steps) if takes_total else factory(optimizer)
@@ -102,12 +102,17 @@ class ClassificationTask(pl.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": self._schedule.interval},
         }
 
-    def _may_fuse(self) -> bool:
-        """Whether one fused kernel can take the step; Lightning allows none beside mixed precision."""
+    def _made(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """The optimizer, of which one kernel takes the step where there is one."""
         takes_it = "fused" in inspect.signature(self._optimizer).parameters
         unset = "fused" not in getattr(self._optimizer, "keywords", {})
         here = self.trainer.strategy.root_device.type in ("cpu", "cuda")
-        return takes_it and unset and here and self.trainer.precision == "32-true"
+        if not (takes_it and unset and here and self.trainer.precision != "16-mixed"):
+            return self._optimizer(groups)
+        optimizer = self._optimizer(groups, fused=True)
+        # It could unscale gradients, too, and Lightning would not clip before that; but only 16-mixed scales.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimizer
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits of shape (rows, classes)."""
