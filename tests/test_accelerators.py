@@ -152,16 +152,22 @@ def test_one_chip_or_all(machine: Any) -> None:
 def test_chips_want_no_process_each(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(tpu=4)
     assert ranks.wanted(accelerators.settle(config("tpu", "32-true", 4))["accelerator"]) == 1
-    assert ranks.wanted(accelerators.settle(config("cpu", devices=4))["accelerator"]) == 4
+    assert ranks.wanted(accelerators.settle(config("cpu", devices=2))["accelerator"]) == 2
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ConfigError, match="4 processes were started: one alone has all chips") as caught:
         accelerators.settle(config("tpu", "32-true", 4))
     assert caught.value.fix.startswith("bunryu train accelerator=tpu accelerator.devices=4, without torchrun")
 
 
-def test_more_processes_than_cores_are_none_of_its_business(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accelerators.os, "cpu_count", lambda: 1)  # type: ignore[attr-defined]
-    assert settled(config(devices=2)) == ("cpu", "32-true")
+def test_a_few_processes_a_core_and_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerators.os, "cpu_count", lambda: 2)  # type: ignore[attr-defined]
+    assert settled(config(devices=8)) == ("cpu", "32-true")
+    with pytest.raises(ConfigError, match="9 processes were asked for, the processor has 2 cores") as caught:
+        accelerators.settle(config(devices=9))
+    assert (caught.value.where, caught.value.fix) == (
+        "accelerator.devices",
+        "accelerator.devices=2 or fewer",
+    )
 
 
 FLAGS = {

@@ -16,6 +16,7 @@ from bunryu.errors import ConfigError
 from bunryu.provenance import processor
 
 NAMES = {"cuda": "gpu", "xla": "tpu"}  # Lightning's other names
+CROWD = 4  # processes a core, of which each has a model of its own: trying out is fine, exhausting is not
 
 
 def settle(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,6 +68,12 @@ def check(accelerator: Mapping[str, Any]) -> None:
             f"{devices} {kind} were asked for, there are {found[name]}",
             where="accelerator.devices",
             fix=f"accelerator.devices={found[name]}",
+        )
+    if name == "cpu" and devices > CROWD * found[name]:
+        raise ConfigError(
+            f"{devices} processes were asked for, the processor has {found[name]} cores",
+            where="accelerator.devices",
+            fix=f"accelerator.devices={found[name]} or fewer",
         )
     if name == "tpu" and 1 < devices < found[name]:
         raise ConfigError(
