@@ -41,7 +41,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 def config(name: str = "auto", precision: str = "auto", devices: int = 1, **trainer: Any) -> dict[str, Any]:
     return {
         "accelerator": {"name": name, "devices": devices, "precision": precision, "strategy": "auto"},
-        "trainer": {"accelerator": name, "precision": precision, **trainer},
+        "trainer": {
+            "accelerator": name,
+            "precision": precision,
+            "devices": devices,
+            "strategy": "auto",
+            **trainer,
+        },
         "task": {"autocast": False},
         "seed": 7,
     }
@@ -83,13 +89,54 @@ def test_a_precision_that_was_asked_for_stays(machine: Any) -> None:
     assert settled(config("gpu", "16-mixed")) == ("gpu", "16-mixed")
 
 
-def test_the_users_own_arguments_of_the_trainer_stay(machine: Any) -> None:
+def test_the_users_own_precision_of_the_trainer_stays(machine: Any) -> None:
     machine(cards=1)
-    given = config()
-    given["trainer"] |= {"precision": "64-true", "accelerator": "cpu"}
-    found = accelerators.settle(given)
-    assert (found["trainer"]["precision"], found["trainer"]["accelerator"]) == ("64-true", "cpu")
-    assert found["accelerator"]["precision"] == "bf16-mixed"
+    found = accelerators.settle(config() | {"trainer": config(precision="64-true")["trainer"]})
+    assert (found["trainer"]["precision"], found["accelerator"]["precision"]) == ("64-true", "bf16-mixed")
+
+
+@pytest.mark.parametrize(("key", "value"), [("accelerator", "cpu"), ("devices", 2)])
+def test_a_trainer_on_another_device_than_the_accelerator_is_refused(
+    key: str, value: Any, machine: Any
+) -> None:
+    machine(cards=4)
+    given = config("gpu", "32-true")
+    given["trainer"][key] = value
+    with pytest.raises(ConfigError, match=f"trainer.{key}={value} beside accelerator") as caught:
+        accelerators.settle(given)
+    assert caught.value.where == f"trainer.{key}"
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"), [(16, "16-mixed"), ("16", "16-mixed"), (32, "32-true"), ("bf16", "bf16-mixed")]
+)
+def test_precisions_have_short_names(short: Any, whole: str, machine: Any) -> None:
+    machine(cards=1)
+    assert settled(config(precision=short)) == ("gpu", whole)
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "fix"),
+    [
+        (config("cpu", "16-mixed"), "precision", "accelerator.precision=bf16-mixed"),
+        (config("cpu", "16-true"), "precision", "accelerator.precision=bf16-mixed"),
+        (config("tpu", "bf16-mixed"), "precision", "accelerator.precision=32-true, with accelerator.auto"),
+        (config("tpu", "32-true", strategy="ddp"), "strategy", "accelerator.strategy=auto"),
+        (config("cpu", "32-true", strategy="ddp_spawn"), "strategy", "accelerator.strategy=auto"),
+        (config("gpu", "32-true", strategy="ddp_notebook"), "strategy", "accelerator.strategy=auto"),
+        (config("cpu", "32-true", devices="two"), "devices", "accelerator.devices=1"),  # type: ignore[arg-type]
+        (config("cpu", "32-true", devices=0), "devices", "accelerator.devices=1"),
+    ],
+)
+def test_what_a_device_cannot_do_is_refused(
+    given: dict[str, Any], where: str, fix: str, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(cards=1, tpu=1)
+    monkeypatch.setattr(accelerators, "_cpu_has_bf16", lambda: True)
+    with pytest.raises(ConfigError) as caught:
+        accelerators.settle(given)
+    assert caught.value.where == f"accelerator.{where}"
+    assert caught.value.fix.startswith(fix)
 
 
 def test_what_it_was_given_is_not_changed() -> None:
@@ -104,7 +151,7 @@ def test_what_it_was_given_is_not_changed() -> None:
     ("name", "fix"),
     [
         ("gpu", "accelerator=cpu"),
-        ("tpu", "accelerator=cpu; a TPU needs torch_xla: pip install -c constraints-tpu.txt 'bunryu[tpu]'"),
+        ("tpu", "accelerator=cpu; a TPU needs torch_xla: pip install -c constraints-tpu.txt -e '.[tpu]'"),
         ("mps", "accelerator=cpu"),
     ],
 )
@@ -225,3 +272,22 @@ def test_the_manifest_has_what_auto_came_to(trained: Any) -> None:
     assert (recorded["accelerator"]["name"], recorded["accelerator"]["precision"]) == ("cpu", "32-true")
     assert (recorded["trainer"]["accelerator"], recorded["trainer"]["precision"]) == ("cpu", "32-true")
     assert trained.manifest["device"]["precision"] == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["accelerator.precision=exact"], "Precision 'exact' is invalid"),
+        (["accelerator.strategy=nonsense"], "nonsense"),
+        (["+trainer.num_nodes=2"], "one process was started, for 2 machines"),
+        (["trainer.devices=2"], "trainer.devices=2 beside accelerator.devices=1"),
+    ],
+)
+def test_what_the_trainer_refuses_leaves_no_directory(
+    overrides: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["train", "accelerator=cpu", f"output_root={tmp_path / 'out'}", *overrides]) == 2
+    error = capfd.readouterr().err
+    assert said in error
+    assert error.count("\n  fix:   ") == 1
+    assert not (tmp_path / "out").exists()

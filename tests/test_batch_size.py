@@ -30,6 +30,7 @@ def config(batch: Any = "auto", accumulated: int = 1, **more: Any) -> dict[str, 
         "max_seq_length": 16,
         "datamodule": {"batch_size": batch},
         "trainer": {"accumulate_grad_batches": accumulated, "precision": "32-true"},
+        "accelerator": {"name": "cpu", "devices": 1},
         **more,
     }
 
@@ -79,7 +80,7 @@ def test_a_number_stays_and_nothing_is_tried() -> None:
 
 def test_a_tpu_is_not_tried() -> None:
     with pytest.raises(ConfigError) as caught:
-        settle_batch(config(accelerator={"name": "tpu"}))
+        settle_batch(config(accelerator={"name": "tpu"}), at_most(1))
     assert (caught.value.where, caught.value.fix) == ("batch_size", "batch_size=32")
 
 
@@ -128,6 +129,12 @@ def test_a_card_is_tried_with_two_whole_steps_of_the_longest_rows(error: BaseExc
     assert all(weight.grad is None for weight in model.parameters())
 
 
+def test_nothing_of_what_was_tried_stays_on_the_card() -> None:
+    tried = trial(Model(4))
+    assert tried(2)
+    assert (dict(tried._optimizer.state), tried._model.head.weight.device.type) == ({}, "cpu")
+
+
 def test_in_the_precision_of_the_run() -> None:
     seen = []
     model = Model(4)
@@ -151,12 +158,16 @@ def test_which_card_is_tried(
 ) -> None:
     made: list[Any] = []
     monkeypatch.setattr(batch_size, "_model", lambda given: Model(4))
-    monkeypatch.setattr(batch_size, "Trial", lambda *arguments: made.append(arguments[2:]) or at_most(16))
+    monkeypatch.setattr(
+        batch_size, "Trial", lambda *known, spare: made.append((*known[2:], spare)) or at_most(16)
+    )
     optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.1}
-    given = config(accelerator={"name": kind, "devices": 1}, optimizer=optimizer)
-    given["trainer"]["precision"] = precision
-    assert settle_batch(given)["batch_size"] == 16
-    assert made == [(16, torch.device(device), half)]
+    for devices in (1, 2):
+        given = config(accelerator={"name": kind, "devices": devices}, optimizer=optimizer)
+        given["trainer"]["precision"] = precision
+        assert settle_batch(given)["batch_size"] == 16
+    gradients = 4 * (2 * 4 + 4 * 2 + 2)  # of which a card sends a copy to the others
+    assert made == [(16, torch.device(device), half, spare) for spare in (0, gradients)]
 
 
 # The machine's own memory

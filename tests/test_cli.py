@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,13 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 )
 def test_bash_completes_verbs_groups_options_and_keys(line: str, offered: list[str], tmp_path: Path) -> None:
     assert sorted(completions(line, tmp_path)) == sorted(offered)
+
+
+def test_a_closed_standard_input_is_an_empty_one() -> None:
+    # else the next file to be opened would be the input of the processes that several devices need
+    code = "import os, sys\nfrom bunryu import cli\nsys.argv = ['bunryu', '--version']\n"
+    code += "try:\n    cli.main()\nexcept SystemExit:\n    null = os.stat(os.devnull)\n"
+    code += "    print(os.path.samestat(os.fstat(0), null))"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["True"]

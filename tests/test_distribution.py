@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -91,6 +92,12 @@ def test_a_batch_with_fewer_rows_than_processes_joins_another() -> None:
     batches = [np.array([1, 2, 3]), np.array([9]), np.array([4, 5, 6])]
     assert [batch.tolist() for batch in shared(batches, 2)] == [[1, 2, 3], [4, 5, 6, 9]]
     assert [batch.tolist() for batch in shared(batches, 1)] == [[1, 2, 3], [9], [4, 5, 6]]
+
+
+def test_fewer_rows_than_processes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="fewer rows to train on than processes, which are 3") as caught:
+        shared([np.array([1, 2])], 3)
+    assert (caught.value.where, caught.value.fix) == ("accelerator.devices", "accelerator.devices=1")
 
 
 def test_one_process_has_a_weight_of_one() -> None:
@@ -280,6 +287,17 @@ def test_processes_and_devices_that_do_not_match_are_refused_with_nothing_on_dis
         assert "2 processes were started on this machine for 1 devices" in said
         assert "fix:   accelerator.devices=2" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_one_device_is_not_resumed_by_two_processes(one_device: Path, tmp_path: Path) -> None:
+    shutil.copytree(one_device, run := tmp_path / "sample-tiny" / "run")
+    Run(run).end("interrupted", "SIGTERM")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert together(tmp_path, ["resume", str(run)]) == [2, 2]
+    for rank in (0, 1):
+        said = (tmp_path / f"{rank}.log").read_text("utf-8")
+        assert "2 processes were started on this machine for 1 devices" in said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_sweep_in_torchrun_s_processes_is_refused_with_nothing_on_disk(tmp_path: Path) -> None:

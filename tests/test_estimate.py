@@ -13,6 +13,7 @@ import yaml
 
 from bunryu import clock, resident, timing
 from bunryu.clock import Rounds
+from bunryu.errors import OutOfMemory
 from bunryu.estimate import Curve, Measured, estimate, shared_by, together
 from bunryu.runs import Run
 from bunryu.timing import measure
@@ -167,6 +168,25 @@ def test_what_is_measured_is_the_runs_own_size(
     assert measured.files == pytest.approx(predictions, rel=0.1)
     assert min(measured.batch, measured.step, measured.validation, measured.test, measured.save) > 0
     assert measured.memory > 50 << 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "fix"),
+    [
+        (16, "batch_size=8 trainer.accumulate_grad_batches=2; batch_size=auto, which finds what fits; "),
+        (1, ""),
+    ],
+)
+def test_memory_that_runs_out_while_timing_is_told_as_in_training(
+    rows: int, fix: str, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(config: Any, scratch: Path) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(timing, "_measure", exhausted)
+    with pytest.raises(OutOfMemory, match=f"out of memory with batch_size={rows} and") as caught:
+        measure({**config, "batch_size": rows}, tmp_path)
+    assert caught.value.fix == fix + "a smaller max_seq_length or model"
 
 
 def test_of_two_processes_one_is_timed_with_its_share_of_the_threads(

@@ -117,6 +117,7 @@ def test_the_command_asked_to_stop_stops_all_with_a_checkpoint(whole: dict[str, 
     assert (manifest["status"], manifest["exit_reason"]) == ("interrupted", "SIGTERM")
     assert Run(run).results == {}
     assert fork.said().count("interrupted; to go on: bunryu resume") == 1
+    assert "death signal" not in fork.said()  # the launcher's own words
     steps = (run / "metrics.csv").read_text("utf-8").count(",train/loss,")
     resumed = alone(tmp_path / "again", "resume", str(run))
     assert ended(resumed) == 0, resumed.said()
@@ -141,7 +142,7 @@ HARM = {
     "exit": (1, "a process died with exit code 7", "TrainingError: a process died with exit code 7"),
     "kill": (1, "killed by the system (signal 9)", "TrainingError: a process was killed by the system"),
     "memory": (3, "out of memory with batch_size=16", "OutOfMemory: "),
-    "raise": (1, "ZeroDivisionError", ""),
+    "raise": (1, "ZeroDivisionError", "ZeroDivisionError"),
 }
 
 

@@ -23,7 +23,7 @@ from sweeping import TINY
 def ledger(tmp_path: Path) -> Ledger:
     made = Ledger.create(tmp_path / "it's 실험, (a)" / "s", {"swept": []})
     for identity in ("0e1", "123", "abc"):
-        made.add(identity, [], {})
+        made.add(identity, [], {"accelerator": {"devices": 1}})
     return made
 
 
@@ -74,6 +74,10 @@ def test_slots_of_the_machine_are_shared_out(ledger: Ledger, monkeypatch: pytest
         assert list(launching.in_pool(config, ledger, iter(["abc"]))) == ["abc"]
         assert given == {"free": expected, "log": ledger.log_of("abc")}
     assert closed == [("abc", 9)] * 3
+    ledger.add("two", [], {"accelerator": {"devices": 2}})  # devices are swept: each slot has room for all
+    config = SimpleNamespace(n_jobs=2, accelerator=SimpleNamespace(name="gpu", devices=1))
+    assert list(launching.in_pool(config, ledger, iter(["two"]))) == ["two"]
+    assert given["free"] == [Slot(4, "2,3"), Slot(4, "2,3")]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,12 @@ def test_nobody_told_anything() -> None:
     ranks.check(4)  # starting their processes is still to come
 
 
+def test_one_process_is_not_several_machines() -> None:
+    with pytest.raises(ConfigError, match="one process was started, for 2 machines") as caught:
+        ranks.check(4, 2)
+    assert caught.value.where == "trainer.num_nodes"
+
+
 @pytest.mark.parametrize("how", [as_torchrun, as_srun])
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_torchrun_and_srun_tell(how, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

@@ -68,6 +68,38 @@ def test_another_seed_is_told_where_it_differs_first(train: Train) -> None:
     assert any("metrics.csv    differs first at epoch 0, step 1: train/loss " in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [("cpu", "gpu", "there is no gpu here"), ("devices: 1", "devices: two", "'two' is no number of devices")],
+)
+def test_a_run_that_cannot_be_trained_here_leaves_no_other(
+    old: str, new: str, said: str, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("epochs=1", "accelerator=cpu")
+    path = run.path / "config.yaml"
+    path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+    capsys.readouterr()
+    assert cli.run(["reproduce", str(run.path)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert f"where: {path}\n  fix:   a machine like the one it was made on" in error
+    assert others(run) == []
+
+
+def test_one_of_several_processes_makes_no_run_again(
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train("epochs=1", "accelerator=cpu")
+    (run.path / "config.yaml").write_text(
+        (run.path / "config.yaml").read_text("utf-8").replace("devices: 1", "devices: 2"), "utf-8"
+    )
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.run(["reproduce", str(run.path)]) == 2
+    assert "2 processes were started: reproduce starts those of a run itself" in capsys.readouterr().err
+    assert others(run) == []
+
+
 def test_an_unfinished_run_is_refused(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     run = train("epochs=1")
     run.end("interrupted", "SIGTERM")

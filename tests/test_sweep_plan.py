@@ -64,6 +64,17 @@ def test_the_search_looks_where_its_file_says() -> None:
     }
 
 
+def test_what_lightning_refuses_is_refused_before_the_first_job(capsys: pytest.CaptureFixture[str]) -> None:
+    _, plan = planned("seeds", "accelerator=cpu")
+    given = plan.base
+    assert _check([given], Slot(), n_jobs=1) == 0
+    trainer = {**given["trainer"], "precision": "exact"}
+    assert _check([given, {**given, "trainer": trainer}], Slot(), n_jobs=1) == 2
+    assert "Precision 'exact' is invalid" in capsys.readouterr().out
+    assert _check([{**given, "trainer": {**given["trainer"], "num_nodes": 2}}], Slot(), n_jobs=1) == 2
+    assert "one process was started, for 2 machines" in capsys.readouterr().out
+
+
 def test_jobs_take_turns_on_a_tpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from bunryu.errors import ConfigError
 from bunryu.provenance import processor
 
 NAMES = {"cuda": "gpu", "xla": "tpu"}  # Lightning's other names
+PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # its short names
 CROWD = 4  # processes a core, of which each has a model of its own: trying out is fine, exhausting is not
 
 
@@ -33,28 +34,29 @@ def settle(config: Mapping[str, Any]) -> dict[str, Any]:
     before = dict(accelerator)
     name = NAMES.get(before["name"], before["name"])
     accelerator["name"] = next(iter(available())) if name == "auto" else name
-    if before["precision"] == "auto":
-        accelerator["precision"] = _precision(accelerator["name"])
+    precision = _precision(accelerator["name"]) if before["precision"] == "auto" else before["precision"]
+    accelerator["precision"] = precision
     for key, source in (("accelerator", "name"), ("precision", "precision")):
         if trainer[key] == before[source]:  # as the shipped config has it, and not the user's own
             trainer[key] = accelerator[source]
+    for node in (accelerator, trainer):
+        node["precision"] = PRECISIONS.get(str(node["precision"]), node["precision"])
     if before["name"] == "auto" and accelerator["name"] == "tpu":
         accelerator["autocast"] = settled["task"]["autocast"] = True  # as the tpu preset has it
-    check(settled["accelerator"])
+    check(settled)
     return settled
 
 
-def check(accelerator: Mapping[str, Any]) -> None:
-    """Refuse an accelerator that is not there, more devices than there are, and 16 bits where they crawl.
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse an accelerator that is not there, more devices than there are, and what they cannot do.
 
     Args:
-        accelerator: a concrete config's.
+        config: concrete.
 
     Raises:
         ConfigError: naming what was asked for, what was found, and what works here.
     """
-    name, devices = str(accelerator["name"]), int(accelerator["devices"])
-    found = available()
+    name, devices, found = _name(config), _devices(config), available()
     if name not in found:
         best = next(iter(found))
         raise ConfigError(
@@ -62,36 +64,80 @@ def check(accelerator: Mapping[str, Any]) -> None:
             where="accelerator",
             fix="; ".join(filter(None, [f"accelerator={best}", _hint(name)])),
         )
-    if name in ("gpu", "tpu") and devices > found[name]:
-        kind = {"gpu": "gpus", "tpu": "chips"}[name]
+    _check_number(name, devices, found[name])
+    _check_abilities(name, str(config["trainer"]["precision"]), str(config["trainer"]["strategy"]))
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    name, trainers = str(config["accelerator"]["name"]), config["trainer"]["accelerator"]
+    if NAMES.get(trainers, trainers) != name:
         raise ConfigError(
-            f"{devices} {kind} were asked for, there are {found[name]}",
-            where="accelerator.devices",
-            fix=f"accelerator.devices={found[name]}",
+            f"trainer.accelerator={trainers} beside accelerator={name}",
+            where="trainer.accelerator",
+            fix=f"accelerator={trainers}, which the trainer follows",
         )
-    if name == "cpu" and devices > CROWD * found[name]:
+    return name
+
+
+def _devices(config: Mapping[str, Any]) -> int:
+    devices, trainers = config["accelerator"]["devices"], config["trainer"]["devices"]
+    if not isinstance(devices, int) or devices < 1:
         raise ConfigError(
-            f"{devices} processes were asked for, the processor has {found[name]} cores",
-            where="accelerator.devices",
-            fix=f"accelerator.devices={found[name]} or fewer",
+            f"{devices!r} is no number of devices", where="accelerator.devices", fix="accelerator.devices=1"
         )
-    if name == "tpu" and 1 < devices < found[name]:
+    if trainers != devices:
         raise ConfigError(
-            f"{devices} of {found[name]} chips were asked for: a run trains on one or on all",
-            where="accelerator.devices",
-            fix=f"accelerator.devices={found[name]}, or 1",
+            f"trainer.devices={trainers} beside accelerator.devices={devices}",
+            where="trainer.devices",
+            fix=f"accelerator.devices={trainers}, which the trainer follows",
         )
+    return devices
+
+
+def _check_number(name: str, devices: int, found: int) -> None:
+    """Whether there are so many; of chips one or all, since one process has them."""
+    where, fix = "accelerator.devices", f"accelerator.devices={found}"
+    if name in ("gpu", "tpu", "mps") and devices > found:
+        kind = {"gpu": "gpus", "tpu": "chips", "mps": "gpus"}[name]
+        raise ConfigError(f"{devices} {kind} were asked for, there are {found}", where=where, fix=fix)
+    if name == "cpu" and devices > CROWD * found:
+        what = f"{devices} processes were asked for, the processor has {found} cores"
+        raise ConfigError(what, where=where, fix=f"{fix} or fewer")
+    if name == "tpu" and 1 < devices < found:
+        what = f"{devices} of {found} chips were asked for: a run trains on one or on all"
+        raise ConfigError(what, where=where, fix=f"{fix}, or 1")
     if name == "tpu" and ranks.size() > 1:
         raise ConfigError(
             f"{ranks.size()} processes were started: one alone has all chips of a machine",
             where="accelerator",
-            fix=f"bunryu train accelerator=tpu accelerator.devices={found[name]}, without torchrun or srun",
+            fix=f"bunryu train accelerator=tpu {fix}, without torchrun or srun",
         )
-    if name == "cpu" and str(accelerator["precision"]).startswith("bf16") and not _cpu_has_bf16():
+
+
+def _check_abilities(name: str, precision: str, strategy: str) -> None:
+    """Whether the trainer's precision and strategy can work; whether there are such is Lightning's to say."""
+    where = "accelerator.precision"
+    if name == "tpu" and precision not in ("32-true", "bf16-true"):
+        fix = "accelerator.precision=32-true, with accelerator.autocast=true for speed"
+        raise ConfigError(f"a tpu knows no precision {precision}", where=where, fix=fix)
+    if name == "cpu" and precision.startswith("16"):
+        better = "bf16-mixed" if _cpu_has_bf16() else "32-true"
+        what = f"precision {precision} is for gpus: a processor is slow with it, or not right"
+        raise ConfigError(what, where=where, fix=f"accelerator.precision={better}")
+    if name == "cpu" and precision.startswith("bf16") and not _cpu_has_bf16():
         raise ConfigError(
             f"this processor ({processor()}) has no bf16 instructions: they would be emulated, very slowly",
-            where="accelerator.precision",
+            where=where,
             fix="accelerator.precision=32-true",
+        )
+    alone = name == "tpu" and strategy != "auto"
+    if alone or any(word in strategy for word in ("spawn", "fork", "notebook")):
+        raise ConfigError(
+            f"strategy {strategy} starts processes that a run cannot be handed to"
+            if not alone
+            else f"strategy {strategy} is not for a tpu, whose chips one process has",
+            where="accelerator.strategy",
+            fix="accelerator.strategy=auto",
         )
 
 
@@ -141,4 +187,4 @@ def _described(found: Mapping[str, int]) -> str:
 def _hint(name: str) -> str:
     if name == "gpu" and torch.version.cuda is None:
         return "this PyTorch is built without CUDA: https://pytorch.org/get-started has one"
-    return "a TPU needs torch_xla: pip install -c constraints-tpu.txt 'bunryu[tpu]'" if name == "tpu" else ""
+    return "a TPU needs torch_xla: pip install -c constraints-tpu.txt -e '.[tpu]'" if name == "tpu" else ""

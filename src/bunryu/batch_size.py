@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ def settle_batch(config: Mapping[str, Any], fits: Fits | None = None) -> dict[st
     """
     settled = copy.deepcopy(dict(config))
     data, trainer = settled["datamodule"], settled["trainer"]
+    if data["batch_size"] in AUTO and settled["accelerator"]["name"] == "tpu":
+        raise ConfigError("what fits a tpu cannot be tried", where="batch_size", fix="batch_size=32")
     if data["batch_size"] in AUTO:
         wanted = STEP * trainer["accumulate_grad_batches"]
         fits = fits or _fitting(settled)
@@ -72,6 +74,27 @@ def out_of_memory(error: BaseException) -> bool:
     return known or any(words in str(error) for words in EXHAUSTED)
 
 
+@contextmanager
+def memory_errors(config: Mapping[str, Any]) -> Iterator[None]:
+    """Name what helps where memory runs out inside.
+
+    Raises:
+        OutOfMemory: in place of what PyTorch says.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not out_of_memory(error):
+            raise
+        rows, accumulated = config["batch_size"], config["trainer"]["accumulate_grad_batches"]
+        smaller = f"batch_size={rows // 2} trainer.accumulate_grad_batches={2 * accumulated}; "
+        smaller += "batch_size=auto, which finds what fits; "
+        raise OutOfMemory(
+            f"out of memory with batch_size={rows} and max_seq_length={config['max_seq_length']}",
+            fix=smaller * (rows > 1) + "a smaller max_seq_length or model",
+        ) from error
+
+
 def available_memory() -> int | None:
     """Bytes that this process can still have, by the system and by its control groups; None if none tells."""
     free = [_meminfo(), *map(_left_in, _control_groups())]
@@ -81,19 +104,16 @@ def available_memory() -> int | None:
 def _fitting(config: Mapping[str, Any]) -> Fits:
     """How to find out on the accelerator that the config has."""
     kind, length = config["accelerator"]["name"], int(config["max_seq_length"])
-    if kind == "tpu":
-        raise ConfigError(
-            "batch_size=auto cannot try what fits a tpu", where="batch_size", fix="batch_size=32"
-        )
     available = available_memory()  # before there is a model
     model = _model(config)
     half = HALF.get(str(config["trainer"]["precision"]))
+    weights = sum(weight.nbytes for weight in model.parameters())
+    processes = int(config["accelerator"]["devices"])
     if kind != "cpu":
         optimizer = instantiate(filled(config["optimizer"], "optimizer"))
-        return Trial(model, optimizer, length, torch.device("cuda" if kind == "gpu" else kind), half)
-    weights = sum(weight.nbytes for weight in model.parameters())
+        device = torch.device("cuda" if kind == "gpu" else kind)
+        return Trial(model, optimizer, length, device, half, spare=weights if processes > 1 else 0)
     row = _kept_for_a_row(model, length, half)
-    processes = int(config["accelerator"]["devices"])
     copies = COPIES + (processes > 1)  # gradients on their way to the others
     return lambda rows: available is None or processes * (copies * weights + rows * row) <= SHARE * available
 
@@ -122,6 +142,7 @@ class Trial:
         length: tokens of a row.
         device: the card.
         half: 16 bits of mixed precision, or None.
+        spare: bytes that have to be left over: gradients on their way to other cards.
     """
 
     def __init__(
@@ -131,20 +152,18 @@ class Trial:
         length: int,
         device: torch.device,
         half: torch.dtype | None,
+        spare: int = 0,
     ) -> None:
         self._model, self._length, self._device, self._half = model, length, device, half
+        self._spare = spare
         self._optimizer = optimizer(model.parameters())
 
     def __call__(self, rows: int) -> bool:
-        """Two steps: from the first on the optimizer has a state."""
+        """Whether batches of so many rows fit."""
         if self._device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(CARD_SHARE)
         try:
-            self._model.to(self._device)
-            for _ in range(2):
-                _loss(self._model, rows, self._length, self._half).backward()  # type: ignore[no-untyped-call]
-                self._optimizer.step()
-                self._optimizer.zero_grad()
+            self._two_steps(rows)
             return True
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -152,10 +171,21 @@ class Trial:
             return False
         finally:
             self._optimizer.zero_grad()
+            self._optimizer.state.clear()
+            self._model.cpu()  # nothing of it stays on the card, where another process may train
             gc.collect()
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.set_per_process_memory_fraction(1.0)
+
+    def _two_steps(self, rows: int) -> None:
+        """From the first on the optimizer has a state."""
+        self._model.to(self._device)
+        _spare = torch.empty(self._spare, dtype=torch.uint8, device=self._device)
+        for _ in range(2):
+            _loss(self._model, rows, self._length, self._half).backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            self._optimizer.zero_grad()
 
 
 def _kept_for_a_row(model: Any, length: int, half: torch.dtype | None) -> int:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from bunryu.encoding import Encoded
+from bunryu.errors import ConfigError
 
 BLOCK = 50  # batches whose rows are sorted by length together; larger wastes less and shuffles less
 
@@ -54,9 +55,18 @@ def shared(batches: list[Index], processes: int) -> list[Index]:
     Args:
         batches: of all processes together; only the last of an epoch's can be so short, wherever it stands.
         processes: that train together.
+
+    Raises:
+        ConfigError: if there are fewer rows than processes.
     """
     short = [batch for batch in batches if len(batch) < processes]
     whole = [batch for batch in batches if len(batch) >= processes]
+    if not whole:
+        raise ConfigError(
+            f"there are fewer rows to train on than processes, which are {processes}",
+            where="accelerator.devices",
+            fix="accelerator.devices=1",
+        )
     return [*whole[:-1], np.concatenate([whole[-1], *short])] if short else whole
 
 

@@ -100,6 +100,7 @@ WIDER_TYPES: dict[str, tuple[type, ...]] = {
     "corpus.validation": (float, str),
     "seed": (int, type(None)),
     "accelerator.precision": (str, int),
+    "trainer.precision": (str, int),
     "accelerator.widths": (int, type(None)),
     "trainer.gradient_clip_val": (float, int, type(None)),
 }

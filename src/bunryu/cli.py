@@ -41,6 +41,8 @@ bunryu <verb> --help tells more. In bash, completion of verbs, groups, options a
 def main() -> None:
     """Entry point of the ``bunryu`` command."""
     logging.raiseExceptions = False  # a reader that went away is no reason to fill the terminal
+    if sys.stdin is None:  # closed: else the next file to be opened would take its place
+        os.open(os.devnull, os.O_RDONLY)
     try:
         code = run(sys.argv[1:])
     except BrokenPipeError:  # a reader such as head has seen enough

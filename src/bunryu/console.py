@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging.config
 import shlex
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
@@ -34,3 +37,21 @@ def summary(run: Run, results: dict[str, Any]) -> str:
         commands.append(f"tensorboard --logdir {shlex.quote(str(run.path.parent.parent))}")
     lines += [f"  {title:<14} {command}" for title, command in zip_longest(["next"], commands, fillvalue="")]
     return "\n".join(["done", *lines])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide advice of Lightning's that does not fit here, and its chatter below warnings."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in (
+            r".*does not have many workers.*",
+            r".*LeafSpec.*",
+            r".*The number of training batches .* is smaller than the logging interval.*",
+            r".*exists and is not empty.*",
+            r".*dataloader is not resumable.*",  # ours starts where the trainer stands
+            r".*sync_dist=True.*",  # every process has the metrics of all rows already
+            r".*resuming from a checkpoint that ended before the epoch.*",
+        ):
+            warnings.filterwarnings("ignore", message)
+        yield

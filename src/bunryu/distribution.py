@@ -43,7 +43,7 @@ def execute(
         threads: of PyTorch on the CPU, in each process.
         callbacks: beside the config's, if one process trains.
     """
-    accelerators.check(run.config["accelerator"])
+    check(run)
     processes = ranks.wanted(run.config["accelerator"])
     if processes == 1 or ranks.size() > 1:
         return experiment.execute(
@@ -56,6 +56,21 @@ def execute(
     flags = ["--resume"] * resume + ["--despite-changes"] * despite_changes
     _launch(run, processes, flags, threads)
     return run.results
+
+
+def check(run: Run) -> None:
+    """Refuse a run that cannot be trained here, by what its config asks for and which processes there are.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    config = run.config
+    try:
+        accelerators.check(config)
+    except ConfigError as error:  # no override can mend it: the config is the run's
+        fix = "a machine like the one it was made on; or a run of its own: bunryu train …"
+        raise ConfigError(error.what, where=str(run.path / "config.yaml"), fix=fix) from None
+    ranks.check(config["accelerator"]["devices"], config["trainer"].get("num_nodes", 1))
 
 
 def agreed(made: Run | None) -> Run:
@@ -84,9 +99,9 @@ def _launch(run: Run, processes: int, flags: Sequence[str], threads: int | None)
         Interrupted: if this process was asked to stop; those it started stop with a checkpoint.
         BunryuError: if the run failed.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # the processes speak for themselves
+    for name in tuple(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes speak for themselves
     before = run.manifest
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from bunryu.batch_size import out_of_memory
+from bunryu.batch_size import memory_errors
 from bunryu.building import Experiment, build, stage
 from bunryu.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
 from bunryu.config import check_targets
+from bunryu.console import quiet
 from bunryu.encoding import Encoded
-from bunryu.errors import BusyError, ConfigError, ModelError, OutOfMemory
+from bunryu.errors import BusyError, ConfigError, ModelError
 from bunryu.interruption import stop_on_signals
 from bunryu.locks import locked
 from bunryu.model_folder import write_model_folder
@@ -54,7 +54,7 @@ def execute(
     with locked(run.path) if run.writes else nullcontext():
         if resume and run.manifest["status"] == "finished":
             raise BusyError("another process has just finished this run", where=str(run.path))
-        with run.recording(), stop_on_signals() as stop, _quiet(), _memory_errors(config):
+        with run.recording(), stop_on_signals() as stop, quiet(), memory_errors(config):
             start = _restart(run) if resume else None
             if threads is not None:
                 torch.set_num_threads(threads)
@@ -158,38 +158,3 @@ def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, An
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             logger.log_hyperparams(run.config, metrics)
             logger.finalize("success")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide advice of Lightning's that does not fit here, and its chatter below warnings."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        for message in (
-            r".*does not have many workers.*",
-            r".*LeafSpec.*",
-            r".*The number of training batches .* is smaller than the logging interval.*",
-            r".*exists and is not empty.*",
-            r".*dataloader is not resumable.*",  # ours starts where the trainer stands
-            r".*sync_dist=True.*",  # every process has the metrics of all rows already
-            r".*resuming from a checkpoint that ended before the epoch.*",
-        ):
-            warnings.filterwarnings("ignore", message)
-        yield
-
-
-@contextmanager
-def _memory_errors(config: Mapping[str, Any]) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not out_of_memory(error):
-            raise
-        accumulated = 2 * config["trainer"]["accumulate_grad_batches"]
-        raise OutOfMemory(
-            f"out of memory with batch_size={config['batch_size']} and "
-            f"max_seq_length={config['max_seq_length']}",
-            fix=f"batch_size={max(1, config['batch_size'] // 2)} "
-            f"trainer.accumulate_grad_batches={accumulated}; batch_size=auto, which finds what fits; "
-            "or a smaller max_seq_length",
-        ) from error

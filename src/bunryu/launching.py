@@ -40,7 +40,9 @@ def launch_of(launcher: Launcher, config: DictConfig, batch: int) -> Launch:
 def in_pool(config: DictConfig, ledger: Ledger, identities: Iterator[str]) -> Iterator[str]:
     """Jobs in ``n_jobs`` slots of this machine, the next one as soon as one has ended."""
     devices = graphics_cards() if config.accelerator.name in ("gpu", "cuda", "auto") else []
-    free = slots(config.n_jobs, _cores(), devices, config.accelerator.devices)
+    jobs = map(ledger.job, ledger.identities()) if devices else []  # it may be swept how many they take
+    each = max([config.accelerator.devices, *(job.config["accelerator"]["devices"] for job in jobs)])
+    free = slots(config.n_jobs, _cores(), devices, each)
     work = functools.partial(_work, str(ledger.path))
     for identity, code in in_slots(identities, work, free, ledger.log_of):
         sweep_job.close(ledger, identity, code)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bunryu.config import call, instantiate
+from bunryu.console import quiet
 from bunryu.corpus import SPLITS, Corpus
 from bunryu.errors import BunryuError, ConfigError, DownloadError, first_line
+from bunryu.recorded import filled
 
 if TYPE_CHECKING:
     from bunryu.encoding import Encoded
@@ -57,13 +59,30 @@ def machine_problems(config: Mapping[str, Any]) -> list[BunryuError]:
     fix = "accelerator=auto, which takes what this machine has; or another value of the argument it names"
     tries: list[tuple[Callable[[], Any], str]] = [
         (lambda: call(instantiate(config["optimizer"]), "optimizer", parameters), "another value"),
-        (lambda: trainer_of(config), fix),
     ]
+    if config["accelerator"]["name"] != "tpu":  # whose trainer would take the chips
+        tries.append((lambda: trainer_of(config), fix))
     return [
         problem if problem.fix else ConfigError(problem.what, where=problem.where, fix=fix)
         for attempt, fix in tries
         if (problem := refused(attempt))
     ]
+
+
+def refuse_machine_problems(config: Mapping[str, Any]) -> None:
+    """Refuse what ``machine_problems`` finds, before there is a run directory.
+
+    Args:
+        config: settled, its targets checked.
+
+    Raises:
+        BunryuError: the first of them.
+    """
+    names = ("accelerator", "optimizer", "trainer")
+    with quiet():
+        problems = machine_problems({name: filled(config[name], name) for name in names})
+    if problems:
+        raise problems[0]
 
 
 def trainer_of(config: Mapping[str, Any]) -> Any:

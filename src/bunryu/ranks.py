@@ -31,7 +31,7 @@ def wanted(accelerator: Mapping[str, Any]) -> int:
 
 
 def check(devices: int, nodes: int = 1) -> None:
-    """Refuse a run that has other devices than processes were started for.
+    """Refuse a run that has other devices, or machines, than processes were started for.
 
     Args:
         devices: on each machine.
@@ -40,6 +40,12 @@ def check(devices: int, nodes: int = 1) -> None:
     Raises:
         ConfigError: naming both.
     """
+    if size() == 1 and nodes > 1:
+        raise ConfigError(
+            f"one process was started, for {nodes} machines",
+            where="trainer.num_nodes",
+            fix="srun, as in README's Accelerators, or torchrun on each machine; or no +trainer.num_nodes",
+        )
     if size() == 1:
         return
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", 0)))

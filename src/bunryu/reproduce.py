@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bunryu import ranks
 from bunryu.config import check_targets, instantiate
 from bunryu.console import log_to_console
 from bunryu.drift import of_code, of_surroundings
@@ -39,6 +40,15 @@ def main(arguments: Sequence[str]) -> int:
     if options.dry_run:
         return 0
     check_targets(resolved(run))  # a refused run leaves no directory
+    from bunryu import distribution  # torch and Lightning: only once there is something to train
+
+    distribution.check(run)
+    if ranks.size() > 1:
+        raise ConfigError(
+            f"{ranks.size()} processes were started: reproduce starts those of a run itself",
+            where=str(run.path),
+            fix=f"bunryu reproduce {run.path}, without torchrun or srun",
+        )
     again = Run.create(
         run.path.parents[1], run.path.parent.name, config, ["bunryu", "reproduce", *arguments],
         manifest["overrides"],
@@ -46,8 +56,6 @@ def main(arguments: Sequence[str]) -> int:
     again.record(reproduces=run.path.name)
     log_to_console()
     log.info("run directory: %s", again.path)
-    from bunryu import distribution  # torch and Lightning: only once there is something to train
-
     distribution.execute(again, threads=manifest["threads"])
     code, lines = compare(run, again, options.tolerance)
     print("\n".join(lines), flush=True)

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
 
-from bunryu import ranks
+from bunryu import preflight, ranks
 from bunryu.config import check_targets
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.grid import Grid
@@ -150,14 +150,19 @@ def check_all(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
 
 def _check(configs: Sequence[Mapping[str, Any]], slot: Slot, n_jobs: int) -> int:
     del slot
-    from bunryu import accelerators
+    from bunryu import accelerators, batch_size
 
+    tried: list[Any] = []
     try:
         for config in configs:
             check_targets(config)
-            name = accelerators.settle(config)["accelerator"]["name"]
-            if name == "tpu" and n_jobs > 1:
+            settled = batch_size.settle_batch(accelerators.settle(config), lambda rows: True)
+            ranks.check(settled["accelerator"]["devices"], settled["trainer"].get("num_nodes", 1))
+            if settled["accelerator"]["name"] == "tpu" and n_jobs > 1:
                 raise ConfigError("one process at a time has a TPU", where="n_jobs", fix="n_jobs=1")
+            if (parts := (settled["optimizer"], settled["trainer"])) not in tried:
+                preflight.refuse_machine_problems(settled)
+                tried.append(parts)
     except BunryuError as error:
         print(error, flush=True)
         return error.exit_code

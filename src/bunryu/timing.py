@@ -17,12 +17,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from bunryu import ranks, resident
+from bunryu.batch_size import memory_errors
 from bunryu.batching import Batch, Index, evaluation_batches, part_of, shared, training_batches
 from bunryu.building import Experiment, build
 from bunryu.checkpoints import LAST, PREVIOUS, remove_checkpoint
 from bunryu.clock import Clock, Rounds, Rows, now
 from bunryu.encoding import Encoded
-from bunryu.errors import OutOfMemory
 from bunryu.estimate import Curve, Measured
 from bunryu.interruption import Stop
 from bunryu.model_folder import write_model_folder
@@ -56,17 +56,10 @@ def measure(config: Mapping[str, Any], scratch: Path) -> Measured:
         OutOfMemory: if its largest batches do not fit.
     """
     resident.forget_peak()
-    with _threads_of_one(ranks.wanted(config["accelerator"])), warnings.catch_warnings():
+    threads = _threads_of_one(ranks.wanted(config["accelerator"]))
+    with threads, memory_errors(config), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on loaders and intervals that are not the run's
-        try:
-            return _measure(config, scratch)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemory(
-                f"out of memory with batch_size={config['batch_size']} and "
-                f"max_seq_length={config['max_seq_length']}",
-                fix=f"batch_size={max(1, config['batch_size'] // 2)} trainer.accumulate_grad_batches=2, "
-                "or a smaller max_seq_length",
-            ) from error
+        return _measure(config, scratch)
 
 
 @contextmanager

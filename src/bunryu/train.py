@@ -80,10 +80,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     config = prepared(cfg, shipped_defaults(GlobalHydra.instance().config_loader(), choices))
     check_files([config])
     check_targets(config)
-    from bunryu import accelerators, batch_size  # torch: only once a mistake is not to be found without it
+    # torch: only once a mistake is not to be found without it
+    from bunryu import accelerators, batch_size, preflight
 
     config = accelerators.settle(config)
     ranks.check(config["accelerator"]["devices"], config["trainer"].get("num_nodes", 1))
+    preflight.refuse_machine_problems(config)
 
     # of the recorded config: a name from the environment stays out of the directory's
     argv = ["bunryu", "train", *sys.argv[1:]]
