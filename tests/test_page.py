@@ -561,8 +561,10 @@ def test_the_token_leaves_the_address_and_is_sent_as_a_header(open_page: Open, s
     page.reload()
     classify(page, OTHER)
     assert page.evaluate("localStorage.length") == 0
+    # who presses Enter before the model is known asks for it once more
+    assert (len(seen.sent("predict")), len(seen.sent("model")) >= 2) == (2, True)
     asked_for = [*seen.sent("model"), *seen.sent("predict")]
-    assert [request.header_value("authorization") for request in asked_for] == ["Bearer s3cret"] * 4
+    assert {request.header_value("authorization") for request in asked_for} == {"Bearer s3cret"}
     elsewhere = open_page()
     classify(elsewhere, SENTENCE)
     assert seen.sent("predict")[-1].header_value("authorization") is None

@@ -91,7 +91,7 @@ def trainer_of(config: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: for arguments it refuses, an accelerator among them that is not there.
     """
-    return call(instantiate(config["trainer"]), "accelerator or trainer", logger=False)
+    return call(instantiate(config["trainer"]), "trainer or accelerator", logger=False)
 
 
 def refused(attempt: Callable[[], Any]) -> BunryuError | None:
