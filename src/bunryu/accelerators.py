@@ -130,15 +130,13 @@ def _check_abilities(name: str, precision: str, strategy: str) -> None:
             where=where,
             fix="accelerator.precision=32-true",
         )
-    alone = name == "tpu" and strategy != "auto"
-    if alone or any(word in strategy for word in ("spawn", "fork", "notebook")):
-        raise ConfigError(
-            f"strategy {strategy} starts processes that a run cannot be handed to"
-            if not alone
-            else f"strategy {strategy} is not for a tpu, whose chips one process has",
-            where="accelerator.strategy",
-            fix="accelerator.strategy=auto",
-        )
+    where, fix = "accelerator.strategy", "accelerator.strategy=auto"
+    if name == "tpu" and strategy != "auto":
+        what = f"strategy {strategy} is not for a tpu, whose chips one process has"
+        raise ConfigError(what, where=where, fix=fix)
+    if any(word in strategy for word in ("spawn", "fork", "notebook")):
+        what = f"strategy {strategy} starts processes that a run cannot be handed to"
+        raise ConfigError(what, where=where, fix=fix)
 
 
 def available() -> dict[str, int]:

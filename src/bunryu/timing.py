@@ -242,10 +242,9 @@ class _Timing:
         here = max(resident.peak(), int(most[0]))
         if self._processes == 1:
             return here
+        # a copy of the gradients is on its way to the others
         gradients = sum(parameter.nbytes for parameter in self._experiment.task.model.parameters())
-        return (here + gradients) * ranks.wanted(
-            self._config["accelerator"]
-        )  # a copy on its way to the others
+        return (here + gradients) * ranks.wanted(self._config["accelerator"])
 
     def _shapes(self, batches: Sequence[Index], tokens: Ints) -> list[Index]:
         """A batch of each of some sizes, from the smallest to the largest."""
