@@ -363,6 +363,7 @@ def a_run(folder: Path, **facts: Any) -> Run:
 OUT = "OutOfMemory: out\n  fix: less"
 STOPPED = {"status": "interrupted", "exit_reason": "SIGTERM"}
 GLOO = {"status": "failed", "exit_reason": "RuntimeError: gloo"}
+LOST = {"status": "failed", "exit_reason": "TrainingError: RuntimeError: [pair.cc] Connection closed by peer"}
 FAILURES: list[tuple[dict[str, str], list[int], BaseException, str]] = [
     ({"status": "failed", "exit_reason": OUT}, [3, 1], OutOfMemory("out\n  fix: less"), ""),
     ({"status": "failed", "exit_reason": "DataError: a: b"}, [1, -15], BunryuError("a: b"), ""),
@@ -373,6 +374,8 @@ FAILURES: list[tuple[dict[str, str], list[int], BaseException, str]] = [
     (STOPPED, [143, -9], TrainingError("signal 9"), "signal 9"),
     (GLOO, [1, 3], OutOfMemory("ran out of memory"), "OutOfMemory: "),
     (GLOO, [1, 1], TrainingError("RuntimeError: gloo"), "RuntimeError: gloo"),
+    (LOST, [1, 1], TrainingError("a process died; it says above of what"), "TrainingError: a process died"),
+    (LOST, [1, 3], OutOfMemory("ran out of memory"), "OutOfMemory: "),
     ({}, [-9, 143], TrainingError("killed by the system (signal 9)"), "TrainingError: a process was killed"),
     ({}, [1, -15], TrainingError("it says above"), "TrainingError: a process died"),
 ]  # fmt: skip

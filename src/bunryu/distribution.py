@@ -23,6 +23,8 @@ from bunryu.errors import BunryuError, BusyError, ConfigError, OutOfMemory, Trai
 from bunryu.interruption import SIGNALS, Interrupted
 from bunryu.runs import Run
 
+# What gloo and NCCL say of another process that is gone; it was not this one that failed.
+LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 ENDED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of processes that others made stop
 
 
@@ -145,6 +147,8 @@ def _failure(run: Run, before: Mapping[str, Any], codes: Sequence[int]) -> BaseE
     if kind in signal.Signals.__members__ and not blamed:
         return Interrupted(signal.Signals[kind])
     where = str(run.path / "train.log")
+    if any(words in reason for words in LOST):
+        kind = reason = ""
     if hasattr(errors, kind):
         error: BunryuError = getattr(errors, kind)(what, where=where)
         return error
