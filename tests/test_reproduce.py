@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ from conftest import Train
 
 def others(run: Run) -> list[Run]:
     return [Run(path) for path in run.path.parent.iterdir() if path != run.path]
+
+
+@pytest.fixture
+def finished(trained: Run, tmp_path: Path) -> Run:
+    """A run to change, beside no other."""
+    return Run(Path(shutil.copytree(trained.path, tmp_path / "sample-tiny" / trained.path.name)))
 
 
 def test_a_run_made_again_is_identical(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,31 +80,27 @@ def test_another_seed_is_told_where_it_differs_first(train: Train) -> None:
     [("cpu", "gpu", "there is no gpu here"), ("devices: 1", "devices: two", "'two' is no number of devices")],
 )
 def test_a_run_that_cannot_be_trained_here_leaves_no_other(
-    old: str, new: str, said: str, train: Train, capsys: pytest.CaptureFixture[str]
+    old: str, new: str, said: str, finished: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train("epochs=1", "accelerator=cpu")
-    path = run.path / "config.yaml"
+    path = finished.path / "config.yaml"
     path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
-    capsys.readouterr()
-    assert cli.run(["reproduce", str(run.path)]) == 2
+    assert cli.run(["reproduce", str(finished.path)]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert f"where: {path}\n  fix:   a machine like the one it was made on" in error
-    assert others(run) == []
+    assert others(finished) == []
 
 
 def test_one_of_several_processes_makes_no_run_again(
-    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = train("epochs=1", "accelerator=cpu")
-    (run.path / "config.yaml").write_text(
-        (run.path / "config.yaml").read_text("utf-8").replace("devices: 1", "devices: 2"), "utf-8"
-    )
+    path = finished.path / "config.yaml"
+    path.write_text(path.read_text("utf-8").replace("devices: 1", "devices: 2"), "utf-8")
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert cli.run(["reproduce", str(run.path)]) == 2
+    assert cli.run(["reproduce", str(finished.path)]) == 2
     assert "2 processes were started: reproduce starts those of a run itself" in capsys.readouterr().err
-    assert others(run) == []
+    assert others(finished) == []
 
 
 def test_an_unfinished_run_is_refused(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
