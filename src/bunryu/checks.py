@@ -201,9 +201,8 @@ def check_shape(config: DictConfig, shipped: DictConfig) -> None:
         allowed = WIDER_TYPES.get(key) or _types_like(key, default)
         if allowed and not _fits(value, allowed):
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
-            raise ConfigError(
-                f"{key}={value!r} is {type(value).__name__}, not {names}", where=key, fix=f"{key}={default}"
-            )
+            what = f"{key}={value!r} is {type(value).__name__}, not {names}"
+            raise ConfigError(what, where=key, fix=f"{key}={default}")
 
 
 def _check_nodes(config: DictConfig, shipped: DictConfig) -> None:
