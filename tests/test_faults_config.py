@@ -236,7 +236,7 @@ def test_fault_15_a_tampered_run_directory_executes_nothing(
         node = filled(node, canary=str(canary), payload=str(payload), folder=str(hub))
         run = tampered(lambda recorded, node=node: placed(recorded, place, node))
         with pytest.raises(ConfigError):
-            check_targets(resolved(run))
+            check_targets(resolved(run.config, str(run.path)))
         if place != "optimizer":  # evaluate makes nothing of it
             assert run_cli("evaluate", str(run.path)) == 2, target
             said = capsys.readouterr().err
@@ -306,7 +306,7 @@ def test_fault_15_a_recorded_config_computes_nothing(
 ) -> None:
     run = tampered(lambda recorded: placed(recorded, "corpus.cleaner", text))
     with pytest.raises(ConfigError, match="only "):
-        resolved(run)
+        resolved(run.config, str(run.path))
     assert run_cli("evaluate", str(run.path)) == 2
     assert "where: corpus.cleaner" in capsys.readouterr().err
     assert list(Path.cwd().iterdir()) == []
@@ -316,9 +316,8 @@ def test_fault_15_a_value_of_the_environment_is_never_evaluated(
     tampered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORD", "${oc.create:{_target_: os.system, command: 'touch canary'}}")
-    config_ = resolved(
-        tampered(lambda recorded: placed(recorded, "corpus.label_names", {0: "${oc.env:WORD}"}))
-    )
+    run = tampered(lambda recorded: placed(recorded, "corpus.label_names", {0: "${oc.env:WORD}"}))
+    config_ = resolved(run.config, str(run.path))
     corpus = instantiate(config_["corpus"], "corpus")
     assert corpus.label_names == {0: os.environ["WORD"]}
     assert list(Path.cwd().iterdir()) == []
@@ -519,7 +518,7 @@ def test_fault_16_a_secret_is_in_no_byte_of_a_run(
     assert run_cli("train", *QUICK, "epochs=1", f"output_root={tmp_path}/out", *mine) == 0
     (run,) = map(Run, (tmp_path / "out").glob("*/*"))
     assert run.config["callbacks"]["mine"]["word"] == "x-${oc.env:CANARY}"
-    assert resolved(run)["callbacks"]["mine"]["word"] == f"x-{SECRET}"
+    assert resolved(run.config, str(run.path))["callbacks"]["mine"]["word"] == f"x-{SECRET}"
     assert run_cli("evaluate", str(run.path)) == 0
     kinds = {path.suffix for path in run.path.rglob("*")} | {path.name[:6] for path in run.path.rglob("*")}
     assert {".ckpt", ".yaml", ".json", ".log", ".csv", ".html", "events"} <= kinds
@@ -590,15 +589,16 @@ def test_fault_16_what_is_recorded_gives_the_value_back(
     assert cfg.cache_dir == value, "as Hydra has it"
     recorded = plain(cfg)
     assert environment in (None, "", "null") or environment not in json.dumps(recorded["cache_dir"])
-    assert resolved(Run.create(tmp_path, "a-b", recorded, [], []))["cache_dir"] == value
+    run = Run.create(tmp_path, "a-b", recorded, [], [])
+    assert resolved(run.config, str(run.path))["cache_dir"] == value
 
 
 def test_fault_16_a_variable_that_is_not_set_is_named(tampered: Any) -> None:
     run = tampered(lambda recorded: {**recorded, "cache_dir": "${oc.env:NOBODY_SET_THIS}"})
     with pytest.raises(ConfigError, match="the environment variable NOBODY_SET_THIS is not set") as caught:
-        resolved(run)
+        resolved(run.config, str(run.path))
     assert caught.value.where == "cache_dir"
-    assert set(resolved(run, "corpus", "limit_rows")) == {"corpus", "limit_rows"}, "which need none of it"
+    assert set(resolved(run.config, str(run.path), "corpus", "limit_rows")) == {"corpus", "limit_rows"}, "which need none of it"
 
 
 def test_fault_15_hydras_own_node_calls_nothing(

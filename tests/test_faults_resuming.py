@@ -525,7 +525,7 @@ def test_fault_12_a_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_la
     from bunryu.interruption import Stop
     from bunryu.recorded import resolved
 
-    data = build(resolved(run), run, Stop()).datamodule
+    data = build(resolved(run.config, str(run.path)), run, Stop()).datamodule
     assert f"rows of that batch: {', '.join(map(str, data.rows_of(0, 2)))}\n" in said
     assert checkpoints.steps_of(run.path / "checkpoints/last.ckpt") == 2
     weights = checkpoints.read_weights(run.path / "checkpoints/last.ckpt")

@@ -96,7 +96,7 @@ def _split(opened: Opened, split: str) -> Documents:
     from bunryu.recorded import resolved
 
     assert opened.run is not None
-    config = resolved(opened.run, "corpus", "limit_rows")  # what else was secret is not needed
+    config = resolved(opened.run.config, str(opened.run.path), "corpus", "limit_rows")  # what else was secret is not needed
     corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
     examples = corpus.split(split)
     if not examples:

@@ -49,7 +49,7 @@ def execute(
         BusyError: if another process writes to the run.
         Interrupted: if a signal asked to stop; training goes on from there by ``resume``.
     """
-    config = resolved(run)
+    config = resolved(run.config, str(run.path))
     check_targets(config)  # all of it, before any of it is made: a run directory comes from anywhere
     with locked(run.path) if run.writes else nullcontext():
         if resume and run.manifest["status"] == "finished":

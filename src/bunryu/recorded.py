@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +13,6 @@ from omegaconf.resolvers import oc
 from bunryu.checks import NODES, container
 from bunryu.config import below, check_names
 from bunryu.errors import ConfigError
-from bunryu.runs import Run
 
 # What a recorded config may take from outside itself; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
@@ -38,22 +38,22 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in written.items()}
 
 
-def resolved(run: Run, *keys: str) -> dict[str, Any]:
-    """The run's config with secrets filled in from the environment; never written anywhere.
+def resolved(config: Mapping[str, Any], where: str, *keys: str) -> dict[str, Any]:
+    """A recorded config with secrets filled in from the environment; never written anywhere.
 
     Only ``${oc.env:NAME}`` and ``${oc.env:NAME,default}`` mean anything: a run directory comes from anywhere.
 
     Args:
-        run: its config is read anew.
+        config: of a run.
+        where: the run's directory, for errors.
         keys: only these of the top level, so that what is not used needs no secret; all if none are given.
 
     Raises:
         ConfigError: for any other interpolation, and for a variable that is not set.
     """
-    config = run.config
     for name in NODES:
         if not isinstance(config.get(name), dict):
-            raise ConfigError(f"config.yaml has no {name}", where=str(run.path), fix="another run directory")
+            raise ConfigError(f"config.yaml has no {name}", where=where, fix="another run directory")
     check_names(config, "")
     return {str(key): filled(value, str(key)) for key, value in config.items() if key in (keys or config)}
 

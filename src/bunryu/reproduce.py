@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     print("\n".join(["different now from when the run was made:", *_drift(run)]))
     if options.dry_run:
         return 0
-    check_targets(resolved(run))  # a refused run leaves no directory
+    check_targets(resolved(run.config, str(run.path)))  # a refused run leaves no directory
     from bunryu import distribution  # torch and Lightning: only once there is something to train
 
     distribution.check(run)
@@ -98,7 +98,7 @@ def _drift(run: Run) -> list[str]:
 
 
 def _corpus_drift(run: Run) -> list[str]:
-    config = resolved(run, "corpus", "limit_rows")
+    config = resolved(run.config, str(run.path), "corpus", "limit_rows")
     corpus: Any = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
     before, now = run.manifest["corpus"]["fingerprint"], corpus.fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]

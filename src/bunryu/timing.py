@@ -77,7 +77,7 @@ def _measure(config: Mapping[str, Any], scratch: Path) -> Measured:
     start = time.perf_counter()
     run = Run.create(scratch, "check", _for_timing(config), [], [])
     pl.seed_everything(config["seed"], verbose=False)
-    experiment = build(resolved(run), run, Stop())
+    experiment = build(resolved(run.config, str(run.path)), run, Stop())
     prepare = time.perf_counter() - start
     timing = _Timing(experiment, run, config)
     return timing.all(prepare)
