@@ -34,8 +34,8 @@ $(TPU_SETUP): pyproject.toml constraints-tpu.txt
 	touch $(TPU_SETUP)
 
 test-tpu: $(TPU_SETUP)  ## the TPU way, on this machine's processor
-	$(TPU)/python -m pytest -m tpu tests/test_tpu.py
-	$(TPU)/python -m pytest -m tpu tests/test_tpu_chips.py
+	$(TPU)/python -m pytest -m tpu tests/training/test_tpu.py
+	$(TPU)/python -m pytest -m tpu tests/training/test_tpu_chips.py
 
 check: $(SETUP)
 	$(BIN)/ruff format --check .

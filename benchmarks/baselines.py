@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import machine
-from bunryu.examples import Example
+from bunryu.data.examples import Example
 from setting import arguments, print_table, reviews, sample
 
 LONGEST = 5  # characters in an n-gram

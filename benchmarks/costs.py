@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from bunryu.train import conf_dir
+from bunryu.commands.train import conf_dir
 
 Lengths = npt.NDArray[np.int64]
 

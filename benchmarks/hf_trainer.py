@@ -30,9 +30,9 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import is_accelerate_available
 
 import machine
-from bunryu.batching import training_batches
-from bunryu.building import Experiment
-from bunryu.encoding import Encoded
+from bunryu.encoding.batching import training_batches
+from bunryu.encoding.encoder import Encoded
+from bunryu.training.build import Experiment
 from setting import Reviews, arguments, print_table, reviews
 from training import BATCH, LENGTH, WARM, Size, experiment, learn_vocabulary
 

@@ -24,14 +24,14 @@ from hydra import compose, initialize_config_dir
 
 import costs
 import machine
-from bunryu.batching import Batch
-from bunryu.building import Experiment, build
-from bunryu.interruption import Stop
-from bunryu.recorded import plain, resolved
-from bunryu.runs import Run
-from bunryu.text import NOTHING
-from bunryu.train import conf_dir
-from bunryu.vocabulary import learn_wordpiece
+from bunryu.commands.train import conf_dir
+from bunryu.config.record import resolved, to_recorded
+from bunryu.data.cleaner import NO_CLEANING
+from bunryu.encoding.batching import Batch
+from bunryu.encoding.vocabulary import learn_wordpiece
+from bunryu.runs.run import Run
+from bunryu.system.signals import StopRequest
+from bunryu.training.build import Experiment, build
 from setting import SHARED, Reviews, arguments, print_table, reviews
 from training import BATCH, LENGTH, WARM, bare, batches, lightning
 
@@ -71,7 +71,7 @@ def architecture(source: Reviews, root: Path) -> Path:
         return beside
     shape = costs.KCBERT["kcbert_base"]
     texts = [example.text for example in source.copy(root / "learnt", "train", 0, 20_000).examples("train")]
-    vocabulary = learn_wordpiece(texts, shape.vocabulary, NOTHING, root / "cache")
+    vocabulary = learn_wordpiece(texts, shape.vocabulary, NO_CLEANING, root / "cache")
     folder = root / "kcbert-base"
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(vocabulary), "utf-8")
@@ -99,10 +99,10 @@ def experiment(root: Path, corpus_root: Path, model: Path, steps: int) -> Experi
         f"+trainer.limit_train_batches={steps}",
     ]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = plain(compose("train", overrides))
+        config = to_recorded(compose("train", overrides))
     run = Run.create(root / "outputs", "benchmark", config, [], [])
     pl.seed_everything(config["seed"], verbose=False)
-    return build(resolved(run), run, Stop())
+    return build(resolved(run), run, StopRequest())
 
 
 def measure(source: Reviews, root: Path, model: Path, steps: int, number: int) -> Round:

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 
-from bunryu.provenance import processor
+from bunryu.system.machine import processor
 
 SIDES = (1024, 1536, 2048)  # of the squares whose product is timed
 REPEATS = 5

@@ -99,15 +99,15 @@ def memory(field: str) -> float:
 
 def given(root: Path) -> int:
     """Put a vocab.txt (KcBERT's where it lies) and a warm cache into the folder; returns its tokens."""
-    from bunryu.text import NOTHING
-    from bunryu.vocabulary import learn_wordpiece
+    from bunryu.data.cleaner import NO_CLEANING
+    from bunryu.encoding.vocabulary import learn_wordpiece
 
     published = SHARED / "models" / "kcbert-base" / "vocab.txt"
     if published.is_file():
         vocabulary = published.read_text("utf-8").rstrip("\n").split("\n")
     else:
         texts = [example.text for example in Reviews("", root).examples("train")]
-        vocabulary = learn_wordpiece(texts, 30_000, NOTHING, root / "cache")
+        vocabulary = learn_wordpiece(texts, 30_000, NO_CLEANING, root / "cache")
     (root / "vocab.txt").write_text("\n".join(vocabulary), "utf-8")
     encode(encoder_of(root, root / "warm"), root)
     return len(vocabulary)
@@ -128,10 +128,10 @@ def bunryu(root: Path) -> Callable[[], Any]:
 
 
 def encoder_of(root: Path, cache: Path) -> Any:
-    from bunryu.encoding import Encoder
-    from bunryu.text import NOTHING
+    from bunryu.data.cleaner import NO_CLEANING
+    from bunryu.encoding.encoder import Encoder
 
-    return Encoder(tokenizer(root), NOTHING, cache, overwrite=False)
+    return Encoder(tokenizer(root), NO_CLEANING, cache, overwrite=False)
 
 
 def encode(encoder: Any, root: Path) -> Any:
@@ -156,7 +156,7 @@ def bunryu_texts(root: Path) -> Callable[[], Any]:
 
 def bunryu_map(root: Path) -> Callable[[], Any]:
     """The cache alone, checked and mapped, which is what the tutorial's own reload does with its file."""
-    from bunryu.cache import load_arrays
+    from bunryu.encoding.cache import load_arrays
 
     encoder = encoder_of(root, root / "warm")
     folder = root / "warm" / "encodings" / encoder.key([e.text for e in Reviews("", root).examples("train")])

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 import machine
-from bunryu.significance import LEVEL, gap_p_values
+from bunryu.reports.significance import LEVEL, gap_p_values
 from setting import arguments, print_table
 
 LEARNING_RATES, LENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (32, 64, 128, 256)
 BATCHES, DROPOUTS = (16, 32, 64, 128, 256), (0.1,)
 ROWS, EPOCHS, STEPS = 1000, 5, 100  # predicted rows; logged steps of an epoch
 SECONDS, MEGABYTES = 5.0, 3.0
-COMMAND = "import sys; from bunryu.report import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = "import sys; from bunryu.commands.report import main; sys.exit(main(sys.argv[1:]))"
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def made_up(root: Path, seeds: int) -> int:
         loss += 0.02 * (dropout - 0.1) + random.normal() * 0.006
         overrides = [f"optimizer.lr={lr}", f"max_seq_length={length}", f"batch_size={batch}", f"seed={seed}"]
         config = {
-            "model": {"_target_": "bunryu.model.FromScratch", "name": "tiny", "dropout": dropout},
+            "model": {"_target_": "bunryu.models.sources.FromScratch", "name": "tiny", "dropout": dropout},
             "corpus": {"name": "sample", "label_names": {"0": "부정", "1": "긍정"}},
             "optimizer": {"lr": lr, "weight_decay": 0.01},
             **{f"filler_{index}": index for index in range(60)},  # a config has some hundred keys

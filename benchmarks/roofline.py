@@ -24,9 +24,9 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 import costs
 import machine
 import roofline_plot
-from bunryu.batching import Batch, training_batches
-from bunryu.encoding import smallest_dtype, tokenize, untruncating
-from bunryu.text import NOTHING
+from bunryu.data.cleaner import NO_CLEANING
+from bunryu.encoding.batching import Batch, training_batches
+from bunryu.encoding.encoder import smallest_dtype, tokenize, untruncating
 from costs import ATTENTION, DATA_SHEETS, ELEMENTWISE, FUSED, PRODUCTS, Floor, Lengths, Machine, Shape
 from setting import SHARED, arguments, print_table, reviews
 from training import BATCH, LENGTH, WARM, bare
@@ -107,7 +107,7 @@ def document_lengths(root: Path | None, rows: int) -> tuple[Lengths, str]:
     if source.name == "NSMC" and (folder / "vocab.txt").is_file():
         backend = untruncating(AutoTokenizer.from_pretrained(folder, do_lower_case=False))
         texts = [example.text for example in source.examples("train")[:rows]]
-        _, offsets = tokenize(backend, NOTHING, texts, smallest_dtype(backend))
+        _, offsets = tokenize(backend, NO_CLEANING, texts, smallest_dtype(backend))
         specials = 2
         return np.minimum(np.diff(offsets) + specials, LENGTH), (
             f"{rows:,} reviews of NSMC with KcBERT's vocabulary"

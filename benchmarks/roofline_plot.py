@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bunryu import charts
+from bunryu.reports import svg
 from costs import Machine
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -44,8 +44,8 @@ def roofs(
         marks: a machine, a batch size and its FLOPs a byte.
         measured: ``small`` on this CPU, FLOPs a byte and FLOP/s.
     """
-    frame = charts.Frame(INTENSITY, FLOPS)
-    parts = [*charts.heading(title), *_axes(frame)]
+    frame = svg.Frame(INTENSITY, FLOPS)
+    parts = [*svg.heading(title), *_axes(frame)]
     machines = list(dict.fromkeys(machine for machine, _, _ in marks))
     highest = max(machines, key=lambda machine: machine.flops)
     for index, machine in enumerate(machines):
@@ -56,7 +56,7 @@ def roofs(
         close = any(machine.flops < other.flops < 2 * machine.flops for other in machines)
         y = frame.y(math.log10(machine.flops)) + (12 if close else -5)  # no name between two close roofs
         parts.append(
-            f'<text class="end" style="fill: {COLOURS[index]}" x="{charts.WIDTH - charts.RIGHT}" y="{y}">'
+            f'<text class="end" style="fill: {COLOURS[index]}" x="{svg.WIDTH - svg.RIGHT}" y="{y}">'
             f"{escape(machine.name)}</text>"
         )
     for machine, batch, at in marks:
@@ -71,7 +71,7 @@ def roofs(
         f'<circle cx="{x}" cy="{y}" r="3.5" fill="#fff" stroke="{COLOURS[0]}" stroke-width="1.5"/>'
         f'<text x="{float(x) + 7}" y="{float(y) + 10}">small, measured</text>'
     )
-    return charts.svg(title, parts)
+    return svg.svg(title, parts)
 
 
 def growth(title: str, points: Sequence[tuple[int, float, float]], label: str) -> str:
@@ -80,7 +80,7 @@ def growth(title: str, points: Sequence[tuple[int, float, float]], label: str) -
         "measured": [(at, measured) for at, measured, _ in points],
         "floor": [(at, floor) for at, _, floor in points],
     }
-    return charts.lines(title, series, label)
+    return svg.lines(title, series, label)
 
 
 def draw(svgs: Sequence[str], path: Path) -> None:
@@ -99,23 +99,23 @@ def draw(svgs: Sequence[str], path: Path) -> None:
         browser.close()
 
 
-def _axes(frame: charts.Frame) -> list[str]:
+def _axes(frame: svg.Frame) -> list[str]:
     """Both axes with their powers of ten."""
-    parts = charts.x_axis(frame, (), "FLOPs a byte that weights and AdamW move")
+    parts = svg.x_axis(frame, (), "FLOPs a byte that weights and AdamW move")
     for power, unit in enumerate(UNITS, FLOPS[0]):
         y = frame.y(power)
-        parts.append(f'<path class="grid" d="M{charts.LEFT} {y}H{charts.WIDTH - charts.RIGHT}"/>')
-        parts.append(f'<text class="end" x="{charts.LEFT - 5}" y="{y + 4}">{unit}</text>')
+        parts.append(f'<path class="grid" d="M{svg.LEFT} {y}H{svg.WIDTH - svg.RIGHT}"/>')
+        parts.append(f'<text class="end" x="{svg.LEFT - 5}" y="{y + 4}">{unit}</text>')
     for power in range(INTENSITY[0], INTENSITY[1] + 1):
-        x, bottom = frame.x(power), charts.HEIGHT - charts.BOTTOM
+        x, bottom = frame.x(power), svg.HEIGHT - svg.BOTTOM
         parts.append(f'<path class="axis" d="M{x} {bottom}v4"/>')
         parts.append(f'<text class="middle" x="{x}" y="{bottom + 17}">{10**power:,}</text>')
     return parts
 
 
-def _under_roof(frame: charts.Frame, machine: Machine, intensity: float) -> str:
+def _under_roof(frame: svg.Frame, machine: Machine, intensity: float) -> str:
     return _place(frame, intensity, min(machine.flops, intensity * machine.bandwidth))
 
 
-def _place(frame: charts.Frame, intensity: float, flops: float) -> str:
+def _place(frame: svg.Frame, intensity: float, flops: float) -> str:
     return f"{frame.x(math.log10(intensity))} {frame.y(math.log10(flops))}"

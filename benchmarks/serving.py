@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import machine
-from bunryu.opening import open_predictor
+from bunryu.inference.opening import open_predictor
 from setting import arguments, print_table, reviews
 from small import LENGTH, run_of_small, sentences
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bunryu import corpora
-from bunryu.examples import Example, read_examples
-from bunryu.tables import TableFormat
+from bunryu.data import corpora
+from bunryu.data.examples import Example, read_examples
+from bunryu.data.table import TableFormat
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED = CHECKOUT.parent / "shared"

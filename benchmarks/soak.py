@@ -34,8 +34,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     options = parser.parse_args()
     minutes = 0.5 if options.quick else options.minutes
-    import bunryu.experiment  # noqa: F401  every fork needs it
     import killing
+
+    import bunryu.training.recipe  # noqa: F401  every fork needs it
 
     draw = random.Random(time.time_ns())
     with tempfile.TemporaryDirectory() as folder:

@@ -16,9 +16,9 @@ from datetime import datetime
 from pathlib import Path
 
 import machine
-from bunryu.ledger import JobState, Ledger
-from bunryu.sweep import Fixed, run
-from bunryu.sweep_job import close
+from bunryu.sweeps.job import close
+from bunryu.sweeps.ledger import JobState, Ledger
+from bunryu.sweeps.runner import GridJobs, run
 from setting import arguments, print_table
 
 SPEEDUP, PAUSE, OVERHEAD = 1.5, 1.5, 50.0  # times, seconds, milliseconds
@@ -109,7 +109,7 @@ def book_keeping(folder: Path) -> float:
                 close(ledger, name, 0)
                 yield name
 
-        run(ledger, Fixed(ledger, names, retry=True), launch, stop_on_failure=False)
+        run(ledger, GridJobs(ledger, names, retry=True), launch, stop_on_failure=False)
         seconds = time.perf_counter() - begun
     shutil.rmtree(folder)
     return 1000 * seconds / BOOKED
@@ -118,7 +118,7 @@ def book_keeping(folder: Path) -> float:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the sweep's lines."""
-    logger = logging.getLogger("bunryu.sweep")
+    logger = logging.getLogger("bunryu.sweeps.runner")
     logger.disabled = True
     try:
         yield

@@ -24,15 +24,15 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import machine
-from bunryu.batching import Batch, collator, training_batches
-from bunryu.building import Experiment, build
-from bunryu.encoding import Encoded, Encoder
-from bunryu.interruption import Stop
-from bunryu.recorded import plain, resolved
-from bunryu.runs import Run
-from bunryu.text import NOTHING
-from bunryu.train import conf_dir
-from bunryu.vocabulary import learn_wordpiece
+from bunryu.commands.train import conf_dir
+from bunryu.config.record import resolved, to_recorded
+from bunryu.data.cleaner import NO_CLEANING
+from bunryu.encoding.batching import Batch, collator, training_batches
+from bunryu.encoding.encoder import Encoded, Encoder
+from bunryu.encoding.vocabulary import learn_wordpiece
+from bunryu.runs.run import Run
+from bunryu.system.signals import StopRequest
+from bunryu.training.build import Experiment, build
 from setting import Reviews, arguments, print_table, reviews
 
 BATCH, LENGTH = 32, 128
@@ -77,7 +77,9 @@ def learn_vocabulary(source: Reviews, root: Path, size: Size) -> None:
     texts = [
         example.text for example in source.copy(root / "learnt", "train", 0, size.learnt).examples("train")
     ]
-    vocabulary = learn_wordpiece(texts, composed(root, root).model.vocabulary_size, NOTHING, root / "cache")
+    vocabulary = learn_wordpiece(
+        texts, composed(root, root).model.vocabulary_size, NO_CLEANING, root / "cache"
+    )
     (root / "vocab.txt").write_text("\n".join(vocabulary), "utf-8")
 
 
@@ -101,10 +103,10 @@ def composed(root: Path, corpus_root: Path) -> Any:
 
 def experiment(root: Path, corpus_root: Path) -> Experiment:
     """The shipped run on these rows, built by bunryu itself."""
-    config = plain(composed(root, corpus_root))
+    config = to_recorded(composed(root, corpus_root))
     run = Run.create(root / "outputs", "benchmark", config, [], [])
     pl.seed_everything(config["seed"], verbose=False)
-    return build(resolved(run), run, Stop())
+    return build(resolved(run), run, StopRequest())
 
 
 def measure(source: Reviews, root: Path, size: Size, number: int) -> dict[str, float]:
@@ -174,7 +176,7 @@ def padding_waste(source: Reviews, root: Path, size: Size) -> dict[str, float]:
     """Tokens computed for each real token of an epoch, by how batches are made."""
     learnt = Reviews(source.name, root / "learnt").examples("train")
     tokenizer = experiment(root, root / "round-0").tokenizer
-    encoder = Encoder(tokenizer, NOTHING, root / "cache", overwrite=False)
+    encoder = Encoder(tokenizer, NO_CLEANING, root / "cache", overwrite=False)
     encoded, _ = encoder.encode([e.text for e in learnt], None, [0] * len(learnt), [0] * len(learnt))
     lengths = encoded.lengths(LENGTH)
 

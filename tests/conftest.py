@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 # Before anything reads them, and for child processes too: no hub, and one thread, since small tensors
@@ -13,14 +12,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
-from bunryu.runs import Run
+from bunryu.runs.run import Run
+from helpers.training import Train, train_in
 
 ROOT = Path(__file__).parents[1]
-
-# Small enough for a run in about a second, large enough for two epochs with a short last batch.
-QUICK = ["limit_rows=72", "batch_size=16", "epochs=2", "trainer.log_every_n_steps=1"]
-
-Train = Callable[..., Run]
 
 
 @pytest.fixture
@@ -38,20 +33,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def train_in(folder: Path, *overrides: str) -> Run:
-    """Run ``bunryu train`` in this process, small, with outputs in ``folder``; the one run it made."""
-    from bunryu import cli
-
-    before = set(folder.glob("*/*"))
-    assert cli.run(["train", *QUICK, f"output_root={folder}", *overrides]) == 0
-    (made,) = set(folder.glob("*/*")) - before
-    return Run(made)
-
-
 @pytest.fixture
 def bf16_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let bfloat16 be computed on any processor: one without its instructions is slow, and no less right."""
-    monkeypatch.setattr("bunryu.accelerators._cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("bunryu.system.machine.cpu_has_bf16", lambda: True)
 
 
 @pytest.fixture

@@ -10,163 +10,103 @@ from pathlib import Path
 
 import pytest
 
-from bunryu.runs import Run
+from bunryu import cli
+from bunryu.runs.run import Run
 
 SOURCE = Path(__file__).parents[1] / "src/bunryu"
 
-FLOORS = [
-    {
-        "about",
-        "attempts",
-        "axes",
-        "cache",
-        "charts",
-        "comparison",
-        "corpora",
-        "corpus",
-        "decoding",
-        "download",
-        "drift",
-        "entries",
-        "errors",
-        "evaluation",
-        "examples",
-        "files",
-        "findings",
-        "importance",
-        "interruption",
-        "ledger",
-        "lines",
-        "locks",
-        "masking",
-        "metrics",
-        "parquet",
-        "pool",
-        "predictions",
-        "provenance",
-        "ranks",
-        "reading",
-        "records",
-        "report_charts",
-        "report_page",
-        "report_tables",
-        "resident",
-        "runs",
-        "significance",
-        "splits",
-        "staging",
-        "sweep",
-        "tables",
-        "text",
-    },
-    {
-        "batching",
-        "checkpoints",
-        "corpus_survey",
-        "encoding",
-        "forward",
-        "model",
-        "model_folder",
-        "onnx_export",
-        "onnx_runtime",
-        "opening",
-        "predictor",
-        "schedules",
-        "study",
-        "vocabulary",
-    },
-    {
-        *(
-            "accelerators",
-            "callbacks",
-            "clock",
-            "datamodule",
-            "pruning",
-            "run_hooks",
-            "task",
-            "tpu",
-        ),  # training: Lightning
-        *("answers", "batcher", "connections", "documents", "guard", "refusal", "service", "web"),  # FastAPI
-    },
-    {
-        "announcement",
-        "batch_size",
-        "building",
-        "checks",
-        "composition",
-        "config",
-        "console",
-        "distribution",
-        "estimate",
-        "experiment",
-        "explanation",
-        "grid",
-        "hydra_node",
-        "inspection",
-        "launching",
-        "overlay",
-        "overrides",
-        "preflight",
-        "preparation",
-        "recorded",
-        "search",
-        "submission",
-        "sweep_job",
-        "sweep_plan",
-        "targets",
-        "timing",
-    },
-    {
-        "check",
-        "evaluate",
-        "export",
-        "import_checkpoint",
-        "job",
-        "join",
-        "predict",
-        "report",
-        "reproduce",
-        "resume",
-        "serve",
-        "train",
-    },
-    {"cli"},
-]
-# Packages a floor may import at all, at the top of a file or inside a function.
-TORCH = {"torch", "tokenizers", "transformers", "safetensors"}
-FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf"}
-FORBIDDEN = {0: TORCH | FRAMEWORKS, 1: FRAMEWORKS, 2: {"hydra", "omegaconf"}, 5: TORCH | FRAMEWORKS}
+EVERYONE = {"errors", "keys", "metrics"}
+# What each package may import of bunryu beside EVERYONE; docs/architecture.md says what each is for.
+MAY_IMPORT: dict[str, set[str]] = {
+    "system": set(),
+    "data": {"system"},
+    "config": {"system"},
+    "encoding": {"data", "system"},
+    "models": {"encoding", "data", "system"},
+    "runs": {"system"},
+    "training": {"config", "runs", "models", "encoding", "data", "system"},
+    "inference": {"runs", "models", "encoding", "data", "system"},
+    "serving": {"inference", "encoding"},
+    "sweeps": {"training", "config", "runs", "system"},
+    "preflight": {"sweeps", "training", "models", "encoding", "data", "config", "runs", "system"},
+    "reports": {"sweeps", "runs", "data", "config", "system"},
+}
+PACKAGES = {*MAY_IMPORT, "commands"}
+TOP = {"__init__", "__main__", "cli", *EVERYONE}
+
+TORCH = {"torch", "tokenizers", "transformers", "safetensors", "onnxruntime", "optuna"}
+LIGHTNING = {"pytorch_lightning", "lightning_fabric"}
+HYDRA = {"hydra", "omegaconf"}
+SERVICE = {"fastapi", "starlette", "uvicorn"}
+# Libraries a package knows nothing of, at the top of a file or inside a function.
+MAY_NOT_KNOW = {
+    "system": TORCH | LIGHTNING | HYDRA | SERVICE,
+    "data": TORCH | LIGHTNING | HYDRA | SERVICE,
+    "config": SERVICE,
+    "encoding": LIGHTNING | HYDRA | SERVICE,
+    "models": LIGHTNING | HYDRA | SERVICE,
+    "runs": TORCH | LIGHTNING | HYDRA | SERVICE,
+    "training": HYDRA | SERVICE,
+    "inference": LIGHTNING | HYDRA | SERVICE,
+    "serving": LIGHTNING | HYDRA,
+    "sweeps": LIGHTNING | SERVICE,
+    "preflight": SERVICE,
+    "reports": TORCH | LIGHTNING | SERVICE,
+}
+
+FILES = sorted(SOURCE.rglob("*.py"))
+MODULES = [".".join(("bunryu", *path.relative_to(SOURCE).with_suffix("").parts)) for path in FILES]
+PATHS = dict(zip(MODULES, FILES, strict=True))
 
 
 def imports_of(module: str) -> set[str]:
-    tree = ast.parse((SOURCE / f"{module}.py").read_text("utf-8"))
+    """Every module that a file imports, inside functions too; of bunryu the files, not what is in them."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(PATHS[module].read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "bunryu":
-            found |= {f"bunryu.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(str(node.module))
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {part if part in PATHS else str(node.module) for part in parts}
     return found
 
 
-MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
-FLOOR = {name: index for index, floor in enumerate(FLOORS) for name in floor}
-
-
 def own_imports(module: str) -> set[str]:
-    return {name.split(".")[1] for name in imports_of(module) if name.startswith("bunryu.")}
+    return imports_of(module) & set(MODULES)
 
 
-def test_every_module_stands_on_one_floor() -> None:
-    assert [name for name in MODULES if name not in FLOOR] == []
+def package_of(module: str) -> str:
+    return module.split(".")[1]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_run_downwards(module: str) -> None:
-    upwards = {name for name in own_imports(module) if FLOOR[name] > FLOOR[module]}
-    assert upwards == set()
+def in_packages() -> list[str]:
+    return [module for module in MODULES if module.count(".") == 2]
+
+
+def test_every_file_lies_in_a_package_of_the_table() -> None:
+    assert {package_of(module) for module in in_packages()} == PACKAGES
+    top = {path.stem for path in SOURCE.glob("*.py")}
+    assert top <= TOP
+    assert [path for path in SOURCE.rglob("__init__.py") if path.read_text("utf-8")] == []
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_a_package_imports_only_what_the_table_allows(package: str) -> None:
+    allowed = MAY_IMPORT[package] | EVERYONE | {package}
+    found = {
+        (module, other)
+        for module in in_packages()
+        if package_of(module) == package
+        for other in own_imports(module)
+        if package_of(other) not in allowed
+    }
+    assert found == set()
+
+
+def test_what_everyone_may_import_imports_nothing_of_bunryu() -> None:
+    assert {name: own_imports(f"bunryu.{name}") for name in EVERYONE if f"bunryu.{name}" in PATHS} == {
+        name: set() for name in EVERYONE if f"bunryu.{name}" in PATHS
+    }
 
 
 def test_there_is_no_circle() -> None:
@@ -174,21 +114,26 @@ def test_there_is_no_circle() -> None:
     assert set(order) == set(MODULES)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_floors_know_only_their_frameworks(module: str) -> None:
-    packages = {name.split(".")[0] for name in imports_of(module)}
-    assert packages & FORBIDDEN.get(FLOOR[module], set()) == set()
+@pytest.mark.parametrize("package", sorted(MAY_NOT_KNOW))
+def test_a_package_knows_only_its_libraries(package: str) -> None:
+    found = {
+        (module, name)
+        for module in in_packages()
+        if package_of(module) == package
+        for name in {imported.split(".")[0] for imported in imports_of(module)} & MAY_NOT_KNOW[package]
+    }
+    assert found == set()
 
 
-def test_no_door_imports_a_door() -> None:
-    doors = FLOORS[4]
-    assert {door: own_imports(door) & doors for door in doors} == {door: set() for door in doors}
+def test_no_verb_imports_a_verb() -> None:
+    verbs = {f"bunryu.commands.{verb.replace('-', '_')}" for verb in cli.VERBS}
+    assert {verb: own_imports(verb) & verbs for verb in verbs} == {verb: set() for verb in verbs}
 
 
-@pytest.mark.parametrize("door", ["predict", "serve", "export", "import_checkpoint"])
-def test_what_follows_training_reaches_neither_lightning_nor_hydra(door: str) -> None:
+@pytest.mark.parametrize("verb", ["predict", "serve", "export", "import_checkpoint"])
+def test_what_follows_training_reaches_neither_lightning_nor_hydra(verb: str) -> None:
     reached: set[str] = set()
-    waiting = {door}
+    waiting = {f"bunryu.commands.{verb}"}
     while waiting:
         module = waiting.pop()
         reached.add(module)
@@ -198,13 +143,11 @@ def test_what_follows_training_reaches_neither_lightning_nor_hydra(door: str) ->
     assert packages & FRAMEWORKS == set()
 
 
-def test_objects_are_made_of_configs_in_one_file() -> None:
+def test_objects_are_made_of_configs_by_one_function() -> None:
     users = [name for name in MODULES if any("hydra.utils" in imported for imported in imports_of(name))]
     assert users == []  # Hydra's own instantiate evaluates what a recorded config holds
-    makers = {name for name in MODULES if "instantiate(" in (SOURCE / f"{name}.py").read_text("utf-8")}
-    assert makers == {
-        "batch_size", "building", "config", "evaluate", "preflight", "preparation", "reproduce",
-    }  # fmt: skip
+    users = [name for name in MODULES if "bunryu.config.instantiate" in imports_of(name)]
+    assert {package_of(name) for name in users} <= {"config", "training", "preflight", "sweeps", "commands"}
 
 
 def loaded_after(*arguments: str) -> tuple[int, set[str]]:
@@ -226,6 +169,7 @@ def loaded_after(*arguments: str) -> tuple[int, set[str]]:
     return int(code), set(names)
 
 
+FRAMEWORKS = {"pytorch_lightning", "hydra", "omegaconf"}
 HEAVY = {"torch", "transformers", "pytorch_lightning", "tokenizers", "tensorboard", "numpy"}
 
 

@@ -54,7 +54,7 @@ def test_errors_become_exit_codes(
     def fail(_: list[str]) -> int:
         raise error
 
-    monkeypatch.setattr("bunryu.train.main", fail)
+    monkeypatch.setattr("bunryu.commands.train.main", fail)
     assert cli.run(["train"]) == code
     assert capsys.readouterr().err == "bunryu train: x\n"
 
@@ -63,7 +63,7 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bunryu.train.main", interrupted)
+    monkeypatch.setattr("bunryu.commands.train.main", interrupted)
     assert cli.run(["train"]) == 130
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from bunryu.errors import BunryuError
-from bunryu.interruption import Interrupted
+from bunryu.system.signals import Interrupted
 
 VERBS = {
     "train": "compose a run from config groups and train it",
@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"bunryu: there is no verb '{verb}'; {meant}verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
-        code: int = importlib.import_module(f"bunryu.{verb.replace('-', '_')}").main(arguments[1:])
+        code: int = importlib.import_module(f"bunryu.commands.{verb.replace('-', '_')}").main(arguments[1:])
         return code
     except BunryuError as error:
         print(f"bunryu {verb}: {error}", file=sys.stderr)
@@ -94,7 +94,7 @@ def _complete(arguments: Sequence[str]) -> int:
     if verb != "train":
         return 0
     os.environ["COMP_LINE"] = f"{program} {words}"
-    code: int = importlib.import_module("bunryu.train").main(arguments)
+    code: int = importlib.import_module("bunryu.commands.train").main(arguments)
     return code
 
 

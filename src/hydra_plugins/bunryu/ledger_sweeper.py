@@ -51,8 +51,8 @@ class LedgerSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra has; its launchers get a function that starts a job as a child process."""
-        from bunryu import launching
         from bunryu.errors import ConfigError
+        from bunryu.sweeps import launchers
 
         for key, value in self._given.items():  # not in __init__: Hydra hides what that raises
             if value not in CHOICES[key]:
@@ -64,7 +64,7 @@ class LedgerSweeper(Sweeper):
         self._loader = hydra_context.config_loader
         self._config = config
         self._launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=launching.launched, config=config
+            hydra_context=hydra_context, task_function=launchers.launched, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -73,14 +73,15 @@ class LedgerSweeper(Sweeper):
         Raises:
             BunryuError: if the sweep cannot begin, or a job failed.
         """
-        from bunryu import launching, sweep, sweep_plan
+        from bunryu.sweeps import launchers, runner
+        from bunryu.sweeps import plan as sweep_plan
 
         config = self._config
         plan = sweep_plan.Plan.of(self._loader, config, arguments, self._params)
         work = self._search(plan) if self._searches else sweep_plan.fixed_jobs(plan)
         batch = config.n_jobs if self._searches else max(1, len(work.identities()))
-        launch = launching.launch_of(self._launcher, config, batch)
-        sweep.run(work.ledger, work, launch, stop_on_failure=config.on_failure == "stop")
+        launch = launchers.launch_of(self._launcher, config, batch)
+        runner.run(work.ledger, work, launch, stop_on_failure=config.on_failure == "stop")
 
     def _search(self, plan: Any) -> Any:
         """A search's jobs.
@@ -93,7 +94,7 @@ class LedgerSweeper(Sweeper):
         from bunryu.errors import ConfigError
 
         try:
-            from bunryu import search, study
+            from bunryu.sweeps import search, study
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"a search needs {error.name}",

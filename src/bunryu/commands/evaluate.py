@@ -1,0 +1,227 @@
+"""``bunryu evaluate``: score a run's own split, or a file, and write what it found into the run."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bunryu.commands.arguments import Parser, add_model_arguments
+from bunryu.commands.table_options import add_reader_arguments, flags_named, reading_of
+from bunryu.data.corpus import SPLITS
+from bunryu.data.examples import Example, read_examples
+from bunryu.data.table import RowCounts
+from bunryu.errors import ConfigError, ModelError
+from bunryu.inference.opening import OpenedModel, locate, open_predictor
+from bunryu.reports.evaluation import write_evaluation
+from bunryu.runs.run import Run
+
+if TYPE_CHECKING:
+    from bunryu.encoding.encoder import Encoded
+    from bunryu.inference.predictor import Predictor
+
+
+BATCH_SIZE = 32  # of a model folder alone; a run is scored in batches of its own size
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What is to be scored, its class ids, and what is known of where it came from."""
+
+    shown: str
+    examples: list[Example]
+    labels: list[int]
+    account: RowCounts | None
+    warnings: list[str] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``bunryu evaluate``; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    opened = locate(options.run)
+    name = _name(options)
+    if opened.run is None and options.data is None:
+        raise ConfigError("a model folder alone has no corpus", where=str(opened.model), fix="--data FILE")
+    with flags_named():
+        documents = _file(options, opened) if options.data else _split(opened, options.split)
+    predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
+    predictor.check_parity()
+    encoded, logits, how = score(predictor, documents.examples, opened.run)
+    facts = {
+        "run": opened.name,
+        **_origin(opened),
+        "data": documents.shown,
+        "checkpoint": options.checkpoint or "best",
+        "rows": len(documents.examples),
+        **_text_facts(predictor, encoded),
+        **how,
+        "warnings": documents.warnings,
+    }
+    folder = opened.folder / "evaluations" / name
+    report = write_evaluation(
+        folder, documents.examples, np.array(documents.labels), logits, predictor.labels, facts,
+        opened.run.metrics if opened.run else [], documents.account,
+    )  # fmt: skip
+    own = opened.run if options.data is None and options.checkpoint is None else None
+    print(_summary(report, documents, folder, own, options.split))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser("bunryu evaluate", description=__doc__.replace("``", ""))
+    add_model_arguments(parser)
+    parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
+    parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
+    add_reader_arguments(parser).add_argument("--label-column", metavar="NAME", help="the labels")
+    return parser
+
+
+def _name(options: argparse.Namespace) -> str:
+    parts = [options.data.stem if options.data else options.split]
+    parts += [Path(options.checkpoint).stem] if options.checkpoint else []
+    parts += ["onnx"] if options.runtime == "onnx" else []
+    name = options.name or re.sub(r"[^\w.-]+", "-", "-".join(parts))
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigError(f"'{name}' cannot name a folder", where="--name", fix="letters, digits, - and _")
+    return str(name)
+
+
+def _split(opened: OpenedModel, split: str) -> Documents:
+    """The run's own split, read as training read it."""
+    from bunryu.config.instantiate import instantiate  # Hydra: only where a config is made into a corpus
+    from bunryu.config.record import resolved
+
+    assert opened.run is not None
+    config = resolved(
+        opened.run.config, str(opened.run.path), "corpus", "limit_rows"
+    )  # what else was secret is not needed
+    corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
+    examples = corpus.split(split)
+    if not examples:
+        there = [name for name in SPLITS if corpus.split(name)]
+        raise ConfigError(
+            f"the run's corpus has no {split} split",
+            where=f"--split {split}",
+            fix=f"--split {' or '.join(there)}, or --data FILE",
+        )
+    recorded = opened.run.manifest["corpus"]
+    if list(corpus.names) != recorded["labels"]:
+        raise ModelError(
+            f"the corpus has the labels {list(corpus.names)[:10]}, the run {recorded['labels'][:10]}",
+            where=str(opened.run.path),
+            fix="the files this run was trained on",
+        )
+    warnings = []
+    if corpus.fingerprint() != recorded["fingerprint"]:
+        warnings.append("the corpus is no longer what the run was trained on: its figures will differ")
+    return Documents(split, examples, corpus.label_ids(split), corpus.accounts.get(split), warnings)
+
+
+def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
+    """A labelled file; labels are spelt as in the run's corpus, or as they are shown."""
+    reading = reading_of(options.data, options, opened.run, opened.about.takes_pairs, options.label_column)
+    ids = _label_ids(opened)
+    columns = [reading.text_column, reading.label_column, *reading.columns[1:]]
+    examples, account = read_examples(options.data, columns, reading.form, list(ids))
+    warnings = [] if account.used == account.read else [f"{account.read - account.used} rows were rejected"]
+    return Documents(
+        options.data.name, examples, [ids[example.label] for example in examples], account, warnings
+    )
+
+
+def _label_ids(opened: OpenedModel) -> dict[str, int]:
+    """Label as it may stand in a file -> class id: as shown, as in the corpus, or the id itself."""
+    names = opened.labels
+    ids = {str(index): index for index in range(len(names))}
+    if opened.run is not None:
+        spelt = opened.run.config["corpus"].get("label_names") or {name: name for name in names}
+        ids = {str(label): names.index(name) for label, name in spelt.items()}
+    return {**ids, **{name: index for index, name in enumerate(names)}}
+
+
+def score(
+    predictor: Predictor, examples: Sequence[Example], run: Run | None
+) -> tuple[Encoded, Any, dict[str, Any]]:
+    """Score documents as the run scored its own: in its batches, threads and precision.
+
+    That is what gives the same bits on the same machine.
+
+    Returns:
+        The encoded documents, logits of shape (examples, classes), and how they were scored.
+    """
+    import torch
+
+    from bunryu.encoding.batching import evaluation_batches
+    from bunryu.inference.predictor import TorchNetwork
+
+    batch_size, padding = BATCH_SIZE, "longest"
+    if run is not None:
+        config, manifest = run.config, run.manifest
+        batch_size, padding = config["datamodule"]["batch_size"], config["datamodule"]["padding"]
+        if predictor.device == "cpu" and manifest.get("threads"):
+            torch.set_num_threads(manifest["threads"])
+        mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(config["trainer"]["precision"])
+        if mixed is not None and isinstance(predictor.network, TorchNetwork):
+            predictor.network = TorchNetwork(predictor.network.model, mixed)
+    pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
+    encoded = predictor.encode([example.text for example in examples], pairs)
+    batches = evaluation_batches(encoded.lengths(predictor.about.max_seq_length), batch_size)
+    logits = predictor.logits(encoded, batches, padding)
+    return encoded, logits, {
+        "batch_size": batch_size,
+        "device": predictor.device,
+        "runtime": predictor.runtime,
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def _origin(opened: OpenedModel) -> dict[str, str]:
+    """Names of model and corpus; of a path given for the model only the last part, as a page is published."""
+    if opened.run is None:
+        return {}
+    config = opened.run.config
+    return {"model": Path(config["model"]["name"]).name, "corpus": config["corpus"]["name"]}
+
+
+def _text_facts(predictor: Predictor, encoded: Encoded) -> dict[str, Any]:
+    """Tokens unknown to the vocabulary and documents cut, which explain many a mistake."""
+    limit = predictor.about.max_seq_length
+    return {
+        "max_seq_length": limit,
+        "truncated_rows": encoded.truncated(limit),
+        "unk_rate": encoded.share_of(predictor.unknown_id),
+    }
+
+
+def _summary(
+    report: Mapping[str, Any], documents: Documents, folder: Path, own: Run | None, split: str
+) -> str:
+    """The table that ends the console's output."""
+    figures = ("loss", "accuracy", "f1_macro", "f1_micro", "expected_calibration_error")
+    lines = [f"{documents.shown}: {len(documents.examples)} rows"]
+    lines += [f"  {name:<28} {report[name]:.4f}" for name in figures]
+    lines += [f"  warning: {warning}" for warning in documents.warnings]
+    if own is not None:
+        lines.append(f"  {_compared(report, own, {'validation': 'val'}.get(split, split))}")
+    lines.append(f"  page    {folder / 'evaluation.html'}")
+    lines.append(f"  files   {folder / 'evaluation.json'}, predictions.csv")
+    return "\n".join(lines)
+
+
+def _compared(report: Mapping[str, Any], run: Run, prefix: str) -> str:
+    """Whether the run's own results.json says the same."""
+    results = run.results
+    known = {name: results[f"{prefix}/{name}"] for name in report if f"{prefix}/{name}" in results}
+    if not known:
+        return "results.json has no figures of this split"
+    different = [name for name, value in known.items() if report[name] != value]
+    if not different:
+        return "the same as the run's results.json, to the last bit"
+    largest = max(abs(report[name] - known[name]) for name in different)
+    return f"not the run's results.json: {', '.join(different)} differ by up to {largest:.2g}"

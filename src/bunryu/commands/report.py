@@ -1,0 +1,91 @@
+"""``bunryu report``: runs and sweeps compared: the best configuration, how sure that is, what mattered."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bunryu.commands.arguments import Parser
+from bunryu.errors import ConfigError
+from bunryu.reports.entries import collect
+from bunryu.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from bunryu.reports.findings import Findings
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``bunryu report``; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    entries = collect(options.paths)
+    from bunryu.reports.comparison import compare
+
+    comparison = compare(entries, options.metric)
+    from rich.console import Console
+
+    from bunryu.reports import tables
+    from bunryu.reports.findings import find
+
+    findings = find(comparison)
+    tables.show(findings, Console(highlight=False))
+    if options.output is not None:
+        names = [path.resolve().name for path in options.paths]
+        _write(findings, options.output, ", ".join(names[:3]) + (" …" if len(names) > 3 else ""))
+    return 0
+
+
+def _write(findings: Findings, folder: Path, title: str) -> None:
+    """Write the report into a folder, in every form."""
+    from bunryu.reports import tables
+    from bunryu.reports.page import page
+
+    winner = _winner(findings)
+    files = {
+        "report.html": page(findings, title, winner),
+        "report.md": tables.markdown(findings),
+        "report.tex": tables.latex(findings),
+        "report.csv": tables.comma_separated(findings),
+        **({"winner.yaml": winner} if winner else {}),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+    except OSError as error:
+        raise ConfigError(f"cannot write: {error.strerror}", where=str(folder), fix="-o FOLDER") from None
+    print(f"\npage    {folder / 'report.html'}\nfiles   {', '.join(list(files)[1:])}")
+
+
+def _winner(findings: Findings) -> str:
+    """The best run of the best configuration as an experiment; empty if there is none."""
+    from bunryu.reports.winner import experiment_of
+
+    comparison = findings.comparison
+    if not comparison.groups:
+        return ""
+    best = next(iter(comparison.groups[0].runs.values()))
+    summary = findings.summaries[0]
+    seeds = f"{summary.n} {'seed' if summary.n == 1 else 'seeds'}"
+    return experiment_of(
+        best, f"best of {len(comparison.groups)} by {comparison.metric}: {summary.mean:.6g} over {seeds}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser("bunryu report", description=__doc__.replace("``", ""))
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="a run, a sweep, or a folder that holds some"
+    )
+    parser.add_argument(
+        "--metric", metavar="NAME", help="what decides, such as val/accuracy (default: what the runs watched)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="also write report.html, report.md, report.tex, report.csv and winner.yaml, an experiment",
+    )
+    return parser

@@ -1,0 +1,127 @@
+"""``bunryu reproduce``: run a finished run's configuration again, and tell whether it comes to the same."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bunryu.commands.arguments import Parser
+from bunryu.config.instantiate import check_targets, instantiate
+from bunryu.config.record import resolved
+from bunryu.errors import ConfigError
+from bunryu.runs.find import find_run
+from bunryu.runs.provenance import code_changes, surroundings_changes
+from bunryu.runs.run import Run
+from bunryu.system import ranks
+from bunryu.system.console import log_to_console
+from bunryu.system.files import sha256
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-3  # of a loss or score; what another processor or thread count makes of a short run
+IDENTICAL, WITHIN, DIFFERENT = 0, 5, 6
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``bunryu reproduce``; returns the exit code."""
+    options = _parse(arguments)
+    run = find_run(options.run)
+    manifest, config = run.manifest, run.config
+    if manifest["status"] != "finished":
+        raise ConfigError(
+            f"the run is {manifest['status']}: there is nothing to compare with yet",
+            where=str(run.path),
+            fix=f"bunryu resume {run.path}",
+        )
+    print("\n".join(["different now from when the run was made:", *_drift(run)]))
+    if options.dry_run:
+        return 0
+    check_targets(resolved(run.config, str(run.path)))  # a refused run leaves no directory
+    from bunryu.training import distributed  # torch and Lightning: only once there is something to train
+
+    distributed.check(run)
+    if ranks.world_size() > 1:
+        raise ConfigError(
+            f"{ranks.world_size()} processes were started: reproduce starts those of a run itself",
+            where=str(run.path),
+            fix=f"bunryu reproduce {run.path}, without torchrun or srun",
+        )
+    again = Run.create(
+        run.path.parents[1], run.path.parent.name, config, ["bunryu", "reproduce", *arguments],
+        manifest["overrides"],
+    )  # fmt: skip
+    again.record(reproduces=run.path.name)
+    log_to_console()
+    log.info("run directory: %s", again.path)
+    distributed.execute(again, threads=manifest["threads"])
+    code, lines = compare(run, again, options.tolerance)
+    print("\n".join(lines), flush=True)
+    return code
+
+
+def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
+    """Whether two runs came to the same.
+
+    Args:
+        run: the first.
+        again: the second.
+        tolerance: how far results and recorded metrics may be from each other, absolutely.
+
+    Returns:
+        0, 5 or 6 for identical, within the tolerance, different; and what was compared, a line each.
+    """
+    lines, farthest = [], 0.0
+    before, now = run.results, again.results
+    for name in sorted(before.keys() | now.keys()):
+        if isinstance(before.get(name), float) or isinstance(now.get(name), float):
+            difference = abs(before.get(name, math.nan) - now.get(name, math.nan))
+            farthest = max(farthest, difference if math.isfinite(difference) else math.inf)
+            lines.append(f"  {name:<14} {before.get(name)} -> {now.get(name)}")
+    same_metrics = run.metrics == again.metrics
+    lines.append(f"  metrics.csv    {'the same' if same_metrics else _first_difference(run, again)}")
+    weights = [sha256(each.path / "model" / "model.safetensors") for each in (run, again)]
+    lines.append(f"  weights        {weights[0][:16]} -> {weights[1][:16]}")
+    lines.append(f"  run            {again.path}")
+    if weights[0] == weights[1] and same_metrics and farthest == 0.0:
+        return IDENTICAL, ["identical", *lines]
+    if farthest <= tolerance:
+        return WITHIN, [f"not identical, but within {tolerance:g}", *lines]
+    return DIFFERENT, [f"different: by up to {farthest:.3g}, more than {tolerance:g}", *lines]
+
+
+def _drift(run: Run) -> list[str]:
+    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_drift(run)]
+    return [f"  {line}" for line in found] or ["  nothing"]
+
+
+def _corpus_drift(run: Run) -> list[str]:
+    config = resolved(run.config, str(run.path), "corpus", "limit_rows")
+    corpus: Any = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
+    before, now = run.manifest["corpus"]["fingerprint"], corpus.fingerprint()
+    return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
+
+
+def _first_difference(run: Run, again: Run) -> str:
+    for before, now in zip(run.metrics, again.metrics, strict=False):
+        if before != now:
+            epoch, step, name, value = before
+            return f"differs first at epoch {epoch}, step {step}: {name} {value} -> {now[3]}"
+    return f"{len(run.metrics)} rows -> {len(again.metrics)}"
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        "bunryu reproduce",
+        description=__doc__.replace("``", ""),
+        epilog="exit codes: 0 identical, 5 within the tolerance, 6 different",
+    )
+    parser.add_argument("run", type=Path, help="the directory of a finished run")
+    parser.add_argument("--dry-run", action="store_true", help="only tell what is different now")
+    parser.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, help=f"of losses and scores ({TOLERANCE:g})"
+    )
+    return parser.parse_args(arguments)

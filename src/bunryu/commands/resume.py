@@ -1,0 +1,50 @@
+"""``bunryu resume``: go on with a run that was interrupted, to the very result it would have had."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from bunryu.commands.arguments import Parser
+from bunryu.errors import ConfigError
+from bunryu.runs.find import find_run
+from bunryu.runs.provenance import code_changes, config_changes
+from bunryu.system.console import log_to_console
+from bunryu.training.summary import closing_table
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``bunryu resume``; returns the exit code."""
+    options = _parse(arguments)
+    run = find_run(options.run)
+    if run.manifest["status"] == "finished":
+        print(f"already finished: {run.path}")
+        return 0
+    changes = [*code_changes(run.manifest), *config_changes(run.manifest["config"], run.config)]
+    if changes and not options.despite_changes:
+        raise ConfigError(
+            "what the run began with has changed since:\n  " + "\n  ".join(changes),
+            where=str(run.path),
+            fix="the versions and files as they were; or --despite-changes, and another result",
+        )
+    log_to_console()
+    from bunryu.training import distributed  # torch and Lightning: only once there is something to train
+
+    results = distributed.execute(run, resume=True, despite_changes=options.despite_changes)
+    log.info("%s", closing_table(run, results))
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser("bunryu resume", description=__doc__.replace("``", ""))
+    parser.add_argument("run", type=Path, help="a run directory")
+    parser.add_argument(
+        "--despite-changes",
+        action="store_true",
+        help="go on though code, configuration or corpus changed",
+    )
+    return parser.parse_args(arguments)

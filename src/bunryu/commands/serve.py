@@ -1,0 +1,232 @@
+"""``bunryu serve``: a trained model as a web page and an HTTP service."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import re
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
+
+from bunryu.commands.arguments import Parser, add_model_arguments
+from bunryu.errors import BunryuError, ConfigError
+from bunryu.inference.opening import open_predictor
+
+if TYPE_CHECKING:
+    from bunryu.inference.predictor import Predictor
+
+
+TOKEN_VARIABLE = "BUNRYU_TOKEN"
+SHORTEST_TOKEN = 16
+
+_NAME = re.compile(r"(\*\.[a-z0-9-]+\.)?[a-z0-9-]+(\.[a-z0-9-]+)*")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until stopped; returns the exit code.
+
+    Raises:
+        ConfigError: if the command line cannot work.
+        BunryuError: if the model or the address cannot be used.
+    """
+    args = _parser().parse_args(arguments)
+    family, address = _resolve(args.host, args.port)
+    ip = ip_address(address[0])
+    token = _token(args.token)
+    if token is None and not ip.is_loopback:
+        raise ConfigError(
+            f"others can reach {args.host}, and nothing would keep them out",
+            where="--host",
+            fix="add --token, or leave --host out to serve this machine only",
+        )
+    names = tuple(map(_host_name, [*args.allow_host, *_own_name(args.host)]))
+    with _bound(family, address) as listener:  # a port in use is told before a model is loaded
+        _serve(args, listener, names, token, ip)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="bunryu serve",
+        description="Serve a trained model: a page to try it, and an HTTP service.",
+        epilog="--token=VALUE can be read by all who list this machine's processes; "
+        f"the environment variable {TOKEN_VARIABLE} cannot.",
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address or name to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=_between(int, 0, 65535), default=8000, help="8000; 0 picks a free one")
+    parser.add_argument(
+        "--token", nargs="?", const="", metavar="VALUE",
+        help="answer only those who know it; without a value one is drawn",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="answer under this name too, such as a tunnel's; *.example.org for all below; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wait", type=_between(float, 0, 1000), default=2.0, metavar="MS",
+        help="milliseconds in which requests gather into a batch (2)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--queue", type=_between(int, 256, 1_000_000), default=2048, metavar="TEXTS",
+        help="texts that may wait (2048); beyond, requests are answered 503",
+    )  # fmt: skip
+    parser.add_argument(
+        "--deadline", type=_between(float, 0.1, 3600), default=10.0, metavar="S",
+        help="seconds after which a request is answered 503 (10)",
+    )  # fmt: skip
+    return parser
+
+
+def _between(kind: Callable[[str], float], least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def _host_name(name: str) -> str:
+    """A name for a Host header, in lower case.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    if _NAME.fullmatch(name.lower()) is None:
+        raise ConfigError(
+            f"'{name}' is no host name",
+            where="--allow-host",
+            fix="the name alone, such as abc.example.org, or *.example.org for all below it",
+        )
+    return name.lower()
+
+
+def _own_name(host: str) -> list[str]:
+    """The name that was bound, if it was a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return [host]
+    return []
+
+
+def _token(given: str | None) -> str | None:
+    """The token to ask for: the value given, the environment's, one that is drawn, or none.
+
+    Raises:
+        ConfigError: if it is easily guessed, or cannot stand in a header.
+    """
+    token = given or os.environ.get(TOKEN_VARIABLE) or (None if given is None else secrets.token_urlsafe(24))
+    if token is not None and (len(token) < SHORTEST_TOKEN or re.fullmatch(r"[!-~]+", token) is None):
+        raise ConfigError(
+            f"a token has at least {SHORTEST_TOKEN} characters, all ASCII and no blanks",
+            where="--token" if given else TOKEN_VARIABLE,
+            fix="--token without a value draws one",
+        )
+    return token
+
+
+def _resolve(host: str, port: int) -> tuple[int, Any]:
+    """Address family and socket address of a name.
+
+    Raises:
+        ConfigError: if there is no such name.
+    """
+    try:
+        found = socket.getaddrinfo(host or " ", port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise ConfigError(
+            f"no address '{host}'", where="--host", fix="an address or name of this machine"
+        ) from None
+    return found[0][0], found[0][4]
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    """A socket bound to an address, not listening yet."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if os.name == "posix":  # elsewhere it would let two servers share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        _refuse_address(error, address)
+    return listener
+
+
+def _refuse_address(error: OSError, address: Any) -> NoReturn:
+    raise BunryuError(
+        f"cannot listen: {(error.strerror or str(error)).lower()}",
+        where=f"{address[0]} port {address[1]}",
+        fix="another --port; --port 0 picks a free one",
+    ) from None
+
+
+def _serve(
+    args: argparse.Namespace,
+    listener: socket.socket,
+    names: tuple[str, ...],
+    token: str | None,
+    ip: IPv4Address | IPv6Address,
+) -> None:
+    inference = ThreadPoolExecutor(1, "inference")
+    predictor, difference = inference.submit(_load, args).result()
+    from bunryu.serving.app import Settings, create_app
+    from bunryu.serving.middleware import HostPolicy
+    from bunryu.serving.server import Server  # after the model's checks, as importing these takes a while
+
+    hosts = HostPolicy(ip.is_loopback, names)
+    settings = Settings(hosts, token, capacity=args.queue, wait=args.wait / 1000, deadline=args.deadline)
+    app = create_app(predictor, settings, write_line, inference)
+    parity = f"logits as saved within {difference:.1g}" if predictor.about.parity else "no parity samples"
+    kind = "pairs of texts" if predictor.about.takes_pairs else "texts"
+    length = predictor.about.max_seq_length
+    start = [
+        f"serving {predictor.name}: {' | '.join(predictor.labels)}",
+        f"  {kind} of at most {length} tokens; {predictor.runtime} on {predictor.device}, {parity}",
+        f"  {_url(ip, listener.getsockname()[1], token)}",
+        "  Ctrl-C stops",
+    ]
+    try:
+        listener.listen(socket.SOMAXCONN)
+    except OSError as error:
+        _refuse_address(error, listener.getsockname())
+    gc.collect()
+    gc.freeze()  # what is here by now stays: no collection has to look at it between two requests
+    Server(app, lambda: print("\n".join(start), flush=True)).run(sockets=[listener])
+
+
+def _load(args: argparse.Namespace) -> tuple[Predictor, float]:
+    """The predictor, and how far its logits are from those it was saved with."""
+    predictor = open_predictor(args.run, args.checkpoint, args.runtime, args.device)
+    return predictor, predictor.check_parity()
+
+
+def _url(ip: IPv4Address | IPv6Address, port: int, token: str | None) -> str:
+    """What to open in a browser on this machine."""
+    if ip.is_unspecified:
+        ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
+    host = f"[{ip}]" if ip.version == 6 else str(ip)
+    return f"http://{host}:{port}/" + ("" if token is None else f"?token={quote(token, safe='')}")
+
+
+def write_line(record: Mapping[str, object]) -> None:
+    """Write a line of the log, JSON in ASCII, to standard error."""
+    try:
+        sys.stderr.write(json.dumps(record) + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):  # nobody reads it any more
+        pass

@@ -1,0 +1,105 @@
+"""How files given after training are read: as the flags say, else as the run read its own corpus."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bunryu.data.table import TableFormat, format_of
+from bunryu.errors import BunryuError, ConfigError
+from bunryu.runs.run import Run
+
+NSMC_COLUMNS = ("document", "label")
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Columns and format of a file.
+
+    Args:
+        text_column: the column of the documents.
+        label_column: the column of the labels, where they are wanted.
+        pair_column: the column of second texts, for a model that takes pairs.
+        form: how the file is written.
+    """
+
+    text_column: str
+    label_column: str
+    pair_column: str | None
+    form: TableFormat
+
+    @property
+    def columns(self) -> list[str]:
+        """The text's columns."""
+        return [self.text_column] if self.pair_column is None else [self.text_column, self.pair_column]
+
+
+def add_reader_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The reader options of ``corpus=table``, as flags; returns their group."""
+    group = parser.add_argument_group("how the file is read (default: as the run's own corpus)")
+    group.add_argument("--text-column", metavar="NAME", help="the documents")
+    group.add_argument("--pair-column", metavar="NAME", help="second texts, for a model of pairs")
+    group.add_argument("--encoding", metavar="NAME", help="such as cp949 (default: UTF-8, or by its mark)")
+    group.add_argument("--quoting", choices=("csv", "none"), help='none: " is an ordinary character')
+    return group
+
+
+def reading_of(
+    file: Path,
+    options: argparse.Namespace,
+    run: Run | None,
+    takes_pairs: bool,
+    label_column: str | None = None,
+) -> TableOptions:
+    """How to read ``file``.
+
+    Args:
+        file: a csv, tsv, txt, jsonl or parquet file.
+        options: the parsed flags of ``add_reader_arguments``.
+        run: the run whose corpus gives what the flags leave open.
+        takes_pairs: whether the model was trained on pairs.
+        label_column: the flag for labels, if there is one.
+
+    Raises:
+        ConfigError: if the file is missing or of no known kind, or pairs are wanted and not there.
+    """
+    if not file.is_file():
+        raise ConfigError("no such file", where=str(file), fix="give the path of a file")
+    corpus = run.config["corpus"] if run is not None else {"text_column": "text", "label_column": "label"}
+    like_nsmc = "text_column" not in corpus
+    texts, labels = NSMC_COLUMNS if like_nsmc else (corpus["text_column"], corpus["label_column"])
+    pair_column = options.pair_column or (corpus.get("pair_column") if takes_pairs else None)
+    if (pair_column is not None) != takes_pairs:
+        raise ConfigError(
+            "the model takes pairs of texts" if takes_pairs else "the model takes single texts",
+            where="--pair-column",
+            fix="--pair-column NAME" if takes_pairs else "leave --pair-column out",
+        )
+    written = {} if file.suffix.lower() == ".parquet" else corpus  # parquet has no encoding or quoting
+    form = format_of(
+        file, options.encoding or written.get("encoding"), options.quoting or written.get("quoting", "csv")
+    )
+    if like_nsmc and form.kind in ("txt", "tsv") and options.quoting is None:
+        form = TableFormat(form.kind, form.encoding, one_line_rows=True)  # as NSMC's own files are read
+    return TableOptions(options.text_column or texts, label_column or labels, pair_column, form)
+
+
+@contextmanager
+def flags_named() -> Iterator[None]:
+    """Name the flag where an error names the config key of the same option."""
+    try:
+        yield
+    except BunryuError as error:
+        error.where, error.fix = (_as_flags(text) for text in (error.where, error.fix))
+        raise
+
+
+def _as_flags(text: str) -> str:
+    def flag(found: re.Match[str]) -> str:
+        return f"--{found[1].replace('_', '-')}" + (" " if found[2] else "")
+
+    return re.sub(r"corpus\.(text_column|label_column|pair_column|encoding|quoting)(=?)", flag, text)

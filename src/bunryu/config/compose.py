@@ -1,0 +1,72 @@
+"""From a command line to composed configs, one or a sweep's, without Hydra's own program around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from bunryu.config import hydra_allowlist
+from bunryu.config.overrides import quote
+from bunryu.system.locations import conf_dir
+
+# Overlays that set values of other groups; they are not part of what ships as a default.
+OVERLAYS = ("experiment", "debug", "sweep")
+
+
+@contextmanager
+def composing() -> Iterator[ConfigLoader]:
+    """Hydra's compose API on our configs while inside, its own node judged as ``bunryu train`` does."""
+    with hydra_allowlist.checked(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def as_hydra_reads(arguments: Sequence[str]) -> list[str]:
+    """Command-line overrides with ``~`` expanded and quoted where Hydra's grammar needs it."""
+    return [quote(_expand_home(argument)) for argument in arguments]
+
+
+def _expand_home(argument: str) -> str:
+    """``output_root=~/runs`` as the shell would have it if it looked behind the ``=``; Hydra uses it too."""
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") == "output_root" and value.startswith("~"):
+        return f"{key}{equals}{Path(value).expanduser()}"
+    return argument
+
+
+def composed(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+    """The config of these overrides, and Hydra's own node.
+
+    Raises:
+        HydraException, OmegaConfBaseException: for what cannot be composed.
+        ConfigError: for a node of Hydra's that would call something else.
+    """
+    config = compose("train", list(overrides), return_hydra_config=True)
+    return without_hydra(config), config.hydra
+
+
+def shipped_defaults(loader: ConfigLoader, choices: Mapping[str, Any]) -> DictConfig:
+    """The config with the same option of every group and none of the user's values.
+
+    Args:
+        loader: Hydra's.
+        choices: ``hydra.runtime.choices``, the option of each group.
+    """
+    overrides = [
+        f"{group}={choice}"
+        for group, choice in choices.items()
+        if not group.startswith("hydra/") and group not in OVERLAYS and choice is not None
+    ]
+    return without_hydra(loader.load_configuration("train", overrides, run_mode=RunMode.RUN))
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The config as a job gets it."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])

@@ -1,0 +1,202 @@
+"""From config nodes to objects: checked, and the one ``instantiate``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from bunryu.config.schema import FORBIDDEN_KEYS, nearest
+from bunryu.config.targets import NAMED, check_name, own_packages, parameters_of, resolve, takes_any
+from bunryu.errors import BunryuError, ConfigError
+
+# What the recipe passes itself, by node, and where it is set instead.
+FILLED_IN: dict[str, dict[str, str]] = {
+    "datamodule": dict.fromkeys(("train", "validation", "test", "pad_id"), "corpus=…") | {"seed": "seed=…"},
+    "task": {
+        "model": "model=…",
+        "optimizer": "optimizer=…",
+        "schedule": "scheduler=…",
+        "total_steps": "epochs=…",
+        "seed": "seed=…",
+        "log_every": "trainer.log_every_n_steps=…",
+    },
+    "trainer": {
+        "default_root_dir": "output_root=…",
+        "callbacks": "callbacks=…, or +callbacks.<name>._target_=…",
+        "logger": "logger=…",
+        "plugins": "checkpoints are the run's own",
+    },
+    "model.architecture": {
+        "vocab_size": "model.vocabulary_size=…",
+        "max_position_embeddings": "model.positions=…",
+        "pad_token_id": "the tokenizer has it",
+        "id2label": "corpus.label_names=…",
+        "label2id": "corpus.label_names=…",
+    },
+    "optimizer": {"params": "the model has them"},
+}
+# What the recipe asks of what is made here, whoever wrote it; a callback's and a logger's by any name.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "corpus": ("read",),
+    "corpus.cleaner": ("__call__",),
+    "model": ("tokenizer", "classifier"),
+    "optimizer": ("step", "zero_grad"),
+    "datamodule": ("train_dataloader",),
+    "task": ("training_step",),
+    "trainer": ("fit", "test"),
+    "callbacks.*": ("on_fit_start",),
+    "logger.*": ("log_metrics",),
+}
+INSTANTIATE_KEYS = ("_target_", "_partial_")
+
+
+def check_targets(node: Any, where: str = "") -> None:
+    """Second tier: resolve every ``_target_``, judge what it is, and bind its keys to its signature.
+
+    Imports the libraries the config names; calls nothing.
+
+    Raises:
+        ConfigError: naming the node and the nearest valid key.
+    """
+    check_names(node, where)
+    for place, mapping in _mappings(node, where):
+        if "_target_" in mapping:
+            _check_call(mapping, place)
+
+
+def instantiate(node: Mapping[str, Any], where: str = "") -> Any:
+    """Make what a config node describes; the only way from a config to an object.
+
+    What was judged is what is called, with plain values: no name is looked up twice and no text is
+    evaluated, as OmegaConf's interpolations would be.
+
+    Args:
+        node: plain values with a ``_target_``; ``_partial_`` to bind the other keys without calling.
+        where: the node's key, for errors.
+
+    Raises:
+        ConfigError: if a target is not allowed or refuses its arguments.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError("there is no _target_", where=where, fix=f"{below(where, '_target_')}=<class>")
+    check_targets(node, where)
+    return _made(node, where)
+
+
+def call(factory: Callable[..., Any], where: str, *arguments: Any, **keywords: Any) -> Any:
+    """Call what ``instantiate`` made of a ``_partial_`` node; what it refuses is a configuration error.
+
+    Raises:
+        ConfigError: naming the node.
+    """
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return factory(*arguments, **keywords)
+    except (TypeError, ValueError, MisconfigurationException, ModuleNotFoundError) as error:
+        raise ConfigError(f"{type(error).__name__}: {error}", where=where) from error
+
+
+def below(where: str, key: object) -> str:
+    """The dotted key of what stands below another one."""
+    return f"{where}.{key}" if where else str(key)
+
+
+def _made(node: Any, where: str) -> Any:
+    """The node with everything in it made, innermost first; checked before."""
+    if isinstance(node, list):
+        return [_made(value, below(where, index)) for index, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    made = {key: _made(value, below(where, key)) for key, value in node.items()}
+    if "_target_" not in node:
+        return made
+    target = resolve(str(node["_target_"]), below(where, "_target_"))
+    arguments = {key: value for key, value in made.items() if key not in INSTANTIATE_KEYS}
+    if node.get("_partial_"):
+        return functools.partial(target, **arguments)
+    try:
+        return target(**arguments)
+    except BunryuError:
+        raise
+    except Exception as error:  # whatever a class raises at arguments it cannot use
+        raise ConfigError(f"{type(error).__name__}: {error}", where=where or str(node["_target_"])) from error
+
+
+def _mappings(node: Any, where: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Every mapping at any depth, in lists too, with where it stands."""
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, Mapping):
+        yield where, node
+        parts = node.items()
+    elif isinstance(node, list):
+        parts = enumerate(node)
+    for key, value in parts:
+        yield from _mappings(value, below(where, key))
+
+
+def check_names(node: Any, where: str) -> None:
+    """What can be refused by name alone, with nothing imported."""
+    own = own_packages()
+    for place, mapping in _mappings(node, where):
+        for key in mapping:
+            if key in FORBIDDEN_KEYS:
+                raise ConfigError(
+                    "this is never set by a config: it could let a checkpoint run code",
+                    where=below(place, key),
+                )
+        if "_target_" in mapping:
+            check_name(str(mapping["_target_"]), below(place, "_target_"), own)
+
+
+def _check_call(node: Mapping[str, Any], where: str) -> None:
+    target = resolve(str(node["_target_"]), below(where, "_target_"))
+    if not isinstance(node.get("_partial_", False), bool):
+        raise ConfigError("_partial_ is true or false", where=below(where, "_partial_"))
+    _check_role(target, node, where)
+    kernel = node.get("attn_implementation")
+    if kernel is not None and not re.fullmatch(r"\w+", str(kernel)):  # transformers would fetch and run it
+        raise ConfigError(
+            f"'{kernel}' is code from elsewhere",
+            where=below(where, "attn_implementation"),
+            fix="sdpa or eager",
+        )
+    names = parameters_of(target)
+    for key in node:
+        if key in FILLED_IN.get(where, ()):
+            raise ConfigError(
+                f"'{key}' is filled in by bunryu", where=below(where, key), fix=FILLED_IN[where][key]
+            )
+        if key in INSTANTIATE_KEYS or key in names or takes_any(target):
+            continue
+        near = nearest(str(key), sorted(names))
+        raise ConfigError(
+            f"{node['_target_']} takes no '{key}'",
+            where=below(where, key),
+            fix=f"did you mean '{near}'?" if near else f"it takes {', '.join(sorted(names))}",
+        )
+
+
+def _check_role(target: Callable[..., Any], node: Mapping[str, Any], where: str) -> None:
+    """Refuse a class that is not what its place asks for, or that lacks arguments it cannot do without."""
+    if not inspect.isclass(target):
+        return
+    group, _, rest = where.partition(".")
+    place = f"{group}.*" if group in ("callbacks", "logger") and "." not in rest else where
+    if lacking := [name for name in NEEDED.get(place, ()) if not callable(getattr(target, name, None))]:
+        raise ConfigError(
+            f"{node['_target_']} has no {lacking[0]}(): it cannot be used here",
+            where=below(where, "_target_"),
+            fix=f"a class with {'() and '.join(NEEDED[place])}()",
+        )
+    parameters = inspect.signature(target).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind in NAMED]
+    if not node.get("_partial_") and (missing := [name for name in required if name not in node]):
+        raise ConfigError(
+            f"{node['_target_']} needs '{missing[0]}'",
+            where=where,
+            fix=f"+{below(where, missing[0])}=<value>",
+        )

@@ -1,0 +1,104 @@
+"""Hydra's override grammar: quoting what the shell left unquoted, and the jobs of a sweep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from bunryu.config.schema import GROUPS
+from bunryu.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A sweep's overrides, parsed; the command line's stand in for a preset's of the same key."""
+
+    overrides: tuple[Override, ...]
+
+    @classmethod
+    def parse(cls, loader: ConfigLoader, arguments: Sequence[str], params: Mapping[str, str]) -> Grid:
+        """Read overrides in Hydra's grammar.
+
+        Args:
+            loader: knows the options that a ``glob`` stands for.
+            arguments: the command line's overrides.
+            params: the ``hydra.sweeper.params`` of a preset.
+        """
+        parser = OverridesParser.create(config_loader=loader)
+        preset = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
+        given = parser.parse_overrides(list(arguments))
+        by_key = {override.get_key_element().lstrip("+"): override for override in (*preset, *given)}
+        return cls(tuple(by_key.values()))
+
+    @property
+    def swept(self) -> list[str]:
+        """The keys that take several values."""
+        return [item.get_key_element().lstrip("+") for item in self.overrides if item.is_sweep_override()]
+
+    def jobs(self) -> list[list[str]]:
+        """Each job's overrides, the last key's values changing fastest.
+
+        Raises:
+            ConfigError: for an interval, of which there are endlessly many values.
+        """
+        for item in self.overrides:
+            if item.is_interval_sweep():
+                key = item.get_key_element()
+                raise ConfigError(
+                    f"{key} is an interval: a grid of it would never end",
+                    where=key,
+                    fix=f"hydra.sweeper.strategy=optuna, or {key}=<value>,<value>",
+                )
+        (jobs,) = BasicSweeper.split_arguments(list(self.overrides), None)
+        return jobs
+
+
+def quote(override: str) -> str:
+    """A command-line override as Hydra's grammar wants it: a value it cannot parse is taken as text.
+
+    ``output_root=/drive/My Drive (1)/it's`` comes out quoted; what parses stays as it is.
+
+    Raises:
+        ConfigError: for a mapping that cannot be quoted, and one where a group's option belongs.
+    """
+    key, equals, value = override.partition("=")
+    if key.lstrip("+~") in GROUPS and re.search(r"[{}]|\[.*\[", value):
+        raise ConfigError("a group takes the name of one of its options", where=key, fix=f"{key}=<option>")
+    if override.startswith("-") or not equals or not re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key):
+        return override
+    if _parses(override):
+        return override
+    if re.fullmatch(r"\{.*:.*\}", value):
+        return f"{key}={_quoted_mapping(key, value)}"
+    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
+    escaped = re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped)
+    return f"{key}='{escaped}'"
+
+
+def _quoted_mapping(key: str, value: str) -> str:
+    """A mapping with its bare values quoted, such as hangul names."""
+    quoted = re.sub(r":\s*([^\s'\",:{}\[\]][^'\",:{}\[\]]*)", r': "\1"', value)
+    if _parses(f"{key}={quoted}"):
+        return quoted
+    raise ConfigError(
+        f"Hydra cannot read the mapping {value}: its keys have to be numbers or ASCII names",
+        where=key,
+        fix="put it into a YAML file of your own: --config-dir, or BUNRYU_CONFIG_DIR",
+    )
+
+
+def _parses(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True

@@ -1,0 +1,153 @@
+"""A config as a run records it, and how it is read back."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.resolvers import oc
+
+from bunryu.config import schema
+from bunryu.config.instantiate import below, check_names, instantiate
+from bunryu.config.schema import NODES, container
+from bunryu.errors import ConfigError
+
+# What is about a sweep as a whole; a run knows nothing of it.
+SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours")
+
+# What a recorded config may take from outside itself; nothing else in it is looked up or computed.
+REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
+
+
+def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
+    """A run's config as it is recorded: plain values, secrets as ``${oc.env:NAME}``.
+
+    Args:
+        config: composed, without Hydra's node.
+        shipped: the same options without the user's values.
+
+    Raises:
+        ConfigError: for keys, types and values that cannot work.
+    """
+    schema.check_values(config)
+    schema.check_shape(config, shipped)
+    return recorded_of(config)
+
+
+def recorded_of(config: DictConfig) -> dict[str, Any]:
+    """What a run records of a composed config: nothing that is about a sweep as a whole."""
+    return {key: value for key, value in to_recorded(config).items() if key not in SWEEP_KEYS}
+
+
+def check_files(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Look for the corpus files of prepared configs, before torch is imported.
+
+    Raises:
+        ConfigError: for a file that is missing.
+    """
+    checked: list[Any] = []
+    for config in configs:
+        if config["corpus"] not in checked:
+            instantiate(config["corpus"], "corpus")
+            checked.append(config["corpus"])
+
+
+def to_recorded(config: DictConfig) -> dict[str, Any]:
+    """The config resolved to plain values, except that secrets stay as ``${oc.env:NAME}``.
+
+    Raises:
+        ConfigError: for what could not be recorded so that ``resolved`` gives it back.
+    """
+
+    def keep(*parts: Any) -> str:
+        return "${oc.env:" + ",".join("null" if part is None else str(part) for part in parts) + "}"
+
+    values = container(config)
+    OmegaConf.register_new_resolver("oc.env", keep, replace=True)
+    try:
+        written = container(config.copy())
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, use_cache=False, replace=True)
+    _check_written(values, written, "")
+    return {str(key): value for key, value in written.items()}
+
+
+def resolved(config: Mapping[str, Any], where: str, *keys: str) -> dict[str, Any]:
+    """A recorded config with secrets filled in from the environment; never written anywhere.
+
+    Only ``${oc.env:NAME}`` and ``${oc.env:NAME,default}`` mean anything: a run directory comes from anywhere.
+
+    Args:
+        config: of a run.
+        where: the run's directory, for errors.
+        keys: only these of the top level, so that what is not used needs no secret; all if none are given.
+
+    Raises:
+        ConfigError: for any other interpolation, and for a variable that is not set.
+    """
+    for name in NODES:
+        if not isinstance(config.get(name), dict):
+            raise ConfigError(f"config.yaml has no {name}", where=where, fix="another run directory")
+    check_names(config, "")
+    return {
+        str(key): fill_environment(value, str(key))
+        for key, value in config.items()
+        if key in (keys or config)
+    }
+
+
+def _check_written(value: Any, written: Any, where: str) -> None:
+    """Refuse what ``filled`` would not turn back into the value."""
+    if isinstance(value, dict) and isinstance(written, dict):
+        for key in value:
+            _check_written(value[key], written[key], below(where, key))
+    elif isinstance(value, list) and isinstance(written, list):
+        for index, pair in enumerate(zip(value, written, strict=True)):
+            _check_written(*pair, below(where, index))
+    elif isinstance(written, str) and _inert(written, where) != written and not isinstance(value, str | None):
+        raise ConfigError(
+            "only text from the environment can be recorded without its value",
+            where=where,
+            fix=f"{where}=$NAME, which the shell fills in",
+        )
+
+
+def _inert(text: str, where: str) -> str:
+    """The text without its references to the environment; refused if anything else were looked up."""
+    rest = REFERENCE.sub("", text)
+    if "${" in rest:
+        raise ConfigError(
+            "only ${oc.env:NAME} and ${oc.env:NAME,default} can stand in a recorded config", where=where
+        )
+    return rest
+
+
+def fill_environment(value: Any, where: str) -> Any:
+    """A recorded value with its references to the environment replaced by what they stand for.
+
+    Raises:
+        ConfigError: for any other interpolation, and for a variable that is not set.
+    """
+    if isinstance(value, dict):
+        return {key: fill_environment(part, below(where, key)) for key, part in value.items()}
+    if isinstance(value, list):
+        return [fill_environment(part, below(where, index)) for index, part in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    _inert(value, where)
+    whole = REFERENCE.fullmatch(value)
+    if whole and whole[2] == "null" and whole[1] not in os.environ:
+        return None
+    return REFERENCE.sub(lambda found: _from_environment(found[1], found[2], where), value)
+
+
+def _from_environment(name: str, default: str | None, where: str) -> str:
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ConfigError(
+            f"the environment variable {name} is not set", where=where, fix=f"export {name}=<its value>"
+        )
+    return value

@@ -1,0 +1,201 @@
+"""What a ``_target_`` may name: judged by the object it resolves to, not by how it is spelt."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from bunryu.config.schema import nearest
+from bunryu.errors import ConfigError
+
+# Packages a _target_ may start from; what it resolves to is judged as well.
+PACKAGES = ("bunryu", "torch", "transformers", "pytorch_lightning")
+FUNCTIONS = ("bunryu.training.schedules.linear_warmup", "bunryu.training.schedules.cosine_warmup")
+# Names further packages or functions. The environment is the user's; a config may be anybody's.
+OWN_PACKAGES = "BUNRYU_ALLOWED_TARGETS"
+# transformers' own arguments beside those of the architecture; the rest of them is not for a config file.
+LOADING = {"attn_implementation", "dtype", "force_download", "local_files_only", "revision"}
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+IMPORTING = (__file__, importlib.__file__)  # frames of a failed import that tell nothing of its cause
+
+
+def resolve(path: str, where: str) -> Callable[..., Any]:
+    """The class or listed function that a dotted path names, if a config may call it.
+
+    Judged is the object itself, so an alias through an allowed package does not pass. The environment
+    variable ``BUNRYU_ALLOWED_TARGETS`` adds a user's own: ``my_models,acme.nlp`` allows every class that is
+    defined in these packages and what lies below them; a function has to be named itself
+    (``acme.schedules.warm_up``), since a package has many that were never meant to be called from a config.
+
+    Raises:
+        ConfigError: if it does not exist or is not allowed.
+    """
+    own = own_packages()
+    check_name(path, where, own)
+    found = _locate(path, where, (*PACKAGES, *own))
+    if not _allowed(found, own):
+        raise _refused(path, where)
+    allowed: Callable[..., Any] = found
+    return allowed
+
+
+def own_packages() -> tuple[str, ...]:
+    """What ``BUNRYU_ALLOWED_TARGETS`` names.
+
+    Raises:
+        ConfigError: for what is no dotted name, for Python's own (``os`` would allow everything), and where
+            a config set the variable, as Hydra's ``job.env_set`` can.
+    """
+    names = tuple(name.strip() for name in os.environ.get(OWN_PACKAGES, "").split(",") if name.strip())
+    if names and _set_by_a_config():
+        raise ConfigError(
+            f"a config may not set {OWN_PACKAGES}", where="hydra.job.env_set", fix="set it in the shell"
+        )
+    for name in names:
+        parts = name.split(".")
+        if not all(part.isidentifier() and not part.startswith("_") for part in parts):
+            raise ConfigError(f"'{name}' is no package", where=OWN_PACKAGES, fix="my_models,acme.nlp")
+        if parts[0] in sys.stdlib_module_names:
+            raise ConfigError(
+                f"'{name}' is Python's own and not for a config", where=OWN_PACKAGES, fix="your own packages"
+            )
+    return names
+
+
+def _set_by_a_config() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+
+    return HydraConfig.initialized() and OWN_PACKAGES in HydraConfig.get().job.env_set
+
+
+def check_name(path: str, where: str, own: tuple[str, ...]) -> None:
+    """Refuse by its spelling alone, with nothing imported.
+
+    Raises:
+        ConfigError: for a name outside the allowed packages, or with a private part.
+    """
+    known = any(_inside(path, package) for package in (*PACKAGES, *own))
+    if not known or any(not part.isidentifier() or part.startswith("_") for part in path.split(".")):
+        raise _refused(path, where)
+
+
+def _locate(path: str, where: str, packages: tuple[str, ...]) -> Any:
+    """What a dotted path names, walking through modules of the packages and their classes only."""
+    parts = path.split(".")
+    found = _imported(parts[0], path, where)
+    for index, part in enumerate(parts[1:], 1):
+        walked = ".".join(parts[:index])
+        name = found.__name__ if inspect.ismodule(found) else getattr(found, "__module__", "")
+        if not (inspect.ismodule(found) or inspect.isclass(found)) or not any(
+            _inside(name, package) or _inside(package, name) for package in packages
+        ):
+            raise _refused(path, where)
+        try:
+            present = hasattr(found, part)
+        except Exception as error:  # transformers' stand-ins for what a missing library would bring
+            raise _cannot_be_imported(path, where, error) from error
+        if present:
+            found = getattr(found, part)
+        elif inspect.ismodule(found):
+            near = nearest(part, [name for name in dir(found) if not name.startswith("_")])
+            found = _imported(f"{found.__name__}.{part}", path, where, near)
+        else:
+            raise ConfigError(f"'{walked}' has no '{part}'", where=where)
+    return found
+
+
+def _imported(module: str, path: str, where: str, near: str = "") -> Any:
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        raise _cannot_be_imported(path, where, error, near) from error
+
+
+def _cannot_be_imported(path: str, where: str, error: BaseException, near: str = "") -> ConfigError:
+    """The real cause, with the line it stands in where that is not Python's own import machinery."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "<frozen" not in frame.filename]
+    at = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames[-1].filename not in IMPORTING else ""
+    return ConfigError(
+        f"'{path}' cannot be imported: {type(error).__name__}: {error}{at}",
+        where=where,
+        fix=f"did you mean '{near}'?" if near else "",
+    )
+
+
+def _inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def _allowed(found: Any, own: tuple[str, ...]) -> bool:
+    """Whether the object may be called from a config, by what it is and where it was defined."""
+    module, name = str(getattr(found, "__module__", "")), str(getattr(found, "__qualname__", ""))
+    if inspect.isclass(found) and any(_inside(module, package) for package in ("bunryu", *own)):
+        return True
+    if inspect.isfunction(found):
+        return f"{module}.{name}" in (*FUNCTIONS, *own)
+    if inspect.ismethod(found):  # a model class's or AutoTokenizer's from_pretrained
+        owner = found.__self__
+        return found.__name__ == "from_pretrained" and inspect.isclass(owner) and _loads(owner, own)
+    return inspect.isclass(found) and issubclass(found, _families(module.partition(".")[0]))
+
+
+def _loads(owner: type, own: tuple[str, ...]) -> bool:
+    import transformers
+
+    if owner in (transformers.AutoTokenizer, transformers.AutoModelForSequenceClassification):
+        return True
+    defined_here = any(_inside(owner.__module__, package) for package in ("transformers", *own))
+    return defined_here and issubclass(owner, transformers.PreTrainedModel)
+
+
+def _families(library: str) -> tuple[type, ...]:
+    """What a config may make of a library; only that library is imported."""
+    if library == "torch":
+        import torch
+
+        return torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler
+    if library == "transformers":
+        import transformers
+
+        return transformers.PreTrainedModel, transformers.PreTrainedConfig
+    if library == "pytorch_lightning":
+        import pytorch_lightning as pl
+
+        return pl.Trainer, pl.Callback, pl.loggers.Logger, pl.profilers.Profiler
+    return ()
+
+
+def parameters_of(target: Callable[..., Any]) -> set[str]:
+    """The keys a target's signature takes; for transformers' open-ended ones, an architecture's keys."""
+    parameters = inspect.signature(target).parameters.values()
+    names = {p.name for p in parameters if p.kind in NAMED}
+    if inspect.ismethod(target):
+        from transformers import BertConfig
+
+        owner: type = target.__self__  # type: ignore[assignment]
+        if owner.__name__ == "AutoTokenizer":
+            return {"do_lower_case", "strip_accents", "revision", "force_download", "local_files_only"}
+        return LOADING | parameters_of(BertConfig)
+    return names
+
+
+def takes_any(target: Callable[..., Any]) -> bool:
+    """Whether it is a user's own and takes ``**keywords``; a library's would swallow a typo."""
+    if inspect.ismethod(target) or not any(_inside(target.__module__, name) for name in own_packages()):
+        return False
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
+
+
+def _refused(path: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"'{path}' may not be called from a config",
+        where=where,
+        fix="a class of bunryu, or an optimizer, scheduler, model, callback or logger of "
+        "torch, transformers or pytorch_lightning; or name your own package in the environment variable "
+        f"{OWN_PACKAGES}",
+    )

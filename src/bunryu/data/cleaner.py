@@ -1,0 +1,84 @@
+"""Cleaning of documents before they are tokenized."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from bunryu.errors import ConfigError
+
+# Unicode's emoji outside ASCII with flags, skin tones and the joiners that bind them; keycaps with their key.
+_EMOJI = re.compile(
+    "[0-9#*]\ufe0f?\u20e3|["
+    "©®‼⁉™ℹ↔-↙↩↪⌚⌛⌨⏏⏩-⏳⏸-⏺Ⓜ▪▫▶◀◻-◾☀-☄☎☑☔☕☘☝☠☢☣☦☪☮☯☸-☺♀♂♈-♓♟♠♣♥♦♨♻♾♿⚒-⚗⚙⚛⚜⚠⚡⚧⚪⚫⚰⚱⚽⚾⛄⛅⛈⛎⛏⛑⛓⛔⛩⛪"
+    "⛰-⛵⛷-⛺⛽✂✅✈-✍✏✒✔✖✝✡✨✳✴❄❇❌❎❓-❕❗❣❤➕-➗➡➰➿⤴⤵⬅-⬇⬛⬜⭐⭕〰〽㊗㊙"
+    "\u200d\u20e3\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
+)
+# An address ends where a character cannot stand in one unescaped, such as a hangul particle right behind it.
+_URL = re.compile(r"https?://[-a-zA-Z0-9@:%._+~#=?&/()]+")
+_SPACE = re.compile(r"\s+")
+
+
+@lru_cache
+def _outside(allowed: str) -> re.Pattern[str]:
+    return re.compile(f"[^{allowed}]+")
+
+
+@lru_cache
+def _repeated(times: int) -> re.Pattern[str]:
+    return re.compile(rf"(\w)\1{{{times},}}")
+
+
+@dataclass(frozen=True)
+class Cleaner:
+    """A pure function of text, frozen so that a run can record it and a service can repeat it.
+
+    The defaults change nothing. With the values of ``conf/corpus/cleaner/kcbert.yaml`` it does what
+    KcBERT's authors published for their comments (github.com/Beomi/KcBERT, "Preprocessing"), and as
+    there a second pass may find more to do: ``htttp://a.b`` becomes an address by being shortened.
+
+    Args:
+        allowed: the inside of a regular expression's character class; every run of other characters
+            becomes one space. None allows all.
+        remove_emoji: delete emoji.
+        remove_urls: delete http(s) addresses.
+        max_repeats: shorten a letter repeated more often to this many, and white space to one blank;
+            0 leaves repeats alone.
+
+    Raises:
+        ConfigError: if ``allowed`` is not the inside of a character class.
+    """
+
+    allowed: str | None = None
+    remove_emoji: bool = False
+    remove_urls: bool = False
+    max_repeats: int = 0
+
+    def __post_init__(self) -> None:
+        if self.allowed is None:
+            return
+        try:
+            _outside(self.allowed)
+        except re.error as error:
+            raise ConfigError(
+                f"'{self.allowed}' is not the inside of a regular expression's character class: {error}",
+                where="corpus.cleaner.allowed",
+                fix="for example ' .,?!0-9a-zA-Zㄱ-ㅣ가-힣', with \\], \\^ and \\\\ for those characters",
+            ) from None
+
+    def __call__(self, text: str) -> str:
+        """Return the cleaned text."""
+        if self.allowed is not None:
+            text = _outside(self.allowed).sub(" ", text)
+        if self.remove_emoji:
+            text = _EMOJI.sub("", text)
+        if self.remove_urls:
+            text = _URL.sub("", text)
+        if self.max_repeats:
+            text = _repeated(self.max_repeats).sub(r"\1" * self.max_repeats, text)
+            text = _SPACE.sub(" ", text)
+        return text if self == NO_CLEANING else text.strip()
+
+
+NO_CLEANING = Cleaner()

@@ -1,0 +1,184 @@
+"""How validation is drawn from train, and what a split holds."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bunryu.data.examples import Example
+from bunryu.errors import ConfigError
+
+# What a survey counts, in the words that users see.
+EMPTY = "empty documents"
+DUPLICATE = "duplicate documents"  # rows whose document stands there before
+CONFLICT = "documents with several labels"
+OVERLAP = "documents that also stand in train"
+KINDS = (EMPTY, DUPLICATE, CONFLICT, OVERLAP)
+
+Document = tuple[str, str | None]  # text and pair
+
+_INTEGER = re.compile(r"-?\d{1,18}")
+
+
+@dataclass
+class SplitStatistics:
+    """What a split holds: rows, rows of each label, and of each kind the count and the first examples.
+
+    ``first`` shows an empty document alone, a duplicate or conflict after the earlier row, and an overlap
+    before the row of train.
+    """
+
+    rows: int
+    labels: dict[str, int]
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    first: dict[str, tuple[Example, ...]] = field(default_factory=dict)
+
+    def add(self, kind: str, *examples: Example) -> None:
+        """Count one more of a kind, shown by these examples if it is the first."""
+        self.counts[kind] += 1
+        self.first.setdefault(kind, examples)
+
+    def figures(self) -> dict[str, Any]:
+        """The counts under their names in the manifest."""
+        return {
+            "rows": self.rows,
+            "labels": self.labels,
+            "empty_documents": self.counts[EMPTY],
+            "duplicate_documents": self.counts[DUPLICATE],
+            "conflicting_documents": self.counts[CONFLICT],
+        }
+
+
+def split_validation(
+    train: list[Example], test: list[Example], share: float | str, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Split validation off train, each label by the same share, or take the test rows (``"test"``).
+
+    The draw orders rows by a hash of (seed, row), so it depends on no library's random numbers. No label
+    gives all its rows away.
+
+    Raises:
+        ConfigError: if the share leaves nothing to train on or to validate on.
+    """
+    if share == "test":
+        if not test:
+            raise ConfigError(
+                "there is no test split to validate on",
+                where="corpus.validation=test",
+                fix="corpus.test=<file>, or a share of train",
+            )
+        return train, list(test)
+    check_share(share, files=False)
+    assert isinstance(share, float)
+    by_label: dict[str, list[Example]] = {}
+    for example in train:
+        by_label.setdefault(example.label, []).append(example)
+    chosen: set[int] = set()
+    for examples in by_label.values():
+        count = min(math.floor(len(examples) * share + 0.5), len(examples) - 1)
+        drawn = sorted(examples, key=lambda example: row_hash(seed, example.row))
+        chosen.update(example.row for example in drawn[:count])
+    if not chosen:
+        raise ConfigError(
+            f"{share} of {len(train)} rows leaves none to validate on",
+            where="corpus.validation",
+            fix=f"corpus.validation={_smallest_share(by_label)} or more, or a file of validation rows",
+        )
+    return [e for e in train if e.row not in chosen], [e for e in train if e.row in chosen]
+
+
+def check_share(share: float | str, *, files: bool) -> None:
+    """Refuse what is neither ``test`` nor a share of train (nor, with ``files``, any other text).
+
+    Raises:
+        ConfigError: naming what may stand there.
+    """
+    if share == "test" or (files and isinstance(share, str)):
+        return
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise ConfigError(
+            f"validation is {share!r}", where="corpus.validation", fix="a share between 0 and 1, or 'test'"
+        )
+
+
+def _smallest_share(by_label: dict[str, list[Example]]) -> float:
+    """The smallest share, in hundredths, that takes a row of the largest label."""
+    return math.ceil(50 / max(map(len, by_label.values()))) / 100
+
+
+def row_hash(seed: int, row: int) -> bytes:
+    """What orders rows at random: a hash, the same everywhere."""
+    return hashlib.blake2b(f"{seed}:{row}".encode(), digest_size=8).digest()
+
+
+def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Distinct labels, integers by value, anything else by code point."""
+    distinct = sorted(set(labels))
+    if all(_INTEGER.fullmatch(label) for label in distinct):
+        distinct.sort(key=int)  # stable: 1 and 01 keep their order
+    return tuple(distinct)
+
+
+def survey(
+    examples: list[Example], train: Mapping[Document, Example]
+) -> tuple[SplitStatistics, dict[Document, Example]]:
+    """Look through a split once.
+
+    Args:
+        examples: the split.
+        train: the documents of train, or none if this is train.
+
+    Returns:
+        What it holds, and the first example of each document.
+    """
+    found = SplitStatistics(
+        len(examples), dict(sorted(Counter(example.label for example in examples).items()))
+    )
+    documents: dict[Document, Example] = {}
+    conflicting: set[Document] = set()
+    for example in examples:
+        _, text, label, pair = example
+        document = (text, pair)
+        if not text or text.isspace() or (pair is not None and not pair.strip()):
+            found.add(EMPTY, example)
+        earlier = documents.setdefault(document, example)
+        if earlier is not example:
+            found.add(DUPLICATE, earlier, example)
+            if earlier.label != label and document not in conflicting:
+                conflicting.add(document)
+                found.add(CONFLICT, earlier, example)
+        if document in train:
+            found.add(OVERLAP, example, train[document])
+    return found, documents
+
+
+def split_flaws(
+    surveys: Mapping[str, SplitStatistics], labels: Sequence[str], place: Callable[[str, Example], str]
+) -> list[str]:
+    """What is wrong with splits, each in a line with its counts and the first place.
+
+    Args:
+        surveys: of each split by name, train among them.
+        labels: the labels of the corpus.
+        place: where an example of the named split stands.
+    """
+    found = []
+    if unlearnt := [label for label in labels if label not in surveys["train"].labels]:
+        found.append(f"train has no row of the labels {unlearnt}: never predicted")
+    for name, has in surveys.items():
+        if len(has.labels) == 1:
+            found.append(f"{name} has only the label {list(has.labels)}")
+    for kind in KINDS:
+        counts = {name: has.counts[kind] for name, has in surveys.items() if has.counts[kind]}
+        if counts:
+            first = next(iter(counts))
+            owners = (first, "train" if kind == OVERLAP else first)
+            places = " and ".join(map(place, owners, surveys[first].first[kind]))
+            listed = ", ".join(f"{count:,} in {name}" for name, count in counts.items())
+            found.append(f"{kind}: {listed}; first: {places}")
+    return found

@@ -1,0 +1,145 @@
+"""A classifier written as an ONNX graph, and the graph held against PyTorch."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bunryu.errors import ModelError
+from bunryu.inference.onnx_runtime import GRAPH, load_onnx_predictor
+from bunryu.inference.predictor import TOLERANCE, Predictor, TorchNetwork
+from bunryu.models.metadata import ParitySample
+from bunryu.models.weights import load_tokenizer
+
+SPARE = ParitySample("다시 보고 싶은 영화였다", None, ())  # for a model folder that has no samples
+
+
+class _Logits(torch.nn.Module):
+    """A transformers classifier whose only output is its logits."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        return logits
+
+
+def export_onnx(predictor: Predictor, source: Path, folder: Path) -> float:
+    """Write a graph with dynamic batch and length, and what a predictor of it needs.
+
+    Args:
+        predictor: run by PyTorch on the CPU; weights of 16 bits become 32 bits.
+        source: the model folder it was loaded from.
+        folder: an empty folder.
+
+    Returns:
+        The largest difference of a logit between PyTorch and onnxruntime.
+
+    Raises:
+        ModelError: if it cannot be exported, or the difference is more than ``predictor.TOLERANCE``.
+    """
+    assert isinstance(predictor.network, TorchNetwork)
+    predictor.network.model.float()
+    example = _probe(predictor, rows=2, tokens=min(8, predictor.about.max_seq_length))
+    _write_graph(predictor.network.model, example, folder / GRAPH)
+    shutil.copyfile(source / "config.json", folder / "config.json")
+    load_tokenizer(source).save_pretrained(folder)
+    about = replace(predictor.about, parity=predictor.about.parity or [SPARE])
+    about.write(folder)
+    exported = load_onnx_predictor(folder, predictor.name, "cpu")
+    own = exported.sample_anew()
+    worst = _largest_difference(predictor, exported)
+    if not worst <= TOLERANCE:  # so that NaN is refused too
+        raise ModelError(
+            f"onnxruntime's logits are not PyTorch's: one is off by {worst:.2g}, more than {TOLERANCE:g}",
+            where=predictor.name,
+            fix="predict and serve it with --runtime torch",
+        )
+    replace(about, parity=own).write(folder)
+    return worst
+
+
+def _write_graph(model: Any, example: dict[str, npt.NDArray[np.int64]], path: Path) -> None:
+    inputs = {name: torch.from_numpy(array) for name, array in example.items()}
+    rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _Logits(model).eval(),
+                kwargs=inputs,
+                input_names=list(inputs),
+                output_names=["logits"],
+                dynamic_shapes={name: {0: rows, 1: tokens} for name in inputs},
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # it meets whatever an architecture does
+        cause = error.__cause__ or error  # the exporter's own message is about reporting it
+        reason = str(cause).strip().split("\n")[0]
+        raise ModelError(
+            f"PyTorch cannot export this architecture: {type(cause).__name__}: {reason}",
+            where=model.config.model_type,
+            fix="predict and serve it with --runtime torch",
+        ) from error
+    assert program is not None
+    # Stack traces, with this machine's paths; there to mend exporters with.
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+    program.save(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to itself what the exporter tells of other libraries and of its own future."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _largest_difference(ours: Predictor, exported: Predictor) -> float:
+    """Over the samples alone and in one padded batch, and over the shortest and longest rows there are."""
+    samples = exported.about.parity
+    texts = [sample.text for sample in samples]
+    pairs = [sample.pair or "" for sample in samples] if exported.about.takes_pairs else None
+    rows = np.arange(len(samples))
+    differences = [
+        exported.logits(exported.encode(texts, pairs), batches)
+        - ours.logits(ours.encode(texts, pairs), batches)
+        for batches in (list(rows[:, None]), [rows])
+    ]
+    for tokens in (1, 2, ours.about.max_seq_length):
+        batch = _probe(ours, rows=1, tokens=tokens)
+        differences.append(exported.network(batch) - ours.network(batch))
+    return float(np.abs(np.concatenate(differences)).max())
+
+
+def _probe(predictor: Predictor, rows: int, tokens: int) -> dict[str, npt.NDArray[np.int64]]:
+    """A batch of exactly this shape, without padding."""
+    encoded = predictor.encode([SPARE.text], [SPARE.text] if predictor.about.takes_pairs else None)
+    limit = predictor.about.max_seq_length
+    batch = encoded.batch(np.array([0]), limit, int(encoded.lengths(limit)[0]), 0)
+    return {name: np.resize(array, (rows, tokens)) for name, array in batch.items()}

@@ -1,0 +1,143 @@
+"""How every verb after training starts: the run or model folder it is given, opened and checked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bunryu.errors import ConfigError, ModelError
+from bunryu.models.metadata import ModelMetadata, read_labels
+from bunryu.runs.find import newest_run_hint, status_and_labels
+from bunryu.runs.run import Run
+
+if TYPE_CHECKING:
+    from bunryu.inference.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """What a path led to: a model folder, and the run it belongs to, if any."""
+
+    model: Path
+    run: Run | None
+
+    @property
+    def name(self) -> str:
+        """How it is shown: no path in it, since it may be published."""
+        return f"{self.run.path.parent.name}/{self.run.path.name}" if self.run else self.model.name
+
+    @property
+    def about(self) -> ModelMetadata:
+        """What the model folder says of itself."""
+        return ModelMetadata.read(self.model)
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes in id order."""
+        return read_labels(self.model)
+
+    @property
+    def folder(self) -> Path:
+        """Where what is made of it is written."""
+        return self.run.path if self.run else self.model
+
+
+def locate(path: Path) -> OpenedModel:
+    """Find the run and the model folder that a path names.
+
+    Raises:
+        ConfigError: if it is neither a run directory nor a model folder.
+        ModelError: if the run has no model yet, or its labels are not the model's.
+    """
+    path = path.expanduser()
+    if (path / "manifest.json").is_file():
+        return _of_run(Run(path))
+    if (path / "bunryu.json").is_file():
+        parent = path.resolve().parent
+        inside = path.resolve().name == "model" and (parent / "manifest.json").is_file()
+        return _of_run(Run(parent)) if inside else OpenedModel(path.resolve(), None)
+    raise ConfigError(
+        "neither a run directory nor a model folder" if path.exists() else "no such directory",
+        where=str(path),
+        fix=newest_run_hint(path),
+    )
+
+
+def find_checkpoint(opened: OpenedModel, name: str) -> Path:
+    """The checkpoint of a name such as ``last.ckpt`` or ``last``, or at a path.
+
+    Raises:
+        ConfigError: with the checkpoints there are.
+    """
+    folder = opened.folder / "checkpoints"
+    for path in (folder / name, folder / f"{name}.ckpt", Path(name).expanduser()):
+        if path.is_file():
+            return path
+    there = sorted(path.name for path in folder.glob("*.ckpt"))
+    raise ConfigError(
+        f"no checkpoint '{name}'", where=str(folder), fix=f"one of {', '.join(there)}" if there else "a path"
+    )
+
+
+def _of_run(run: Run) -> OpenedModel:
+    status, labels = status_and_labels(run)
+    model = run.path / "model"
+    if not model.is_dir():
+        raise ModelError(
+            f"the run is {status} and has no model/", where=str(run.path), fix=f"bunryu resume {run.path}"
+        )
+    _check_labels(model, labels)
+    return OpenedModel(model, run)
+
+
+def _check_labels(model: Path, labels: list[str] | None) -> None:
+    """Refuse a model whose classes are not those the run was trained on."""
+    names = read_labels(model)
+    if labels is not None and names != labels:
+        raise ModelError(
+            f"the model's labels are {names[:10]}, the run's {labels[:10]}",
+            where=str(model / "config.json"),
+            fix="the model/ this run wrote",
+        )
+
+
+def open_predictor(
+    path: Path, checkpoint: str | None = None, runtime: str = "torch", device: str = "auto"
+) -> Predictor:
+    """Open what a path names and load it.
+
+    Args:
+        path: a run directory or a model folder.
+        checkpoint: another checkpoint than the best, by name or path.
+        runtime: ``torch``, or ``onnx`` for what ``bunryu export`` wrote.
+        device: as in ``predictor.load_predictor``.
+
+    Raises:
+        ConfigError: if there is no such run, checkpoint, export or device.
+        ModelError: if what is there cannot be trusted or does not fit together.
+    """
+    # PyTorch keeps code for the last 1024 shapes of matrix products, some 300 MB: hardly a batch has the
+    # shape of another. Read when torch is imported; the products stay the same to the bit.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    opened = locate(path)
+    chosen = None if checkpoint is None else find_checkpoint(opened, checkpoint)
+    if runtime == "onnx":
+        from bunryu.inference.onnx_runtime import load_onnx_predictor
+
+        if chosen is not None:
+            raise ConfigError(
+                "an export has weights of its own", where="--checkpoint", fix="export that checkpoint"
+            )
+        exported = load_onnx_predictor(opened.folder / "exports" / "onnx", opened.name, device)
+        if list(exported.labels) != opened.labels:
+            raise ModelError(
+                f"the export's labels are {list(exported.labels)[:10]}, the model's {opened.labels[:10]}",
+                where=str(opened.folder / "exports" / "onnx"),
+                fix="export the run anew",
+            )
+        return exported
+    from bunryu.inference.predictor import load_predictor
+
+    return load_predictor(opened.model, opened.name, checkpoint=chosen, device=device)

@@ -1,0 +1,210 @@
+"""From texts to logits, with what a model folder holds and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bunryu.encoding.batching import Index, bounded_batches
+from bunryu.encoding.encoder import Encoded, Template, smallest_dtype, tokenize, untruncating
+from bunryu.errors import ConfigError, ModelError, first_line
+from bunryu.models.metadata import ModelMetadata, ParitySample
+from bunryu.models.sources import check_length
+from bunryu.models.weights import load_classifier, load_tokenizer, put_weights, read_weights
+
+MAX_TOKENS = 2048  # padded tokens a batch: larger ones gain nothing on a CPU
+TOLERANCE = 1e-4  # between the logits of a model's parity samples and those of the loaded model
+TOLERANCE_16_BIT = 0.1  # the same for weights of 16 bits, which differ from one machine to another
+
+Arrays = Mapping[str, npt.NDArray[np.int64]]
+Network = Callable[[Arrays], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class TorchNetwork:
+    """A transformers classifier from arrays to arrays.
+
+    Args:
+        model: in evaluation mode, on its device.
+        autocast: run in this precision where the run was scored so; None for the weights' own.
+    """
+
+    model: Any
+    autocast: torch.dtype | None = None
+
+    def __call__(self, batch: Arrays) -> npt.NDArray[np.float32]:
+        """Logits of shape (rows, classes)."""
+        device = self.model.device
+        mixed = torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+        with torch.inference_mode(), mixed:
+            inputs = {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
+            logits: npt.NDArray[np.float32] = self.model(**inputs).logits.float().cpu().numpy()
+        return logits
+
+
+class Predictor:
+    """A classifier with its tokenizer, cleaner and labels.
+
+    Args:
+        name: how it is shown.
+        about: the model folder's bunryu.json.
+        tokenizer: the model folder's tokenizer.
+        labels: names of the classes in id order.
+        network: from padded arrays to logits.
+        runtime: what runs the network, ``torch`` or ``onnx``.
+        device: where it runs.
+        tolerance: how far logits of parity samples may be off.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        about: ModelMetadata,
+        tokenizer: Any,
+        labels: Sequence[str],
+        network: Network,
+        *,
+        runtime: str,
+        device: str,
+        tolerance: float = TOLERANCE,
+    ) -> None:
+        self.name, self.about, self.labels, self.network = name, about, tuple(labels), network
+        self.runtime, self.device = runtime, device
+        self.unknown_id: int | None = tokenizer.unk_token_id
+        self._tolerance = tolerance
+        self._pad_id = tokenizer.pad_token_id
+        self._template = Template.of(tokenizer)
+        self._backend = untruncating(tokenizer)
+        self._dtype = smallest_dtype(self._backend)
+        specials = sum(map(len, self._template.pair if about.takes_pairs else self._template.single))
+        if about.max_seq_length < specials:
+            raise ModelError(
+                f"max_seq_length is {about.max_seq_length}, special tokens alone take {specials}",
+                where=name,
+                fix="bunryu.json as it was written",
+            )
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
+        """Clean and tokenize documents; their labels are all 0, their rows count from 0."""
+        first = tokenize(self._backend, self.about.cleaner, texts, self._dtype)
+        second = (None, None)
+        if pairs is not None:
+            second = tokenize(self._backend, self.about.cleaner, pairs, self._dtype)  # type: ignore[assignment]
+        labels = np.zeros(len(texts), dtype=np.int64)
+        return Encoded(*first, *second, labels, np.arange(len(texts)), self._template)
+
+    def logits(
+        self, encoded: Encoded, batches: Iterable[Index], padding: str = "longest"
+    ) -> npt.NDArray[np.float32]:
+        """Logits of shape (rows, classes), in the order of ``encoded``.
+
+        Args:
+            encoded: the documents.
+            batches: which of them go together; every row stands in one.
+            padding: ``longest`` or ``max_length``, as in training.
+        """
+        limit = self.about.max_seq_length
+        lengths = encoded.lengths(limit)
+        logits = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
+        for index in batches:
+            width = limit if padding == "max_length" else int(lengths[index].max())
+            logits[index] = self.network(encoded.batch(index, limit, width, self._pad_id))
+        return logits
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> npt.NDArray[np.float32]:
+        """Logits of shape (texts, classes), computed in batches of like length."""
+        encoded = self.encode(texts, pairs)
+        return self.logits(encoded, bounded_batches(encoded.lengths(self.about.max_seq_length), MAX_TOKENS))
+
+    def sample_anew(self) -> list[ParitySample]:
+        """The parity samples with the logits this predictor gives for them, one at a time."""
+        return [
+            replace(sample, logits=tuple(self.predict([sample.text], pairs)[0].tolist()))
+            for sample in self.about.parity
+            for pairs in [None if sample.pair is None else [sample.pair]]
+        ]
+
+    def check_parity(self) -> float:
+        """Predict the parity samples, one at a time; return the largest difference of a logit.
+
+        Raises:
+            ModelError: if it is more than the tolerance.
+        """
+        worst = 0.0
+        for kept, found in zip(self.about.parity, self.sample_anew(), strict=True):
+            if len(kept.logits) != len(found.logits):
+                raise ModelError(
+                    f"a parity sample has {len(kept.logits)} logits, the model {len(found.logits)} classes",
+                    where=self.name,
+                    fix="bunryu.json and weights of the same run",
+                )
+            difference = np.abs(np.array(kept.logits) - np.array(found.logits))
+            worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else float("inf"))
+        if worst > self._tolerance:
+            raise ModelError(
+                f"the loaded model is not the one that was saved: a logit is off by {worst:.2g}, "
+                f"more than {self._tolerance:g}",
+                where=self.name,
+                fix="weights, tokenizer or bunryu.json were changed; write the folder anew",
+            )
+        return worst
+
+
+def load_predictor(
+    folder: Path, name: str, *, checkpoint: Path | None = None, device: str = "auto"
+) -> Predictor:
+    """Load a model folder with PyTorch; nothing is fetched, and no code from it is run.
+
+    Args:
+        folder: with config.json, model.safetensors, the tokenizer's files and bunryu.json.
+        name: how the predictor is shown.
+        checkpoint: a Lightning checkpoint whose weights are taken instead of the folder's.
+        device: ``auto``, or a device of PyTorch's such as ``cpu`` or ``cuda:1``.
+
+    Raises:
+        ModelError: if something is missing, damaged, a pickle, or does not fit together.
+        ConfigError: if there is no such device.
+    """
+    about = ModelMetadata.read(folder)
+    tokenizer = load_tokenizer(folder)
+    place = _device(device)
+    model = load_classifier(folder)
+    if checkpoint is not None:
+        put_weights(model, read_weights(checkpoint), checkpoint)
+    names = model.config.id2label
+    if sorted(names) != list(range(len(names))):
+        raise ModelError("id2label does not count from 0", where=str(folder / "config.json"))
+    labels = [str(names[index]) for index in range(len(names))]
+    if len(tokenizer) > model.config.vocab_size:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {model.config.vocab_size}",
+            where=str(folder),
+            fix="vocabulary and weights of the same run",
+        )
+    check_length(model, about.max_seq_length)
+    wide = next(model.parameters()).dtype == torch.float32
+    predictor = Predictor(
+        name, about, tokenizer, labels, TorchNetwork(model.to(place).eval()),
+        runtime="torch", device=str(place), tolerance=TOLERANCE if wide else TOLERANCE_16_BIT,
+    )  # fmt: skip
+    if checkpoint is not None:  # the folder's logits tell of other weights
+        predictor.about = replace(about, parity=predictor.sample_anew())
+    return predictor
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"no device '{name}': {first_line(error)}", where="--device", fix="auto, cpu or cuda:0"
+        ) from None
+    return device

@@ -1,0 +1,289 @@
+"""Where a classifier comes from: from scratch, from pretrained weights, or an architecture alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from huggingface_hub import constants, get_session
+from safetensors import SafetensorError
+from transformers import AutoConfig, BertTokenizer
+
+from bunryu.data.cleaner import Cleaner
+from bunryu.encoding.vocabulary import learn_wordpiece, read_vocabulary
+from bunryu.errors import ConfigError, DownloadError, ModelError
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+PROBE_SECONDS = 5.0
+
+
+class ModelSource(Protocol):
+    """What the recipe needs of a ``model`` group option."""
+
+    def tokenizer(self, texts: Sequence[str], cleaner: Cleaner, cache: Path) -> Any:
+        """The tokenizer, learnt from the training texts where it has to be."""
+
+    def classifier(self, tokenizer: Any, labels: Sequence[str]) -> Any:
+        """The model with one output for each label."""
+
+
+def label_maps(labels: Sequence[str]) -> dict[str, Any]:
+    """``num_labels``, ``id2label`` and ``label2id`` for a transformers config."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+
+
+@dataclass(frozen=True)
+class FromScratch:
+    """A BERT with random weights and a vocabulary learnt from the training split.
+
+    Args:
+        name: how runs of it are named.
+        lr: the learning rate that suits it.
+        positions: the longest sequence it can take.
+        vocabulary_size: tokens to learn.
+        vocabulary_file: a vocab.txt to use instead of learning one.
+        architecture: a partial of ``transformers.BertConfig``.
+        network: a partial of ``transformers.BertForSequenceClassification``.
+    """
+
+    name: str
+    lr: float
+    positions: int
+    vocabulary_size: int
+    vocabulary_file: str | None
+    architecture: Callable[..., Any]
+    network: Callable[..., Any]
+
+    def tokenizer(self, texts: Sequence[str], cleaner: Cleaner, cache: Path) -> Any:
+        """A WordPiece tokenizer that keeps case and accents."""
+        if self.vocabulary_file is None:
+            vocabulary = learn_wordpiece(texts, self.vocabulary_size, cleaner, cache)
+        else:
+            vocabulary = read_vocabulary(Path(self.vocabulary_file).expanduser())
+        ids = {token: index for index, token in enumerate(vocabulary)}
+        return BertTokenizer(
+            vocab=ids, do_lower_case=False, strip_accents=False, model_max_length=self.positions
+        )
+
+    def classifier(self, tokenizer: Any, labels: Sequence[str]) -> Any:
+        """The architecture with fresh weights."""
+        config = self.architecture(
+            vocab_size=len(tokenizer),
+            max_position_embeddings=self.positions,
+            pad_token_id=tokenizer.pad_token_id,
+            **label_maps(labels),
+        )
+        return self.network(config)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A Hub model or a local folder; safetensors only, and no code from it is ever run.
+
+    Args:
+        name: a Hub name such as ``beomi/kcbert-base``, or a folder.
+        lr: the learning rate that suits it.
+        positions: the longest sequence it can take; None to find out when it is loaded.
+        network: a partial of a transformers model's ``from_pretrained``.
+        tokenizer_factory: a partial of ``transformers.AutoTokenizer.from_pretrained``.
+    """
+
+    name: str
+    lr: float
+    positions: int | None
+    network: Callable[..., Any]
+    tokenizer_factory: Callable[..., Any]
+
+    @property
+    def location(self) -> str:
+        """The folder with ``~`` resolved, or the Hub name."""
+        folder = Path(self.name).expanduser()
+        return str(folder) if folder.is_dir() else self.name
+
+    def tokenizer(self, texts: Sequence[str], cleaner: Cleaner, cache: Path) -> Any:
+        """The model's own tokenizer.
+
+        Raises:
+            DownloadError: if it is neither a folder nor cached nor to be had from the Hub.
+            ModelError: if it is not backed by the Rust library or has no vocabulary.
+        """
+        del texts, cleaner, cache
+        tokenizer = self._load(self.tokenizer_factory, "tokenizer", trust_remote_code=False)
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError("the tokenizer has no Rust implementation", where=self.name)
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes it of nothing, silently
+            raise ModelError(
+                "the tokenizer has no vocabulary", where=self.name, fix="add its vocab.txt or tokenizer.json"
+            )
+        return tokenizer
+
+    def classifier(self, tokenizer: Any, labels: Sequence[str]) -> Any:
+        """The encoder with its weights and a fresh classification head; logs what is new and unused.
+
+        A folder with config.json and no weights gives the architecture with random weights, said loudly.
+
+        Raises:
+            DownloadError: as for the tokenizer.
+            ModelError: if weights are pickles, do not fit, or lack part of the encoder.
+        """
+        folder = Path(self.location)
+        if folder.is_dir() and not any((folder / name).is_file() for name in WEIGHTS):
+            return self._architecture_alone(folder, tokenizer, labels)
+        model, report = self._load(
+            self.network,
+            "model",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced; the encoder is checked below
+            use_safetensors=True,
+            trust_remote_code=False,
+            **label_maps(labels),
+        )
+        _report_weights(model, report, self.name)
+        self._check(model, tokenizer)
+        # from_pretrained gives a model with dropout off, and Lightning leaves it so.
+        return model.train() if "dtype" in _keywords(self.network) else _in_full_precision(model).train()
+
+    def _architecture_alone(self, folder: Path, tokenizer: Any, labels: Sequence[str]) -> Any:
+        if any((folder / name).is_file() for name in PICKLES):
+            raise ModelError(
+                "the weights are a pickle, which can run code when it is loaded",
+                where=str(folder),
+                fix="convert them to model.safetensors on a machine you can spare",
+            )
+        log.warning(
+            "NO WEIGHTS in %s: only its architecture and vocabulary are used, the weights are RANDOM. "
+            "Accuracy will be far below the pretrained model's.",
+            folder,
+        )
+        return self.architecture(tokenizer, labels)
+
+    def architecture(self, tokenizer: Any, labels: Sequence[str]) -> Any:
+        """What config.json describes, with random weights in 32 bits.
+
+        Raises:
+            DownloadError: as for the tokenizer.
+            ModelError: if config.json is damaged or the tokenizer does not fit.
+        """
+        arguments = {**_keywords(self.network), **label_maps(labels), "trust_remote_code": False}
+        arguments.pop("dtype", None)
+        config = self._load(AutoConfig.from_pretrained, "config", **arguments)
+        factory: Any = self.network.func  # type: ignore[attr-defined]
+        family = factory.__self__
+        build = family.from_config if hasattr(family, "from_config") else family
+        model = build(config)
+        self._check(model, tokenizer)
+        return _in_full_precision(model).train()
+
+    def _check(self, model: Any, tokenizer: Any) -> None:
+        if len(tokenizer) > model.config.vocab_size:
+            raise ModelError(
+                f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {model.config.vocab_size}",
+                where=self.name,
+                fix="give a folder whose vocabulary and weights belong together",
+            )
+        positions = _positions(model)
+        if self.positions is not None and positions is not None and self.positions > positions:
+            raise ConfigError(
+                f"the model has {positions} positions, not {self.positions}",
+                where="model.positions",
+                fix=f"model.positions={positions}",
+            )
+
+    def _load(self, factory: Callable[..., Any], what: str, **arguments: Any) -> Any:
+        folder = Path(self.location)
+        if not folder.is_dir() and not _hub_answers():
+            arguments["local_files_only"] = True
+        try:
+            return factory(self.location, **arguments)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            if folder.is_dir():
+                raise ModelError(f"the {what} cannot be loaded: {reason}", where=str(folder)) from error
+            raise DownloadError(
+                f"the {what} of '{self.name}' is not cached and could not be fetched "
+                f"from {constants.ENDPOINT}: {reason}",
+                where="model.name",
+                fix="check the network; or model.name=<a folder with config.json, vocab.txt and "
+                "model.safetensors>; or model=tiny, which needs no download",
+            ) from error
+
+
+def _hub_answers() -> bool:
+    """Whether the Hub can be reached at all: asked first, as its library retries for most of a minute."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+    except Exception as error:  # whatever its HTTP library raises, which has changed more than once
+        log.info("the Hub does not answer (%s): only what is cached is used", error)
+        return False
+    return True
+
+
+def _in_full_precision(model: Any) -> Any:
+    """The model in 32 bits; transformers gives it in the precision of its file."""
+    model.config.dtype = torch.float32
+    return model.float()
+
+
+def _keywords(partial: Callable[..., Any]) -> dict[str, Any]:
+    return dict(getattr(partial, "keywords", {}))
+
+
+def _report_weights(model: Any, report: dict[str, Any], name: str) -> None:
+    """Log which weights are new and which were not used; refuse an encoder that is not all there."""
+    prefix = f"{model.base_model_prefix}."
+    for key, found, expected in sorted(report["mismatched_keys"]):
+        if key.startswith(prefix):
+            raise ModelError(
+                f"the checkpoint's {key} has the shape {tuple(found)}, the model's {tuple(expected)}",
+                where=name,
+                fix="a config.json and weights that belong together",
+            )
+    new = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    unused = sorted(report["unexpected_keys"])
+    lacking = [key for key in new if key.startswith(prefix) and ".pooler." not in key]
+    if lacking:
+        raise ModelError(
+            f"{len(lacking)} weights of the encoder are not in the checkpoint, such as {lacking[0]}",
+            where=name,
+            fix="a checkpoint of the same architecture",
+        )
+    log.info("weights from %s: %d loaded, %d new (%s), %d unused (%s)",
+             name, len(model.state_dict()) - len(new), len(new), ", ".join(new[:6]) or "none",
+             len(unused), ", ".join(unused[:6]) or "none")  # fmt: skip
+
+
+def check_length(model: Any, max_seq_length: int) -> None:
+    """Refuse a length beyond the model's positions.
+
+    Raises:
+        ConfigError: with the longest length that works.
+    """
+    positions = _positions(model)
+    if positions is not None and max_seq_length > positions:
+        raise ConfigError(
+            f"max_seq_length={max_seq_length} is beyond the model's {positions} positions",
+            where="max_seq_length",
+            fix=f"max_seq_length={positions}",
+        )
+
+
+def _positions(model: Any) -> int | None:
+    """The longest sequence the model takes; None if it has no such limit."""
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return positions - int(module.padding_idx) - 1  # RoBERTa and its kin count from padding_idx + 1
+    return positions

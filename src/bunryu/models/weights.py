@@ -1,0 +1,125 @@
+"""Weights and tokenizers read from disk, running nothing that lies in the files."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from bunryu.errors import ModelError, first_line
+from bunryu.models.folder import no_progress_bar
+from bunryu.models.sources import PICKLES, WEIGHTS
+
+PREFIX = "model."  # the attribute under which our task, and the tutorial's, keep the classifier
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The classifier's state_dict: the checkpoint's entries below ``model.``, without that prefix.
+
+    Raises:
+        ModelError: if the file is missing, damaged, holds pickled objects, or has no such entries.
+    """
+    try:
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        raise ModelError(f"the checkpoint cannot be read: {error.strerror}", where=str(path)) from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip()
+        if "Unsupported" in reason or "GLOBAL" in reason:
+            raise ModelError(
+                "the checkpoint holds more than tensors and plain values, which could run code when loaded",
+                where=str(path),
+                fix="save only its state_dict: torch.save({'state_dict': task.state_dict()}, FILE)",
+            ) from None
+        raise ModelError(f"no checkpoint: {reason.splitlines()[0]}", where=str(path)) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"the checkpoint is damaged or none: {str(error).splitlines()[0]}", where=str(path)
+        ) from None
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise ModelError("the checkpoint has no state_dict", where=str(path), fix="a Lightning checkpoint")
+    weights = {
+        name.removeprefix(PREFIX): tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and name.startswith(PREFIX) and isinstance(tensor, torch.Tensor)
+    }
+    if not weights:
+        raise ModelError(
+            f"no entry of its state_dict starts with '{PREFIX}'",
+            where=str(path),
+            fix="a checkpoint of bunryu or of the tutorial's library",
+        )
+    return weights
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder.
+
+    Raises:
+        ModelError: if it is not there, damaged, or has no Rust implementation.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the Rust library raises plain Exceptions for damaged files
+        raise ModelError(f"the tokenizer cannot be loaded: {first_line(error)}", where=str(folder)) from error
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError("the tokenizer has no vocabulary, or no Rust implementation", where=str(folder))
+    return tokenizer
+
+
+def load_classifier(folder: Path) -> Any:
+    """The classifier of a folder, from safetensors only, in the precision it was saved in.
+
+    Raises:
+        ModelError: if weights are missing, pickled, damaged, or not those that config.json describes.
+    """
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        pickled = any((folder / name).is_file() for name in PICKLES)
+        raise ModelError(
+            "the weights are a pickle, which can run code when it is loaded" if pickled else "no weights",
+            where=str(folder),
+            fix="a folder with model.safetensors",
+        )
+    try:
+        with no_progress_bar():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                output_loading_info=True,
+            )  # fmt: skip
+    except Exception as error:  # a damaged config.json or index ends anywhere in transformers
+        raise ModelError(f"the model cannot be loaded: {first_line(error)}", where=str(folder)) from error
+    _refuse_misfits(report["missing_keys"], report["unexpected_keys"], folder)
+    return model
+
+
+def put_weights(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Load a checkpoint's weights into a classifier, all of them or none.
+
+    Raises:
+        ModelError: naming the first that is missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    _refuse_misfits(set(own) - set(weights), set(weights) - set(own), source)
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            raise ModelError(
+                f"{name} has the shape {tuple(tensor.shape)}, the model's {tuple(own[name].shape)}",
+                where=str(source),
+                fix="weights and architecture that belong together",
+            )
+    model.load_state_dict(weights)
+
+
+def _refuse_misfits(missing: Iterable[str], left_over: Iterable[str], where: Path) -> None:
+    for names, what in ((sorted(missing), "lack"), (sorted(left_over), "hold, and the model has not,")):
+        if names:
+            raise ModelError(
+                f"the weights {what} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else ""),
+                where=str(where),
+                fix="weights and architecture that belong together",
+            )

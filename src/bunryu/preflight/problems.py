@@ -1,0 +1,157 @@
+"""What would stop a run later though its config is right: folders, the Hub, the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bunryu.config.instantiate import instantiate
+from bunryu.errors import BunryuError, ConfigError, DownloadError, first_line
+from bunryu.system.files import nearest_existing
+from bunryu.system.machine import physical_memory
+from bunryu.training.early_checks import refused
+
+GIB = 1 << 30
+
+
+def file_problems(config: Mapping[str, Any]) -> list[BunryuError]:
+    """Whether runs and caches can be written, which nothing is, and the corpus' files are there; no torch."""
+    from bunryu.system.locations import cache_folder
+
+    roots = {
+        "output_root": Path(config["output_root"]).expanduser(),
+        "cache_dir": cache_folder(config["cache_dir"]),
+    }
+    problems: list[BunryuError | None] = [_not_writable(key, root) for key, root in roots.items()]
+    problems.append(refused(lambda: instantiate(config["corpus"], "corpus")))
+    return [problem for problem in problems if problem is not None]
+
+
+def _not_writable(key: str, root: Path) -> ConfigError | None:
+    there = nearest_existing(root)
+    if not there.is_dir():
+        return ConfigError(f"{there} is no folder", where=f"{key}={root}", fix=f"{key}=<folder>")
+    if not os.access(there, os.W_OK | os.X_OK):
+        return ConfigError(f"{there} cannot be written to", where=f"{key}={root}", fix=f"{key}=<folder>")
+    return None
+
+
+def weights_problem(model: Mapping[str, Any]) -> BunryuError | None:
+    """Whether a pretrained model's weights lie here or can be fetched; asks for no more than their size.
+
+    Args:
+        model: the config's ``model`` node.
+    """
+    return None if is_here(model) else refused(lambda: _fetchable(model))
+
+
+def is_here(model: Mapping[str, Any]) -> bool:
+    """Whether the model needs no download: none at all, a folder, or weights in the Hub's cache."""
+    from bunryu.models.sources import WEIGHTS, Pretrained
+
+    source = instantiate(model, "model")
+    if not isinstance(source, Pretrained) or Path(source.location).is_dir():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(
+        isinstance(try_to_load_from_cache(source.name, name, revision=_revision(model)), str)
+        for name in WEIGHTS
+    )
+
+
+def _fetchable(model: Mapping[str, Any]) -> None:
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    from bunryu.models.sources import WEIGHTS
+
+    name, revision = model["name"], _revision(model)
+    fix = "check the network; or model.name=<a folder with config.json, vocab.txt and model.safetensors>; "
+    fix += "or model=tiny, which needs no download"
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE is set")
+        for file in WEIGHTS:
+            try:
+                get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=5.0)
+                return
+            except EntryNotFoundError:
+                continue
+        raise FileNotFoundError("it has no safetensors weights")
+    except Exception as error:  # whatever the Hub's HTTP library raises, which has changed more than once
+        raise DownloadError(
+            f"the weights of '{name}' are not cached and cannot be fetched from {constants.ENDPOINT}: "
+            f"{first_line(error)}",
+            where="model.name",
+            fix=fix,
+        ) from None
+
+
+def stand_in(model: Mapping[str, Any], tokenizer: Any, folder: Path) -> dict[str, Any]:
+    """The ``model`` node of the same architecture with random weights, so that none need be fetched.
+
+    Args:
+        model: the config's node.
+        tokenizer: the model's.
+        folder: for its config and tokenizer.
+
+    Raises:
+        DownloadError: if its config.json cannot be had.
+    """
+    from transformers import AutoConfig
+
+    try:
+        architecture = AutoConfig.from_pretrained(
+            model["name"], revision=_revision(model), trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise DownloadError(
+            f"the config of '{model['name']}': {first_line(error)}", where="model.name"
+        ) from error
+    architecture.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {**model, "name": str(folder)}
+
+
+def _revision(model: Mapping[str, Any]) -> str | None:
+    revision: str | None = model["network"].get("revision")
+    return revision
+
+
+def room_problems(
+    output_root: Path, disk: int, memory: int, *, at_once: int, on_cpu: bool
+) -> list[BunryuError]:
+    """Whether disk and memory are enough.
+
+    Args:
+        output_root: where runs are written.
+        disk: bytes that all jobs will write at the most.
+        memory: bytes that the largest job will have resident.
+        at_once: jobs running at a time.
+        on_cpu: whether all of a model lies in the machine's own memory.
+    """
+    problems: list[BunryuError] = []
+    free = shutil.disk_usage(nearest_existing(output_root)).free
+    if disk > free:
+        problems.append(
+            ConfigError(
+                f"the runs need {disk / GIB:.2f} GiB on disk, {free / GIB:.2f} GiB are free",
+                where=f"output_root={output_root}",
+                fix="make room; another output_root; or keep_checkpoints=best",
+            )
+        )
+    present = physical_memory()
+    if on_cpu and present is not None and memory * at_once > present:
+        problems.append(
+            ConfigError(
+                f"the jobs need {memory * at_once / GIB:.2f} GiB of memory, the machine has "
+                f"{present / GIB:.2f}",
+                where="batch_size and max_seq_length" + (f"; {at_once} jobs at a time" * (at_once > 1)),
+                fix="a smaller batch_size with trainer.accumulate_grad_batches; or fewer n_jobs",
+            )
+        )
+    return problems

@@ -1,0 +1,45 @@
+"""The run that a path names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bunryu.errors import ConfigError, ModelError
+from bunryu.runs.run import SCHEMA, Run
+
+
+def find_run(path: Path) -> Run:
+    """The run in a directory, its manifest readable.
+
+    Raises:
+        ConfigError: if it is no run directory.
+        ModelError: if its manifest is damaged or of a later bunryu.
+    """
+    path = path.expanduser()
+    if not (path / "manifest.json").is_file():
+        what = "not a run directory" if path.exists() else "no such directory"
+        raise ConfigError(what, where=str(path), fix=newest_run_hint(path))
+    run = Run(path)
+    status_and_labels(run)
+    return run
+
+
+def status_and_labels(run: Run) -> tuple[str, list[str] | None]:
+    """The run's status and its labels, if it came to know them."""
+    try:
+        manifest = run.manifest
+        status, later = manifest["status"], manifest["schema"] > SCHEMA
+        labels = (manifest.get("corpus") or {}).get("labels")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"its manifest.json is damaged: {error}", where=str(run.path)) from None
+    if later:
+        raise ModelError("the run was made by a later bunryu", where=str(run.path), fix="use that version")
+    return status, labels
+
+
+def newest_run_hint(path: Path) -> str:
+    """The newest run below a folder of runs, such as outputs/."""
+    runs = [manifest.parent for depth in ("*", "*/*") for manifest in path.glob(f"{depth}/manifest.json")]
+    if not runs:
+        return "a directory that bunryu train made, such as outputs/<corpus>-<model>/<time>-<random>"
+    return f"its newest run is {max(runs, key=lambda run: run.name)}"

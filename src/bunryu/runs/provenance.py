@@ -1,0 +1,157 @@
+"""What produced a run, and what of that is different now; gathered without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bunryu.system import machine
+from bunryu.system.machine import processor
+
+# Packages whose version can change a result.
+DECISIVE = ("numpy", "pytorch-lightning", "tokenizers", "torch", "transformers")
+
+PACKAGES = (
+    "bunryu",
+    "hydra-core",
+    "korpora",
+    "numpy",
+    "omegaconf",
+    "pytorch-lightning",
+    "safetensors",
+    "tensorboard",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+PACKAGE = Path(__file__).parents[1]  # all of bunryu, whatever this file's own folder
+LONGEST_DIFF = 1_000_000  # characters
+
+
+def code_changes(manifest: Mapping[str, Any]) -> list[str]:
+    """Differences of bunryu's sources and of the libraries that decide a result, a line each."""
+    now = versions()
+    found = [
+        f"{name} {manifest['versions'].get(name)} -> {now[name]}"
+        for name in DECISIVE
+        if manifest["versions"].get(name) != now[name]
+    ]
+    if manifest["sources"] != sources_hash():
+        found.append(f"bunryu's sources {manifest['sources'][:12]} -> {sources_hash()[:12]}")
+    return found
+
+
+def surroundings_changes(manifest: Mapping[str, Any]) -> list[str]:
+    """Differences of Python, system, processor and checkout, a line each: they may change a result."""
+    now = {
+        "python": python(),
+        "platform": system(),
+        "processor": machine.processor(),
+    }
+    found = [
+        f"{name} {manifest.get(name)} -> {value}"
+        for name, value in now.items()
+        if manifest.get(name) != value
+    ]
+    git_before, git_now = manifest.get("git") or {}, git_state() or {}
+    if git_before.get("commit") != git_now.get("commit"):
+        found.append(f"git commit {git_before.get('commit')} -> {git_now.get('commit')}")
+    if git_before.get("diff") != git_now.get("diff"):
+        found.append(
+            "git diff: the checkout's uncommitted changes are others (the run's stand in its manifest)"
+        )
+    return found
+
+
+def config_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Differences of two configs, a dotted key a line."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    return [
+        f"{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+        for key in sorted(old.keys() | new.keys())
+        if (key in old, old.get(key)) != (key in new, new.get(key))
+    ]
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def facts() -> dict[str, Any]:
+    """Versions, hash of bunryu's sources, git state and platform."""
+    return {
+        "python": python(),
+        "platform": system(),
+        "processor": processor(),
+        "versions": versions(),
+        "sources": sources_hash(),
+        "git": git_state(),
+    }
+
+
+def python() -> str:
+    """Python's version."""
+    return platform.python_version()
+
+
+def system() -> str:
+    """Operating system and architecture."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+def versions() -> dict[str, str | None]:
+    """The installed version of each package that matters; None for one that is not there."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def sources_hash() -> str:
+    """A hash of every installed Python file of bunryu, names included."""
+    folder = PACKAGE
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and uncommitted diff of the checkout bunryu runs from, or of the working directory's.
+
+    None where neither lies in a git checkout.
+    """
+    for folder in (PACKAGE, Path.cwd()):
+        commit = _git(folder, "rev-parse", "HEAD")
+        if commit is not None:
+            diff = _git(folder, "diff", "HEAD") or ""
+            return {
+                "commit": commit.strip(),
+                "dirty": bool(diff),
+                "diff": diff[:LONGEST_DIFF],
+                "diff_cut": len(diff) > LONGEST_DIFF,
+            }
+    return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,237 @@
+"""Request and answer bodies of the service: their schemas, and JSON into documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from bunryu.serving.errors import HttpError
+
+_KEYS = ConfigDict(extra="forbid", strict=True)
+_SHOWN = 40  # characters of a key that an error repeats; of texts it repeats none
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for.
+
+    Args:
+        texts: in one request.
+        characters: in one text.
+        bytes: in one body.
+    """
+
+    texts: int = 256
+    characters: int = 10_000
+    bytes: int = 1 << 20
+
+
+class Problem(BaseModel):
+    """What is wrong, where, and what to do about it."""
+
+    what: str
+    where: str
+    fix: str
+
+
+class ErrorAnswer(BaseModel):
+    """What every request is answered that is not answered as asked."""
+
+    error: Problem
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Prediction(BaseModel):
+    """What the model says of a document."""
+
+    label: str = Field(description="the most probable class")
+    probability: Probability = Field(description="of that class")
+    probabilities: dict[str, Probability] = Field(description="of every class, in the order of their ids")
+
+
+class Predictions(BaseModel):
+    """What the model says of several documents, in the order sent."""
+
+    predictions: list[Prediction]
+
+
+class Demo(BaseModel):
+    """A prediction of a two-class model, class 1 being the positive one, in words for a page."""
+
+    sentence: str
+    prediction: str
+    positive_data: str
+    negative_data: str
+    positive_width: str
+    negative_width: str
+
+
+class Health(BaseModel):
+    """That the service answers, and how much it has to do."""
+
+    status: str = Field(examples=["ok"])
+    queued_texts: int = Field(ge=0, description="accepted and not answered yet")
+
+
+class Bounds(BaseModel):
+    """What a request may ask for."""
+
+    texts: int = Field(description="in one request")
+    characters: int = Field(description="in one text")
+    bytes: int = Field(description="in one body")
+
+
+class Model(BaseModel):
+    """What is served."""
+
+    name: str
+    labels: list[str] = Field(description="in the order of their ids")
+    takes_pairs: bool = Field(description="whether a document is a pair of texts")
+    max_seq_length: int = Field(description="tokens after which a document is cut")
+    runtime: str
+    device: str
+    version: str = Field(description="of bunryu")
+    limits: Bounds
+
+
+class RequestSchemas:
+    """The request bodies a model takes, within limits.
+
+    Args:
+        limits: what a request may ask for.
+        takes_pairs: whether a document is a pair of texts.
+    """
+
+    def __init__(self, limits: Limits, takes_pairs: bool) -> None:
+        self._limits = limits
+        self._takes_pairs = takes_pairs
+        # NUL is refused as it is in corpora; other control characters are text like any other.
+        text = Annotated[str, Field(max_length=limits.characters, pattern=r"^[^\x00]*$", strict=True)]
+        texts = Annotated[list[text], Field(min_length=1, max_length=limits.texts)]
+        one: dict[str, Any] = {"text": (text, Field(description="the document"))}
+        many: dict[str, Any] = {"texts": (texts, Field(description="the documents"))}
+        if takes_pairs:
+            one = {
+                "text": (text, Field(description="first text")),
+                "pair": (text, Field(description="second text")),
+            }
+            many = {
+                "texts": (texts, Field(description="first texts")),
+                "pairs": (texts, Field(description="second texts, as many")),
+            }
+        self._one = create_model("Document", __config__=_KEYS, **one)
+        self._many = create_model("Documents", __config__=_KEYS, **many)
+        self._bare: TypeAdapter[str] = TypeAdapter(text)
+
+    def documents(self, body: object) -> tuple[list[str], list[str] | None, bool]:
+        """Texts, their pairs, and whether they came as a list.
+
+        Raises:
+            Refusal: if the body is not what the model takes.
+        """
+        listed = isinstance(body, dict) and "texts" in body
+        try:
+            (self._many if listed else self._one).model_validate(body)
+        except ValidationError as error:
+            raise self._refusal(error) from None
+        given: dict[str, Any] = body  # type: ignore[assignment]  # validated
+        if not listed:
+            return [given["text"]], [given["pair"]] if self._takes_pairs else None, False
+        if self._takes_pairs and len(given["texts"]) != len(given["pairs"]):
+            lengths = f"{len(given['texts'])} texts and {len(given['pairs'])} pairs"
+            raise HttpError(422, lengths, where="body.pairs", fix="one pair for each text")
+        return given["texts"], given.get("pairs"), True
+
+    def sentence(self, body: object) -> str:
+        """A bare JSON string.
+
+        Raises:
+            Refusal: if the body is none.
+        """
+        try:
+            return self._bare.validate_python(body)
+        except ValidationError as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: ValidationError) -> HttpError:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        whats = {
+            "string_too_long": f"a text has more than {self._limits.characters} characters",
+            "too_long": f"more than {self._limits.texts} texts in one request",
+            "too_short": "no texts",
+            "string_pattern_mismatch": "a text holds a NUL character",
+            "string_unicode": "a text holds half a surrogate pair, which is no character",
+            "string_type": "not a string",
+            "list_type": "not a list",
+            "model_type": "not an object",
+            "missing": "missing",
+            "extra_forbidden": "a key that is not known here",
+        }
+        where = "body"
+        for part in first["loc"]:
+            where += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}"
+        return HttpError(422, whats.get(first["type"], first["msg"]), where=where, fix=self._takes())
+
+    def _takes(self) -> str:
+        if self._takes_pairs:
+            return (
+                'this model takes pairs of texts: {"text": "…", "pair": "…"} or {"texts": […], "pairs": […]}'
+            )
+        return 'this model takes single texts: {"text": "…"} or {"texts": ["…", …]}'
+
+    def described(self) -> dict[str, Any]:
+        """The body of /predict for an OpenAPI description."""
+        one, many = {"text": "정말 재미있게 봤어요"}, {"texts": ["정말 재미있게 봤어요", "시간이 아까웠다"]}
+        if self._takes_pairs:
+            one |= {"pair": "다시 보고 싶은 영화"}
+            many |= {"pairs": ["다시 보고 싶은 영화", "추천하지 않아요"]}
+        schema = {"anyOf": [self._one.model_json_schema(), self._many.model_json_schema()]}
+        return _json_body(schema, {"one": {"value": one}, "several": {"value": many}})
+
+    def described_sentence(self) -> dict[str, Any]:
+        """The body of /api for an OpenAPI description."""
+        return _json_body(self._bare.json_schema(), {"one": {"value": "정말 재미있게 봤어요"}})
+
+
+def _json_body(schema: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, Any]:
+    media = {"schema": schema, "examples": examples}
+    return {"requestBody": {"required": True, "content": {"application/json": media}}}
+
+
+def _shown(key: str) -> str:
+    """The beginning of a key that somebody sent, fit to be read."""
+    plain = "".join(c if c.isprintable() else "?" for c in key[: _SHOWN + 1])
+    return plain if len(key) <= _SHOWN else f"{plain[:_SHOWN]}…"
+
+
+async def read_json(request: Request) -> object:
+    """A request's body.
+
+    Raises:
+        Refusal: if it is not JSON.
+    """
+    # A page elsewhere can send other types without asking first; for this one a browser asks (preflight),
+    # and gets no leave.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HttpError(
+            415, "the body is not said to be JSON", where="header Content-Type", fix="application/json"
+        )
+    body = await request.body()
+    try:
+        return json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        what = f"the body is not UTF-8: byte {error.start}"
+    except json.JSONDecodeError as error:
+        what = f"the body is not JSON: {error.msg} at character {error.pos}"
+    except RecursionError:
+        what = "the body is nested too deeply"
+    except ValueError:  # an integer of thousands of digits
+        what = "the body holds a number that is too large"
+    raise HttpError(400, what, where="body", fix='JSON such as {"text": "…"}')

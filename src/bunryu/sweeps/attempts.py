@@ -1,0 +1,151 @@
+"""One process's attempt at a sweep's job: a record nobody else writes, alive as long as it is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bunryu.errors import BusyError, ModelError
+from bunryu.system.files import write_atomically
+
+HEARTBEAT = 10.0  # seconds between two touches
+DEAD = 60.0  # seconds without one
+
+
+@dataclass
+class Attempt:
+    """One process's try at a job.
+
+    Args:
+        path: of the record, ``<sweep>/jobs/<identity>.<number>.json``.
+    """
+
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Create the record.
+
+        Raises:
+            BusyError: if another process was quicker.
+        """
+        self.facts = {"status": "running", "run": None, "host": _host(), "pid": os.getpid(), "start": now()}
+        try:
+            with open(self.path, "x", encoding="utf-8") as file:
+                file.write(_json(self.facts))
+        except FileExistsError:
+            raise BusyError("another process has this job", where=str(self.path)) from None
+
+    def names(self, run: Path) -> None:
+        """Note the run directory, relative to the sweep's folder, so that both can be moved."""
+        self._write(run=os.path.relpath(run.absolute(), self.path.parent.parent.absolute()))
+
+    def end(self, status: str, cause: str | None = None, metrics: Mapping[str, Any] | None = None) -> None:
+        """Close the record."""
+        self._write(status=status, cause=cause, metrics=dict(metrics or {}), end=now())
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Touch the record now and then while inside."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(HEARTBEAT):
+                os.utime(self.path)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _write(self, **facts: Any) -> None:
+        self.facts |= facts
+        write_record(self.path, self.facts)
+
+
+def alive(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether the process of a running attempt is there still: on this machine that is known, else guessed.
+
+    Args:
+        path: the attempt's record.
+        facts: its content.
+    """
+    if facts.get("host") == _host() and not exists(facts["pid"]):
+        return False
+    return _clock(path.parent) - path.stat().st_mtime < DEAD
+
+
+def now() -> str:
+    """The time, with its zone."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record; empty while it is begun, or if its machine went down in that moment.
+
+    Raises:
+        ModelError: if there is none, or it is damaged.
+    """
+    try:
+        text = path.read_text("utf-8")
+        facts = json.loads(text) if text else {}
+        if not isinstance(facts, dict):
+            raise ValueError("it holds no keys")
+    except FileNotFoundError:
+        raise ModelError("there is no such record", where=str(path), fix="a sweep's folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"the record is damaged: {error}", where=str(path)) from None
+    return facts
+
+
+def write_record(path: Path, facts: Mapping[str, Any]) -> None:
+    """Replace a record."""
+    write_atomically(path, _json(facts))
+
+
+def _json(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+
+
+def _host() -> str:
+    """This machine, or this container: where a process number means the same process."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def exists(pid: int) -> bool:
+    """Whether this machine has a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _clock(folder: Path) -> float:
+    """The file system's time: machines that share it need not agree on theirs."""
+    probe = folder / f".clock-{secrets.token_hex(4)}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:  # a copy that can only be read
+        return time.time()
+    finally:
+        probe.unlink(missing_ok=True)

@@ -1,0 +1,162 @@
+"""One job of a sweep, in a process of its own that keeps its own record."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from bunryu.config.instantiate import check_targets
+from bunryu.config.record import fill_environment
+from bunryu.errors import BunryuError, BusyError, first_line
+from bunryu.runs.provenance import code_changes
+from bunryu.runs.run import Run, kind_of
+from bunryu.sweeps.attempts import Attempt
+from bunryu.sweeps.ledger import JobState, Ledger
+from bunryu.system import ranks
+from bunryu.system.console import log_to_console
+from bunryu.system.secrets import mask, secrets_in
+from bunryu.system.signals import Interrupted, Pruned
+
+log = logging.getLogger(__name__)
+
+
+def work(ledger: Ledger, identity: str, threads: int | None = None) -> int:
+    """Bring a job to its end in this process, from where the last attempt at it stopped.
+
+    Args:
+        ledger: of the sweep.
+        identity: the job's.
+        threads: of PyTorch on the CPU; None for its own choice, or a resumed run's.
+
+    Returns:
+        The exit code; 4 if another process has the job.
+    """
+    log_to_console()
+    job = ledger.job(identity)
+    try:
+        if job.status in ("running", "finished"):
+            raise BusyError(f"the job is {job.status}", where=str(ledger.path))
+        with ledger.claimed(job) as attempt:
+            return _attempted(ledger, job, attempt, threads)
+    except BusyError as error:
+        log.info("%s", error)
+        return error.exit_code
+
+
+def start(folder: str, identity: str) -> int:
+    """Do a job in a child process, and record its death if it could not: what other launchers are handed.
+
+    Args:
+        folder: the sweep's.
+        identity: the job's.
+
+    Returns:
+        The child's exit code.
+    """
+    ledger = Ledger(Path(folder))
+    command = [sys.executable, "-m", "bunryu.cli", "job", folder, identity]
+    with (
+        open(ledger.log_of(identity), "ab") as output,
+        # its standard input ends when this process does: it stops then
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        ) as child,
+    ):
+        code = child.wait()
+    close(ledger, identity, code)
+    return code
+
+
+def close(ledger: Ledger, identity: str, code: int) -> None:
+    """Record the end of a job's process where it could not do so itself."""
+    job = ledger.job(identity)
+    if code == BusyError.exit_code:
+        return
+    if job.status == "dead":
+        ledger.bury(job, _cause(code))
+    elif job.status == "waiting":
+        with ledger.claimed(job) as attempt:
+            attempt.end("failed", _cause(code))
+
+
+def _cause(code: int) -> str:
+    if code in (-9, 137):
+        return "killed by the system (signal 9): perhaps the memory ran out"
+    return f"its process died with exit code {code}"
+
+
+def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | None) -> int:
+    """The attempt's exit code; its record is closed whatever happens."""
+    hidden = secrets_in(str(job.config))
+    try:
+        results = _results(ledger, job, attempt, threads)
+    except Pruned as error:
+        attempt.end("pruned", str(error))
+        return 0
+    except Interrupted as error:
+        attempt.end("interrupted", str(error))
+        return error.exit_code
+    except BunryuError as error:
+        print(mask(str(error), hidden), file=sys.stderr)
+        attempt.end("failed", mask(error.what.partition("\n")[0], hidden))
+        return error.exit_code
+    except Exception as error:  # no fault of the config's
+        print(mask("".join(traceback.format_exception(error)), hidden), file=sys.stderr)
+        attempt.end("failed", mask(f"{type(error).__name__}: {first_line(error)}", hidden))
+        return 1
+    attempt.end("finished", metrics={k: v for k, v in results.items() if isinstance(v, float)})
+    return 0
+
+
+def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | None) -> dict[str, Any]:
+    run = _begun(job)
+    if run is not None:
+        attempt.names(run.path)
+        if run.manifest["status"] == "finished":  # only its record is missing
+            return run.results
+    from bunryu.training import accelerators, batch_size, distributed
+
+    callbacks = _reporting(job, ledger)
+    if run is not None:
+        return distributed.execute(run, resume=True, callbacks=callbacks)
+    config = dict(job.config)
+    if config["seed"] is None:
+        config["seed"] = secrets.randbelow(2**32)
+    check_targets(config)
+    config = batch_size.settle_batch(accelerators.resolve_auto(config))
+    argv = ["bunryu", "train", *job.overrides]
+    root = Path(config["output_root"]).expanduser()
+    run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.names)
+    log.info("run directory: %s", run.path)
+    if threads is not None:  # the job's; its processes share them
+        threads = max(1, threads // ranks.processes_for(config["accelerator"]))
+    return distributed.execute(run, threads=threads, callbacks=callbacks)
+
+
+def _reporting(job: JobState, ledger: Ledger) -> list[Any]:
+    """What a search's pruner needs beside the config's callbacks."""
+    facts = ledger.facts
+    if job.trial is None or facts["pruner"] == "none":
+        return []
+    from bunryu.sweeps.study import trial_of
+    from bunryu.training.callbacks import Pruning
+
+    storage = fill_environment(facts["storage"], "hydra.sweeper.storage")
+    return [Pruning(trial_of(ledger, job.trial, storage, facts["pruner"]), facts["monitor"].split()[1])]
+
+
+def _begun(job: JobState) -> Run | None:
+    """The run of an earlier attempt, if there is one to go on with."""
+    if job.run is None or not (job.run / "manifest.json").is_file():
+        return None
+    run = Run(job.run)
+    changes = code_changes(run.manifest)
+    if run.manifest["status"] != "finished" and changes:
+        log.warning("begun anew, since what the job ran on has changed: %s", "; ".join(changes))
+        return None
+    return run

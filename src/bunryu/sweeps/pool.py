@@ -1,0 +1,175 @@
+"""Work in processes of its own: a slot is filled again as soon as what was in it has ended.
+
+Every process is a fork of one that has imported what all of them need, and that has done nothing else: no
+thread, no device. So a job begins at once, its memory goes when it ends, and whatever kills it takes nothing
+along.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from bunryu.system.signals import SIGNALS, Interrupted
+
+Item = TypeVar("Item")
+
+WARM = ("bunryu.training.distributed",)  # imported once, before the first fork
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A share of the machine.
+
+    Args:
+        threads: for PyTorch on the CPU; None for its own choice.
+        devices: what CUDA_VISIBLE_DEVICES is set to; None to leave it alone.
+    """
+
+    threads: int | None = None
+    devices: str | None = None
+
+
+def slots(number: int, cores: int, devices: Sequence[str], each: int) -> list[Slot]:
+    """Shares for so many jobs at once; one alone has the whole machine.
+
+    Args:
+        number: of jobs at once.
+        cores: of the processor.
+        devices: names of the graphics cards; several jobs share one if there are fewer.
+        each: cards a job uses.
+    """
+    if number == 1:
+        return [Slot()]
+    threads = max(1, cores // number)
+    if not devices:
+        return [Slot(threads)] * number
+    taken = [[devices[(slot * each + card) % len(devices)] for card in range(each)] for slot in range(number)]
+    return [Slot(threads, ",".join(dict.fromkeys(cards))) for cards in taken]
+
+
+def start_forkserver() -> None:
+    """Start the process that all others will be forks of; it imports what they need meanwhile."""
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting cards must not initialise one before a fork
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(WARM))
+    forkserver.ensure_running()
+    atexit.unregister(_stop_forkserver)
+    atexit.register(_stop_forkserver)
+
+
+def _stop_forkserver() -> None:
+    """End that process with this one: by itself it would finish its imports first, and take its time."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)  # there is no public way
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+
+
+def run_in_slots(
+    items: Iterable[Item],
+    work: Callable[[Item, Slot], int],
+    free: Sequence[Slot],
+    log: Callable[[Item], Path],
+) -> Iterator[tuple[Item, int]]:
+    """Do work on each item in a process of its own; yields items and exit codes as they end.
+
+    The next item is asked for when there is a slot for it. If this process is asked to stop, or dies, those
+    that work get SIGTERM, and are waited for.
+
+    Args:
+        items: to be pickled, as ``work`` is.
+        work: returns an exit code; a code below zero is the signal that ended it.
+        free: one process each.
+        log: where a process's output goes.
+
+    Yields:
+        In the order of their ends.
+    """
+    start_forkserver()
+    context = multiprocessing.get_context("forkserver")
+    waiting, idle = iter(items), list(free)
+    busy: dict[ForkServerProcess, tuple[Item, Slot]] = {}
+    with _signals_passed_on(busy) as stopped:
+        while True:
+            while idle and not stopped and (item := next(waiting, None)) is not None:
+                slot = idle.pop(0)
+                arguments = (work, item, slot, log(item), dict(os.environ))
+                process = context.Process(target=_enter, args=arguments)
+                process.start()
+                busy[process] = (item, slot)
+                if stopped:  # while it was started
+                    process.terminate()
+            if not busy:
+                break
+            ready = multiprocessing.connection.wait([process.sentinel for process in busy])
+            for process in [process for process in busy if process.sentinel in ready]:
+                process.join()
+                item, slot = busy.pop(process)
+                idle.append(slot)
+                yield item, process.exitcode or 0
+    if stopped:
+        raise Interrupted(stopped[0])
+
+
+@contextmanager
+def _signals_passed_on(busy: Mapping[ForkServerProcess, object]) -> Iterator[list[int]]:
+    """Note the signals that ask to stop and have them end what is busy; afterwards nothing is."""
+    stopped: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del frame
+        stopped.append(number)
+        for process in list(busy):
+            process.terminate()
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS} if main else {}
+    try:
+        yield stopped
+    finally:
+        for process in list(busy):
+            process.terminate()
+        for process in list(busy):
+            process.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _enter(
+    work: Callable[[Item, Slot], int], item: Item, slot: Slot, log: Path, environment: dict[str, str]
+) -> None:
+    """What a new process does first; it ends with what the work returns."""
+    os.setsid()  # what is typed at the terminal goes to the first process, which passes it on once
+    os.environ.clear()
+    os.environ.update(environment)
+    if slot.devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.devices
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    _end_with_parent()
+    sys.exit(work(item, slot))
+
+
+def _end_with_parent() -> None:
+    """Ask this process to stop, as SIGTERM does, once the one that wanted it is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,216 @@
+"""A sweep whose next job follows from what the earlier ones came to: Optuna asks, jobs tell."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import optuna
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from bunryu.config.overrides import Grid
+from bunryu.errors import ConfigError, first_line
+from bunryu.sweeps.ledger import JobState, Ledger, identity_of
+from bunryu.sweeps.plan import Plan, check_all, open_ledger, own
+from bunryu.sweeps.study import Options, most_trials, open_study
+from bunryu.system import ranks
+
+ABANDONED = datetime.timedelta(minutes=1)  # a trial without a job for so long has lost its process
+STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+JOB = "job"  # the trial's attribute that names its job
+
+
+def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> Search:
+    """A search's jobs; the ends of every key's values, and each of its choices, are checked.
+
+    Args:
+        plan: the sweep.
+        options: how to search.
+        written: what jobs need to find the study, as it is written in the config.
+
+    Raises:
+        ConfigError: if jobs could not work, or there is nothing to search.
+    """
+    space = space_of(plan.grid)
+    if not space:
+        raise ConfigError(
+            "there is nothing to search",
+            where="hydra.sweeper.strategy",
+            fix="optimizer.lr='interval(1e-5, 1e-3)'",
+        )
+    if written["pruner"] != "none" and ranks.processes_for(plan.base["accelerator"]) > 1:
+        raise ConfigError(
+            "a trial on several devices cannot be pruned",
+            where="hydra.sweeper.pruner",
+            fix="hydra.sweeper.pruner=none, or accelerator.devices=1",
+        )
+    n_trials = most_trials(options, space)
+
+    def overrides_of(values: Mapping[str, Any]) -> list[str]:
+        return [*plan.fixed, *(f"{key}={value}" for key, value in values.items())]
+
+    check_all([plan.jobs.prepare(overrides_of(values)) for values in _ends(space)], options.parallel)
+    ledger = open_ledger(plan, {"strategy": options.sampler, "study": _study_name(plan), **written})
+
+    def add(values: Mapping[str, Any], number: int) -> str:
+        overrides = overrides_of(values)
+        config = plan.jobs.prepare(overrides)
+        identity = identity_of(config)
+        ledger.add(identity, own(overrides), config, number)
+        return identity
+
+    opened = open_study(ledger, options, space)
+    return Search(opened, ledger, space, add, n_trials, plan.retry)
+
+
+def _study_name(plan: Plan) -> str:
+    """The name the sweep's study has, or a new one: a database may hold one of an earlier sweep."""
+    if plan.master.fresh:
+        return f"{plan.folder.name}-{int(time.time())}"
+    begun = (plan.folder / "sweep.json").is_file()
+    earlier = Ledger(plan.folder).facts.get("study") if begun else None
+    return earlier or plan.folder.name
+
+
+def _ends(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
+    """Values of all keys: each key's ends or choices in turn, the others at their first."""
+    values = {
+        key: list(d.choices) if isinstance(d, CategoricalDistribution) else [d.low, d.high]  # type: ignore[attr-defined]
+        for key, d in space.items()
+    }
+    first = {key: several[0] for key, several in values.items()}
+    for key, several in values.items():
+        for value in several:
+            yield {**first, key: value}
+
+
+def space_of(grid: Grid) -> dict[str, BaseDistribution]:
+    """The values that each swept key may take, from Hydra's own grammar.
+
+    Raises:
+        ConfigError: for what Optuna cannot sample.
+    """
+    space = {}
+    for override in grid.overrides:
+        if override.is_sweep_override():
+            try:
+                space[override.get_key_element()] = _distribution(override)
+            except ValueError as error:
+                key = override.get_key_element()
+                raise ConfigError(f"{key}: {first_line(error)}", where=key) from error
+    return space
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    sweep = override.value()
+    log = "log" in getattr(sweep, "tags", ())
+    if isinstance(sweep, IntervalSweep):
+        if isinstance(sweep.start, int) and isinstance(sweep.end, int):
+            return IntDistribution(sweep.start, sweep.end, log=log)
+        assert sweep.start is not None and sweep.end is not None
+        return FloatDistribution(sweep.start, sweep.end, log=log)
+    if isinstance(sweep, RangeSweep) and isinstance(sweep.start, int) and isinstance(sweep.step, int):
+        values = range(sweep.start, int(sweep.stop or 0), sweep.step)
+        if not values:
+            raise ValueError("the range is empty")
+        return IntDistribution(values[0], values[-1], step=1 if log else sweep.step, log=log)
+    return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+@dataclass(frozen=True)
+class Search:
+    """The jobs of a study.
+
+    Args:
+        study: Optuna's.
+        ledger: the sweep's, which keeps them.
+        space: of each key its values.
+        add: puts a job with these values of the swept keys and this trial into the ledger; its identity.
+        n_trials: in all.
+        retry: whether another trial takes the place of one that failed before this start.
+    """
+
+    study: Study
+    ledger: Ledger
+    space: Mapping[str, BaseDistribution]
+    add: Callable[[Mapping[str, Any], int], str]
+    n_trials: int
+    retry: bool
+
+    @cached_property
+    def _failed_before(self) -> set[int]:
+        failed = self.study.get_trials(deepcopy=False, states=[TrialState.FAIL])
+        return {trial.number for trial in failed} if self.retry else set()
+
+    def todo(self) -> Iterator[str]:
+        """Jobs of trials that were begun and not ended, then of new ones."""
+        self._failed_before  # noqa: B018  as it was before the first trial of this start
+        known = set(self.ledger.identities())
+        for begun in self._trials():
+            name = begun.user_attrs.get(JOB)
+            if begun.state == TrialState.RUNNING and name in known:
+                job = self.ledger.job(name)
+                if job.status in ("waiting", "dead", "interrupted"):
+                    yield name
+                elif job.status != "running":  # it ended, and its sweep died before it could tell
+                    self.ended(job)
+        while (trial := self._ask()) is not None:
+            name = self.add(trial.params, trial.number)
+            trial.set_user_attr(JOB, name)
+            job = self.ledger.job(name)
+            if job.trial == trial.number:
+                yield name
+            else:  # the same values as an earlier trial's
+                self._tell(job, trial.number)
+
+    def ended(self, job: JobState) -> None:
+        """Tell the study; of a trial that was interrupted nothing, since it goes on another time."""
+        if job.trial is not None and job.status != "interrupted":
+            self._tell(job, job.trial)
+
+    def identities(self) -> list[str]:
+        """The jobs of all trials that count."""
+        known = set(self.ledger.identities())
+        named = [trial.user_attrs.get(JOB) for trial in self._trials()]
+        return [name for name in dict.fromkeys(named) if name in known]
+
+    @property
+    def total(self) -> int:
+        """How many trials there will be."""
+        return self.n_trials
+
+    def _ask(self) -> optuna.trial.Trial | None:
+        """The next trial; None if there are enough."""
+        if len(self._trials()) >= self.n_trials:
+            return None
+        trial = self.study.ask(dict(self.space))
+        if sum(other.number < trial.number for other in self._trials()) >= self.n_trials:
+            self.study.tell(trial, state=TrialState.FAIL)  # another machine asked for the last one
+            return None
+        return trial
+
+    def _tell(self, job: JobState, number: int) -> None:
+        metric = str(self.ledger.facts["monitor"]).split()[1]
+        state = STATES.get(job.status, TrialState.FAIL)
+        value = job.metrics[metric] if state == TrialState.COMPLETE else None
+        self.study.tell(number, value, state=state, skip_if_finished=True)
+
+    def _trials(self) -> list[FrozenTrial]:
+        """Those that count: not what failed before, nor what its process left before it had a job."""
+        now = datetime.datetime.now()
+        return [
+            trial
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.number not in self._failed_before
+            and (
+                JOB in trial.user_attrs
+                or (trial.state == TrialState.RUNNING and now - (trial.datetime_start or now) < ABANDONED)
+            )
+        ]

@@ -1,0 +1,135 @@
+"""An Optuna study: where it is kept, how it samples and prunes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from bunryu.errors import ConfigError, first_line
+from bunryu.sweeps.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a search goes.
+
+    Args:
+        sampler: tpe, random or grid.
+        n_trials: in all, those of earlier starts counted.
+        seed: of the sampler.
+        storage: a URL of Optuna's; None for a journal in the sweep's folder.
+        parallel: trials at once.
+    """
+
+    sampler: str
+    n_trials: int
+    seed: int
+    storage: str | None
+    parallel: int
+
+
+def open_study(ledger: Ledger, options: Options, space: Mapping[str, BaseDistribution]) -> Study:
+    """Begin a study, or go on with it.
+
+    Args:
+        ledger: knows the study's name and the monitor.
+        options: the user's.
+        space: of each key its values.
+
+    Raises:
+        ConfigError: if the storage cannot be used.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    facts = ledger.facts
+    try:
+        study = optuna.create_study(
+            storage=_storage(ledger.path, options.storage),
+            study_name=facts["study"],
+            direction="minimize" if facts["monitor"].startswith("min") else "maximize",
+            load_if_exists=True,
+        )
+    except Exception as error:  # whatever a database's driver raises
+        raise ConfigError(
+            f"the study's storage cannot be used: {type(error).__name__}: {first_line(error)}",
+            where="hydra.sweeper.storage",
+            fix="a URL such as sqlite:///study.db, and its driver installed",
+        ) from error
+    study.sampler = _sampler(options, space, len(study.trials))
+    return study
+
+
+def trial_of(ledger: Ledger, number: int, storage: str | None, pruner: str) -> optuna.trial.Trial:
+    """A trial for its own job's process to report to."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.load_study(
+        study_name=ledger.facts["study"], storage=_storage(ledger.path, storage), pruner=_pruner(pruner)
+    )
+    return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def most_trials(options: Options, space: Mapping[str, BaseDistribution]) -> int:
+    """How many trials there can be: of a grid no more than it has points.
+
+    Raises:
+        ConfigError: for a grid of what cannot be counted.
+    """
+    if options.sampler != "grid":
+        return options.n_trials
+    return min(options.n_trials, math.prod(len(_values(key, each)) for key, each in space.items()))
+
+
+class _Grid(optuna.samplers.GridSampler):
+    """Optuna's, but for stopping Optuna's own loop after the last point: here there is none."""
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Whoever asks knows when to end."""
+
+
+def _storage(folder: Path, url: str | None) -> BaseStorage | str:
+    if url is not None:
+        return url
+    return JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+
+
+def _sampler(
+    options: Options, space: Mapping[str, BaseDistribution], begun: int
+) -> optuna.samplers.BaseSampler:
+    seed = options.seed + begun  # a start that goes on does not propose again what the first one began with
+    if options.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if options.sampler == "grid":
+        return _Grid({key: _values(key, d) for key, d in space.items()}, seed=options.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=options.parallel > 1)
+
+
+def _values(key: str, distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution) and not distribution.log:
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    raise ConfigError(
+        "a grid needs values that can be counted", where=key, fix="choice(…), range(…), or sampler=tpe"
+    )
+
+
+def _pruner(name: str) -> optuna.pruners.BasePruner:
+    if name == "median":
+        return optuna.pruners.MedianPruner()
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    return optuna.pruners.NopPruner()

@@ -1,0 +1,66 @@
+"""Which one of several training processes this is, as torchrun or Slurm's srun told it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from bunryu.errors import ConfigError
+
+
+def rank() -> int:
+    """This process's number, from 0; the first one writes the run directory."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) if world_size() > 1 else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))  # of srun's step; a batch script is no step
+
+
+def processes_for(accelerator: Mapping[str, Any]) -> int:
+    """How many processes train on one machine: one a device; but one alone has all chips of a TPU.
+
+    Args:
+        accelerator: a concrete config's.
+    """
+    return 1 if accelerator["name"] == "tpu" else int(accelerator["devices"])
+
+
+def check(devices: int, nodes: int = 1) -> None:
+    """Refuse a run that has other devices, or machines, than processes were started for.
+
+    Args:
+        devices: on each machine.
+        nodes: machines.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    if world_size() == 1 and nodes > 1:
+        raise ConfigError(
+            f"one process was started, for {nodes} machines",
+            where="trainer.num_nodes",
+            fix="srun, as in README's Accelerators, or torchrun on each machine; or no +trainer.num_nodes",
+        )
+    if world_size() == 1:
+        return
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", 0)))
+    if not here:
+        raise ConfigError(
+            f"srun started {world_size()} processes without being told how many a machine gets",
+            where="srun",
+            fix=f"--ntasks-per-node={devices}",
+        )
+    if here != devices or world_size() != devices * nodes:
+        machines = world_size() // here
+        raise ConfigError(
+            f"{here} processes were started on this machine for {devices} devices"
+            if here != devices
+            else f"{world_size()} processes were started for {devices} devices on {nodes} machines",
+            where="accelerator.devices",
+            fix=f"accelerator.devices={here}" + f" +trainer.num_nodes={machines}" * (machines > 1),
+        )

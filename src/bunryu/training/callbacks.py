@@ -1,0 +1,225 @@
+"""Callbacks that tie Lightning's loop to a run: checkpoints, early stopping, signals, pruning, progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+
+from bunryu.runs.run import Run
+from bunryu.system.signals import Pruned, StopRequest
+from bunryu.training.checkpoints import (
+    BEST,
+    LAST,
+    link_checkpoint,
+)
+
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")  # in ModelCheckpoint's state
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoints by a monitor such as ``min val/loss``, with no path outside the run.
+
+    Args:
+        monitor: ``min`` or ``max`` and the metric.
+        save_top_k: how many of the best to keep; the best of several is also ``best.ckpt`` in the end.
+    """
+
+    def __init__(self, monitor: str, save_top_k: int) -> None:
+        mode, metric = monitor.split()
+        super().__init__(
+            filename="best" if save_top_k == 1 else "best-{epoch}-{step}",
+            monitor=metric,
+            mode=mode,
+            save_top_k=save_top_k,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Put checkpoints into the run directory."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state with file names for paths, so that a run can be moved."""
+        state = super().state_dict()
+        return {
+            **state,
+            "dirpath": "checkpoints",
+            "best_k_models": {Path(path).name: score for path, score in state["best_k_models"].items()},
+            **{key: Path(state[key]).name for key in PATHS},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state in the folder where the run lies now."""
+        folder = str(self.dirpath)
+        placed = {key: str(Path(folder) / state_dict[key]) if state_dict[key] else "" for key in PATHS}
+        best = {str(Path(folder) / name): score for name, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, "dirpath": folder, "best_k_models": best, **placed})
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the best of several its name."""
+        del pl_module
+        best = Path(self.best_model_path)
+        if trainer.is_global_zero and self.best_model_path and best.name != BEST:
+            link_checkpoint(best, best.with_name(BEST))
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps the state after every epoch, and every few minutes, for the run to go on from.
+
+    Lightning's ``save_last`` skips epochs not among the best.
+
+    Args:
+        every_minutes: 0 for every optimizer step.
+    """
+
+    def __init__(self, every_minutes: float) -> None:
+        self._seconds = 60 * every_minutes
+        self._saved = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time."""
+        due = time.monotonic() - self._saved >= self._seconds
+        if any_rank(trainer, due) and can_go_on_from_here(trainer):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; this comes after the task's own end of the epoch."""
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        save_last(trainer)
+        self._saved = time.monotonic()
+
+
+def any_rank(trainer: pl.Trainer, wanted: bool) -> bool:
+    """Whether any of the processes that train together wants it: what one does, all have to do.
+
+    Between the steps that they record anyway none is asked, so that no step waits for it.
+    """
+    if trainer.world_size == 1:
+        return wanted
+    if trainer.lightning_module.steps % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        return False
+    return trainer.strategy.reduce_boolean_decision(wanted, all=False)
+
+
+def can_go_on_from_here(trainer: pl.Trainer) -> bool:
+    """Whether a checkpoint of this moment resumes to the same bits.
+
+    Not between the batches of one optimizer step, whose gradients no checkpoint holds; and not after an
+    epoch's last batch: the loop would begin the next epoch without having ended this one.
+    """
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
+
+
+def save_last(trainer: pl.Trainer) -> None:
+    """Write last.ckpt, unless there is something wrong with the weights."""
+    trainer.lightning_module.refuse_unless_finite()  # type: ignore[operator]
+    trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
+
+
+class EarlyStop(EarlyStopping):
+    """Stops when the monitor has not improved for some epochs.
+
+    Args:
+        monitor: ``min`` or ``max`` and the metric.
+        patience: epochs without improvement to wait for.
+        min_delta: a smaller change is no improvement.
+    """
+
+    def __init__(self, monitor: str, patience: int, min_delta: float) -> None:
+        mode, metric = monitor.split()
+        super().__init__(monitor=metric, mode=mode, patience=patience, min_delta=min_delta)
+
+
+class ProgressBar(TQDMProgressBar):
+    """A progress bar on a terminal, nothing in a log file; it shows no metric, so no step waits for one."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20 if sys.stderr.isatty() else 0)
+
+
+class Pruning(pl.Callback):
+    """Reports the monitored metric after every validation, and obeys the study's pruner.
+
+    Args:
+        trial: of a study that keeps what is reported, so that a trial that goes on is judged as before.
+        metric: the name of what is reported.
+    """
+
+    def __init__(self, trial: optuna.trial.Trial, metric: str) -> None:
+        self._trial = trial
+        self._metric = metric
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report, and stop if told so.
+
+        Raises:
+            Pruned: the run can be resumed all the same.
+        """
+        del pl_module
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self._trial.report(float(trainer.callback_metrics[self._metric]), trainer.current_epoch)
+        epoch = trainer.current_epoch + 1
+        if epoch != trainer.max_epochs and self._trial.should_prune():
+            raise Pruned(f"pruned after epoch {epoch}: other trials did better by then")
+
+
+class StopAndMetricsCallback(Checkpoint):
+    """Ties checkpoints to the run's metrics.csv, and stops training when somebody asked to.
+
+    Args:
+        run: the run.
+        stop: whether to stop.
+    """
+
+    def __init__(self, run: Run, stop: StopRequest) -> None:
+        self._run, self._stop = run, stop
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the signals back from Lightning; keep a run stopped that had stopped early."""
+        self._stop.install()
+        early = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
+        trainer.should_stop = any(callback.wait_count >= callback.patience for callback in early)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note how much of metrics.csv belongs to the checkpoint."""
+        checkpoint["metrics_bytes"] = self._run.metrics_bytes()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Cut metrics.csv back to that."""
+        if trainer.state.fn == "fit":
+            self._run.cut_metrics(checkpoint["metrics_bytes"])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop with a checkpoint, if asked to; else at the epoch's end."""
+        if any_rank(trainer, self._stop.wanted) and can_go_on_from_here(trainer):
+            save_last(trainer)
+            self._stop.obey()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop with a checkpoint, if asked to."""
+        if trainer.strategy.reduce_boolean_decision(self._stop.wanted, all=False):
+            save_last(trainer)
+            self._stop.obey()

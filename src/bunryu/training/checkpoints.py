@@ -1,0 +1,166 @@
+"""Checkpoints: written so that a crash leaves a whole one, read without running anything in them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import torch
+
+from bunryu.errors import ModelError, TrainingError
+from bunryu.system.files import FULL, sha256, synchronise, write_atomically, write_durably
+
+log = logging.getLogger(__name__)
+
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint with its checksum beside it; the last one becomes the previous one.
+
+    At every moment of this the folder holds a whole checkpoint whose checksum is known: the file with
+    checksums names the new content before it takes its place, and the old one until then.
+
+    Raises:
+        TrainingError: if the disk is full; what was there is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}-new")
+    sink = _Sink()
+    try:
+        write_durably(staged, lambda file: torch.save(checkpoint, cast(BinaryIO, sink.into(file))))
+    except Exception as error:
+        staged.unlink(missing_ok=True)
+        cause = sink.failure or error  # torch wraps what the file raised
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            raise TrainingError(
+                f"the disk is full: a checkpoint of {_bytes_of(checkpoint):,} bytes could not be written",
+                where=str(path),
+                fix=f"make room, then bunryu resume {path.parent.parent}",
+            ) from error
+        raise
+    if path.name == LAST and path.exists():
+        _write_checksums(path.with_name(PREVIOUS), _checksums(path))
+        os.replace(path, path.with_name(PREVIOUS))
+    _write_checksums(path, [sha256(staged)])
+    os.replace(staged, path)
+    synchronise(path.parent)
+
+
+def link_checkpoint(path: Path, name: Path) -> None:
+    """Give a checkpoint a second name in its folder, with its checksum."""
+    remove_checkpoint(name)
+    _write_checksums(name, _checksums(path))
+    try:
+        name.hardlink_to(path)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, name)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint and its checksums, if they are there."""
+    path.unlink(missing_ok=True)
+    _beside(path).unlink(missing_ok=True)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to go on from; damaged ones are set aside out loud.
+
+    Returns:
+        ``last.ckpt``, or ``previous.ckpt`` where the last is missing or damaged, or None.
+    """
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        if not path.is_file():
+            continue
+        if sha256(path) in _checksums(path):
+            return path
+        aside = path.with_name(f"{name}.damaged")
+        os.replace(path, aside)
+        log.warning("%s is damaged (its checksum does not fit): set aside as %s", name, aside.name)
+    return None
+
+
+def steps_of(path: Path) -> int:
+    """Optimizer steps taken when a checkpoint of ours was written."""
+    steps: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["bunryu"]["steps"]
+    return steps
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A whole checkpoint, its tensors on the CPU.
+
+    Raises:
+        ModelError: if its checksum does not fit; one without is taken as it is.
+    """
+    known = _checksums(path)
+    if known and sha256(path) not in known:
+        raise ModelError("the checkpoint is damaged: its checksum does not fit", where=str(path))
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def keep_checkpoints(folder: Path, which: str) -> None:
+    """Remove what a finished run need not keep.
+
+    Args:
+        folder: of the checkpoints.
+        which: ``all``, ``best`` or ``none``.
+    """
+    if which == "all" or not folder.is_dir():
+        return
+    for path in sorted(folder.glob("*.ckpt")):
+        if which == "none" or path.name != BEST:
+            remove_checkpoint(path)
+
+
+class _Sink:
+    """A file that remembers what went wrong in it."""
+
+    def __init__(self) -> None:
+        self.failure: OSError | None = None
+
+    def into(self, file: BinaryIO) -> _Sink:
+        self._file = file
+        return self
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _checksums(path: Path) -> list[str]:
+    """What the file may hold: one checksum, or two around the moment it was replaced."""
+    beside = _beside(path)
+    return beside.read_text("ascii").split() if beside.is_file() else []
+
+
+def _write_checksums(path: Path, checksums: list[str]) -> None:
+    """Name the content that is about to take a place, beside what is there until then."""
+    there = [sha256(path)] if path.exists() else []
+    write_atomically(_beside(path), "".join(f"{checksum}\n" for checksum in [*checksums, *there]))
+
+
+def _bytes_of(value: Any) -> int:
+    """Bytes of the tensors in a checkpoint."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(map(_bytes_of, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes_of, value))
+    return 0

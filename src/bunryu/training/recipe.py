@@ -1,0 +1,160 @@
+"""The recipe: how a prepared run directory becomes a trained one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from bunryu.config.instantiate import check_targets
+from bunryu.config.record import resolved
+from bunryu.encoding.encoder import Encoded
+from bunryu.errors import BusyError, ConfigError, ModelError
+from bunryu.models.folder import write_model_folder
+from bunryu.runs.lock import locked
+from bunryu.runs.run import Run
+from bunryu.system.signals import stop_on_signals
+from bunryu.training.batch_size import memory_errors
+from bunryu.training.build import Experiment, build, stage
+from bunryu.training.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
+from bunryu.training.early_checks import quiet
+
+log = logging.getLogger(__name__)
+
+
+def execute(
+    run: Run,
+    *,
+    resume: bool = False,
+    despite_changes: bool = False,
+    threads: int | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+) -> dict[str, Any]:
+    """Train, choose the checkpoint on validation, score test once, export; return the results.
+
+    Args:
+        run: a prepared run directory; of several processes the first one writes to it.
+        resume: go on from its newest whole checkpoint, or from the beginning if it has none.
+        despite_changes: go on though the corpus is another one.
+        threads: of PyTorch on the CPU, where another number gives other bits; None for its own choice.
+        callbacks: beside the config's.
+
+    Raises:
+        BusyError: if another process writes to the run.
+        Interrupted: if a signal asked to stop; training goes on from there by ``resume``.
+    """
+    config = resolved(run.config, str(run.path))
+    check_targets(config)  # all of it, before any of it is made: a run directory comes from anywhere
+    with locked(run.path) if run.writes else nullcontext():
+        if resume and run.manifest["status"] == "finished":
+            raise BusyError("another process has just finished this run", where=str(run.path))
+        with run.recording(), stop_on_signals() as stop, quiet(), memory_errors(config):
+            start = _restart(run) if resume else None
+            if threads is not None:
+                torch.set_num_threads(threads)
+            pl.seed_everything(config["seed"], verbose=False)
+            if config["accelerator"]["name"] == "gpu":
+                torch.set_float32_matmul_precision("high")  # TF32
+            recorded = run.manifest.get("corpus") if resume and not despite_changes else None
+            experiment = build(config, run, stop, start, recorded, callbacks)
+            with stage("training"), stop.waiting():
+                _fit(experiment, start)
+            return _finish(run, config, experiment)
+
+
+def _restart(run: Run) -> Path | None:
+    """Open a run again; its newest whole checkpoint, or None, with its metrics cut back."""
+    manifest = run.manifest
+    if manifest.get("threads") and manifest["device"]["kind"] == "cpu":
+        torch.set_num_threads(manifest["threads"])  # another number gives other bits
+    run.restart()
+    start = newest_checkpoint(run.path / "checkpoints")
+    if start is None:
+        run.cut_metrics(None)
+        log.warning("there is no checkpoint to go on from: training begins anew")
+    else:
+        log.info("going on from %s, step %d", start.name, steps_of(start))
+    return start
+
+
+def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """Score the best checkpoint, write model/ and results.json; return the results."""
+    best = run.path / "checkpoints" / BEST
+    checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
+    results: dict[str, Any] = {}
+    with stage("scoring the best checkpoint"):
+        for split in ("validation", "test"):
+            if getattr(experiment.datamodule, split) is not None:
+                results |= _score(run, experiment, split, checkpoint)
+    if run.writes:
+        with stage("writing model/"):
+            _export(run, experiment, results)
+        keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
+        results["best_checkpoint"] = f"checkpoints/{BEST}" if best.is_file() else None
+        run.write_results(results)
+        _log_hyperparameters(run, experiment.trainer, results)
+    return results
+
+
+def _fit(experiment: Experiment, start: Path | None) -> None:
+    trainer = experiment.trainer
+    try:
+        trainer.fit(experiment.task, datamodule=experiment.datamodule, ckpt_path=start, weights_only=True)
+    except MisconfigurationException as error:
+        raise ConfigError(f"{error}", where="trainer or callbacks") from error
+    except RuntimeError as error:
+        if start is None or "loading state_dict" not in str(error):
+            raise
+        raise ModelError(
+            f"the checkpoint does not fit the model: {str(error).splitlines()[1].strip()}",
+            where=str(start),
+            fix="the corpus and configuration the run began with, or a new run",
+        ) from error
+    if summary := trainer.profiler.summary():  # type: ignore[attr-defined]
+        log.info("%s", summary.strip())
+
+
+def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None) -> dict[str, float]:
+    """Score a split, write its predictions and return its metrics."""
+    task, trainer, data = experiment.task, experiment.trainer, experiment.datamodule
+    # validate() names its metrics val/, test() test/
+    score = trainer.validate if split == "validation" else trainer.test
+    loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
+    task.scored = None
+    score(task, loader, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    scored = task.scored
+    if scored is None:
+        raise ConfigError(f"nothing of {split} was scored", where="trainer", fix="leave its limits alone")
+    encoded: Encoded = getattr(data, split)
+    rows, labels = encoded.rows[scored.index].tolist(), encoded.labels[scored.index].tolist()
+    run.write_predictions(split, rows, labels, scored.logits, experiment.corpus.names)
+    return scored.metrics
+
+
+def _export(run: Run, experiment: Experiment, results: Mapping[str, Any]) -> None:
+    config = run.config  # as recorded: the card is for others to read
+    write_model_folder(
+        run.path / "model",
+        experiment.task.model.cpu(),
+        experiment.tokenizer,
+        experiment.corpus.cleaner,
+        config["max_seq_length"],
+        [(example.text, example.pair) for example in experiment.corpus.validation],
+        results,
+        {"model": config["model"]["name"], "corpus": config["corpus"]["name"], "run": run.path.name},
+    )
+
+
+def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:
+    """Fill TensorBoard's HPARAMS tab: the config as it was written (no secrets) and the final metrics."""
+    metrics = {name: value for name, value in results.items() if isinstance(value, float)}
+    for logger in trainer.loggers:
+        if isinstance(logger, pl.loggers.TensorBoardLogger):
+            logger.log_hyperparams(run.config, metrics)
+            logger.finalize("success")

@@ -1,0 +1,104 @@
+"""What a run says about itself: its first examples and size before training, its results after."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import shlex
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from bunryu.data.corpus import Corpus
+from bunryu.runs.run import Run
+from bunryu.training.datamodule import TextDataModule
+from bunryu.training.task import ClassificationTask
+
+log = logging.getLogger(__name__)
+
+EXAMPLES_SHOWN = 5
+MANY_UNKNOWN = 0.2  # of all tokens
+
+
+def log_and_record_summary(
+    run: Run,
+    corpus: Corpus,
+    tokenizer: Any,
+    data: TextDataModule,
+    task: ClassificationTask,
+    trainer: pl.Trainer,
+) -> None:
+    """Log the first encoded examples and the run's size; record device, threads, size and cut rows."""
+    config = run.config
+    length = config["max_seq_length"]
+    _show_examples(corpus, tokenizer, data, length)
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    truncated = {name: split.truncated(length) for name, split in splits.items() if split is not None}
+    parameters = sum(parameter.numel() for parameter in task.model.parameters())
+    device, threads = trainer.strategy.root_device, torch.get_num_threads()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    log.info(
+        "%s: %s parameters, %d steps on %s, %d threads",
+        config["model"]["name"],
+        f"{parameters:,}",
+        task.total_steps,
+        name,
+        threads,
+    )
+    unknown = data.train.share_of(tokenizer.unk_token_id)
+    if unknown > MANY_UNKNOWN:
+        log.warning(
+            "%.0f%% of train's tokens are unknown to the vocabulary: another vocabulary, or "
+            "+model.tokenizer_factory.do_lower_case=false, without which Hangul can be taken apart",
+            100 * unknown,
+        )
+    log.info("rows cut at %d tokens: %s", length, ", ".join(f"{n} of {s}" for s, n in truncated.items()))
+    run.record(
+        device={
+            "kind": device.type,
+            "name": name,
+            "count": max(trainer.world_size, config["accelerator"]["devices"]),  # chips are one to Lightning
+            "precision": str(trainer.precision),
+            "strategy": type(trainer.strategy).__name__,
+        },
+        threads=threads,
+        parameters=parameters,
+        total_steps=task.total_steps,
+        truncated_rows=truncated,
+        unknown_tokens=round(unknown, 6),
+    )
+
+
+def _show_examples(corpus: Corpus, tokenizer: Any, data: TextDataModule, length: int) -> None:
+    widths = data.train.lengths(length)
+    for index, example in enumerate(corpus.train[:EXAMPLES_SHOWN]):
+        row = data.train.batch(np.array([index]), length, int(widths[index]), tokenizer.pad_token_id)
+        ids = row["input_ids"][0].tolist()
+        log.info(
+            "example %d\n  sentence: %s\n  tokens: %s\n  label: %s\n  ids: %s",
+            index + 1,
+            example.text if example.pair is None else f"{example.text} | {example.pair}",
+            " ".join(tokenizer.convert_ids_to_tokens(ids)),
+            corpus.names[data.train.labels[index]],
+            ids,
+        )
+
+
+def closing_table(run: Run, results: dict[str, Any]) -> str:
+    """The table that ends the console's output."""
+    config = run.config
+    lines = [f"  {name:<14} {value:.4f}" for name, value in results.items() if isinstance(value, float)]
+    if config["trainer"]["fast_dev_run"]:
+        lines.append("  note           one batch of everything: these figures mean nothing")
+    elif config["limit_rows"] is not None:
+        lines.append(f"  note           at most {config['limit_rows']} rows of each split were used")
+    lines.append(f"  run            {run.path}")
+    lines.append(f"  model          {run.path / 'model'} (a plain transformers folder)")
+    commands = [f"bunryu {verb} {shlex.quote(str(run.path))}" for verb in ("evaluate", "serve")]
+    if (run.path / "tensorboard").is_dir():
+        commands.append(f"tensorboard --logdir {shlex.quote(str(run.path.parent.parent))}")
+    lines += [f"  {title:<14} {command}" for title, command in zip_longest(["next"], commands, fillvalue="")]
+    return "\n".join(["done", *lines])

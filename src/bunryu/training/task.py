@@ -1,0 +1,289 @@
+"""What training does with a batch: loss, metrics, optimizer and schedule."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from bunryu.encoding.batching import NO_ROW, Batch, seed_of
+from bunryu.errors import TrainingError
+from bunryu.metrics import scores
+from bunryu.training.forward import Forward
+from bunryu.training.schedules import Schedule
+
+log = logging.getLogger(__name__)
+
+SHOWN_ROWS = 64  # of a batch whose loss is not finite
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One split scored: metrics by name, and logits of shape (rows, classes) by row of the split."""
+
+    metrics: dict[str, float]
+    logits: npt.NDArray[np.float32]
+    index: npt.NDArray[np.int64]
+
+
+class ClassificationTask(pl.LightningModule):
+    """A sequence classifier in training.
+
+    The random numbers of each batch are seeded from (seed, batches seen), and sums over the epoch ride in
+    the checkpoint: a resumed run continues with the bits of one that was never stopped.
+
+    Args:
+        model: a transformers sequence classifier.
+        optimizer: a partial that takes parameter groups.
+        schedule: the learning-rate schedule.
+        total_steps: optimizer steps of the whole run.
+        seed: the run's seed.
+        log_every: steps between two records of train/loss, train/accuracy and lr.
+        compile: let ``torch.compile`` make kernels for each shape of a batch.
+        autocast: compute in bfloat16 what bears it; the weights stay as they are.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        optimizer: Callable[..., Optimizer],
+        schedule: Schedule,
+        total_steps: int,
+        seed: int,
+        log_every: int,
+        compile: bool = False,
+        autocast: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._forward = Forward(model, compiled=compile, autocast=autocast)
+        self._optimizer, self._schedule = optimizer, schedule
+        self.total_steps, self._seed, self._log_every = total_steps, seed, log_every
+        self.steps = 0
+        self.batches_seen = 0
+        self._epoch_start = 0.0
+        self._rate = 0.0
+        # loss times rows, hits, rows: since the last record, and since the epoch's start
+        # (not buffers: those would take on the model's precision, and sums stall in 16 bits)
+        self._window = torch.zeros(3)
+        self._epoch = torch.zeros(3)
+        self._bad = torch.tensor([-1])  # the epoch's first batch whose loss was not finite
+        self._number: torch.Tensor | None = None  # of the epoch's next batch, counted on the device
+        self._outputs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self.scored: Scored | None = None
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, without decay on biases and LayerNorm, and the schedule."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [parameter for parameter in trained if parameter.ndim > 1]},
+            {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = self._made(groups)
+        factory = self._schedule.factory
+        takes_total = "total_steps" in inspect.signature(factory).parameters
+        scheduler = factory(optimizer, total_steps=self.total_steps) if takes_total else factory(optimizer)
+        # Lightning reads the key lr_scheduler and silently drops any other.
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self._schedule.interval},
+        }
+
+    def _made(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """The optimizer, of which one kernel takes the step where there is one."""
+        takes_it = "fused" in inspect.signature(self._optimizer).parameters
+        unset = "fused" not in getattr(self._optimizer, "keywords", {})
+        here = self.trainer.strategy.root_device.type in ("cpu", "cuda")
+        if not (takes_it and unset and here and self.trainer.precision != "16-mixed"):
+            return self._optimizer(groups)
+        optimizer = self._optimizer(groups, fused=True)
+        # It could unscale gradients, too, and Lightning would not clip before that; but only 16-mixed scales.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        return optimizer
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Logits of shape (rows, classes)."""
+        return self._forward(batch)
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's clock."""
+        self._epoch_start = time.perf_counter()
+        self._number = None
+        self.scored = None
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed this batch's dropout."""
+        del batch, batch_idx
+        number = seed_of(self._seed, self.batches_seen, self.global_rank)
+        torch.manual_seed(number)
+        if self.device.type == "xla":
+            from bunryu.training import tpu
+
+            tpu.seed(number)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """The loss of one batch; sums stay on the device."""
+        logits = self(batch)
+        loss = cross_entropy(logits.float(), batch["labels"])
+        with torch.no_grad():
+            rows = (batch["index"] != NO_ROW).sum().to(loss.dtype)
+            hits = (logits.argmax(dim=1) == batch["labels"]).sum()
+            sums = torch.stack([loss.detach() * rows, hits.to(loss.dtype), rows])
+            first = torch.isfinite(loss.detach()) | (self._bad.to(loss.device) >= 0)
+            if self._number is None:  # of a number in Python, or in no dimension, XLA may make a constant
+                self._number = torch.tensor([batch_idx]).to(loss.device)
+            self._bad = torch.where(first, self._bad.to(loss.device), self._number)
+            self._number = self._number + 1
+            self._window = self._window.to(sums.device) + sums
+            self._epoch = self._epoch.to(sums.device) + sums
+        self.batches_seen += 1
+        return loss * batch["weight"] if "weight" in batch else loss
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Take the step; every ``log_every`` steps, record the window's means and the rate they were made at.
+
+        Recorded here and not at the batch's end: a checkpoint callback saves before the module's own hook
+        there, and would keep sums that are recorded already.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.steps += 1
+        self._rate = optimizer.param_groups[0]["lr"]
+        if self.steps % self._log_every:
+            return
+        self.refuse_unless_finite()
+        loss, accuracy = self._means(self._window)
+        self._window = torch.zeros(3)  # not zeroed in place, of which XLA would make another graph
+        self._record({"train/loss": loss, "train/accuracy": accuracy, "lr": self._rate})
+
+    def on_train_epoch_end(self) -> None:
+        """Record the epoch's means and write its line to the log; this comes after validation."""
+        self.refuse_unless_finite()
+        loss, accuracy = self._means(self._epoch)
+        self._window, self._epoch = torch.zeros(3), torch.zeros(3)
+        self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate})
+        metrics = {"train/loss": loss, **(self.scored.metrics if self.scored else {})}
+        log.info("epoch %d/%d  step %d/%d  %s  %.1f s",
+                 self.current_epoch + 1, self.trainer.max_epochs, self.steps, self.total_steps,
+                 "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()),
+                 time.perf_counter() - self._epoch_start)  # fmt: skip
+
+    def refuse_unless_finite(self) -> None:
+        """Stop a training that can no longer come to anything; waits for the device.
+
+        Raises:
+            TrainingError: naming the first batch whose loss was not finite, and its rows.
+        """
+        batch = int(self._over_processes(self._bad, "max"))
+        if batch < 0:
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        rows = data.rows_of(self.current_epoch, batch) if data is not None else []
+        shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", …" if rows[SHOWN_ROWS:] else "")
+        raise TrainingError(
+            f"the training loss is not finite from batch {batch + 1} of epoch {self.current_epoch + 1} on",
+            where=f"step {self.steps}; rows of that batch: {shown}",
+            fix="a lower optimizer.lr, or trainer.gradient_clip_val=1.0; the last good checkpoint is kept",
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        """Do not score, and not keep as the best, what is not finite."""
+        if self.trainer.state.fn == "fit":
+            self.refuse_unless_finite()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the logits of one batch."""
+        del batch_idx
+        self._outputs.append((self(batch).float(), batch["labels"], batch["index"]))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the logits of one batch."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score validation."""
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Score test."""
+        self._score("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning does not keep: batches seen and the sums."""
+        checkpoint["bunryu"] = {
+            "steps": self.steps,
+            "batches_seen": self.batches_seen,
+            "window": self._over_processes(self._window, "sum"),
+            "epoch": self._over_processes(self._epoch, "sum"),
+        }
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take up batches seen and the sums again."""
+        state = checkpoint["bunryu"]
+        self.steps = state["steps"]
+        self.batches_seen = state["batches_seen"]
+        if self.global_rank == 0:  # sums over all processes, added up again from there
+            self._window, self._epoch = state["window"], state["epoch"]
+
+    def _score(self, split: str) -> None:
+        parts = ([part.cpu() for part in batches] for batches in zip(*self._outputs, strict=True))
+        logits, labels, index = (torch.cat(batches).numpy() for batches in parts)
+        self._outputs.clear()
+        real = index != NO_ROW
+        logits, labels, index = logits[real], labels[real], index[real]
+        if self._processes > 1:
+            logits, labels, index = _of_all_processes(logits, labels, index, processes=self._processes)
+        place = np.argsort(index, kind="stable")  # the last bit of a mean depends on the order of its parts
+        logits, labels, index = logits[place], labels[place], index[place]
+        metrics = {f"{split}/{name}": value for name, value in scores(logits, labels).items()}
+        self.scored = Scored(metrics, logits, index)
+        if self.trainer.state.fn == "fit":
+            self.log_dict(metrics, logger=False)  # for the checkpoint's and early stopping's monitor
+            self._record(metrics)
+
+    def _means(self, sums: torch.Tensor) -> tuple[float, float]:
+        loss, hits, rows = self._over_processes(sums, "sum").tolist()
+        return loss / max(rows, 1.0), hits / max(rows, 1.0)
+
+    @property
+    def _processes(self) -> int:
+        return self.trainer.world_size if self._trainer is not None else 1
+
+    def _over_processes(self, value: torch.Tensor, how: str) -> torch.Tensor:
+        """The value over all processes that train together, a copy; they all have to ask for it."""
+        if self._processes == 1:
+            return value.clone()
+        reduced = self.trainer.strategy.reduce(value.clone().to(self.device), reduce_op=how)
+        assert isinstance(reduced, torch.Tensor)
+        return reduced.cpu()
+
+    def _record(self, values: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.steps)
+
+
+def _of_all_processes(*parts: npt.NDArray[Any], processes: int) -> Iterator[npt.NDArray[Any]]:
+    """Arrays of rows put together over all processes; of a row that two of them scored, one."""
+    gathered: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(gathered, parts)
+    joined = [np.concatenate(arrays) for arrays in zip(*gathered, strict=True)]
+    _, first = np.unique(joined[-1], return_index=True)
+    return (array[first] for array in joined)

@@ -1,0 +1,122 @@
+"""Everything that knows torch_xla: chips, strategy, loader, random numbers, checkpoints, counters."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Sized
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric.plugins import XLACheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.accelerators import XLAAccelerator
+from pytorch_lightning.strategies.single_xla import SingleDeviceXLAStrategy
+
+from bunryu.errors import ConfigError
+from bunryu.training.run_io import AtomicCheckpointIO
+
+
+def chips() -> int:
+    """How many chips torch_xla finds; 0 where it is not installed."""
+    if importlib.util.find_spec("torch_xla") is None or not XLAAccelerator.is_available():
+        return 0
+    return int(XLAAccelerator.auto_device_count())
+
+
+def seed(number: int) -> None:
+    """Seed dropout on the chip, which ``torch.manual_seed`` leaves as it is."""
+    import torch_xla.core.xla_model as xm
+
+    xm.set_rng_state(number)
+
+
+def counts() -> dict[str, int]:
+    """Graphs compiled and executed by this process so far."""
+    from torch_xla.debug import metrics
+
+    # several chips count what they execute under another name
+    names = {"compiled": ("CompileTime",), "executed": ("ExecuteTime", "ExecuteReplicatedTime")}
+    found = {name: map(metrics.metric_data, given) for name, given in names.items()}
+    return {name: sum(int(data[0]) for data in counted if data) for name, counted in found.items()}
+
+
+class Chips(SingleDeviceXLAStrategy):
+    """Lightning's strategy for one XLA device, with XLA's own loader; several chips can be that device.
+
+    Then each batch's rows are spread over the chips, every chip has all weights, and the compiler puts in
+    what they have to tell each other: https://docs.pytorch.org/xla/release/r2.9/perf/spmd_basic.html.
+
+    Args:
+        number: of chips, one or all.
+
+    Raises:
+        ConfigError: if torch_xla has another number of them.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._rows = _spread_over(number) if number > 1 else None
+        super().__init__(device=0)
+
+    def process_dataloader(self, dataloader: object) -> object:
+        """Batches that are on the chips when they are asked for."""
+        if isinstance(dataloader, DeviceLoader):
+            return dataloader
+        return DeviceLoader(dataloader, self.root_device, self._rows)
+
+
+def _spread_over(number: int) -> Any:
+    """Make one device of all chips, and say that rows are spread over them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of each graph: that XLA will once do this otherwise
+    from torch_xla import runtime
+    from torch_xla.distributed import spmd
+
+    runtime.use_spmd()
+    if (found := runtime.global_runtime_device_count()) != number:
+        raise ConfigError(
+            f"{number} chips were asked for, torch_xla has {found}",
+            where="accelerator.devices",
+            fix=f"accelerator.devices={found}",
+        )
+    mesh = spmd.Mesh(np.arange(number), (number,), ("rows",))
+    return spmd.ShardingSpec(mesh, ("rows", None))
+
+
+class DeviceLoader:
+    """Uploads batches ahead, and runs the step's graph when the next one is asked for.
+
+    Args:
+        loader: a sized loader of batches on the CPU.
+        device: the chip, or several.
+        rows: how tensors of shape (rows, width) are spread over several chips; None for one.
+    """
+
+    def __init__(self, loader: Any, device: torch.device, rows: Any = None) -> None:
+        self._loader, self._device, self._rows = loader, device, rows
+        self._uploading: Any = None
+
+    def __len__(self) -> int:
+        assert isinstance(self._loader, Sized)
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        from torch_xla.distributed.parallel_loader import ParallelLoader
+
+        if self._uploading is not None:
+            self._uploading.close()
+        # Begun here and not in XLA's thread: the plan depends on where the trainer stands at this moment.
+        self._uploading = ParallelLoader(iter(self._loader), [self._device], input_sharding=self._rows)
+        batches: Iterator[Any] = self._uploading.per_device_loader(self._device)
+        return batches
+
+
+class ChipCheckpointIO(AtomicCheckpointIO, XLACheckpointIO):
+    """The run's checkpoint files, for a strategy that takes no other class: tensors leave the chip first."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write one that any machine can read."""
+        super().save_checkpoint(apply_to_collection(checkpoint, torch.Tensor, torch.Tensor.cpu), path)

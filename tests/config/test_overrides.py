@@ -1,0 +1,76 @@
+"""A command line with several values for some keys, as its jobs' command lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hydra.core.config_loader import ConfigLoader
+from hydra.errors import HydraException
+
+from bunryu.config.compose import composing
+from bunryu.config.overrides import Grid
+from bunryu.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[ConfigLoader]:
+    with composing() as found:
+        yield found
+
+
+def test_the_last_key_changes_fastest(loader: ConfigLoader) -> None:
+    grid = Grid.parse(loader, ["seed=1,2", "epochs=1", "optimizer.lr=1e-3,1e-4"], {})
+    assert grid.swept == ["seed", "optimizer.lr"]
+    assert grid.jobs() == [
+        ["seed=1", "epochs=1", "optimizer.lr=0.001"],
+        ["seed=1", "epochs=1", "optimizer.lr=0.0001"],
+        ["seed=2", "epochs=1", "optimizer.lr=0.001"],
+        ["seed=2", "epochs=1", "optimizer.lr=0.0001"],
+    ]
+
+
+@pytest.mark.parametrize("given", ["seed=5", "+seed=5", "++seed=5"])
+def test_the_command_line_stands_above_a_preset(loader: ConfigLoader, given: str) -> None:
+    grid = Grid.parse(loader, [given, "epochs=1"], {"seed": "1,2,3", "max_seq_length": "32,64"})
+    assert grid.swept == ["max_seq_length"]
+    assert grid.jobs() == [[given, f"max_seq_length={length}", "epochs=1"] for length in (32, 64)]
+
+
+def test_a_key_given_twice_has_its_last_values(loader: ConfigLoader) -> None:
+    assert Grid.parse(loader, ["seed=1,2", "seed=3,4"], {}).jobs() == [["seed=3"], ["seed=4"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("range(1,4)", ["1", "2", "3"]),
+        ("choice(1,8)", ["1", "8"]),
+        ("shuffle(choice(2,2))", ["2", "2"]),
+        ("glob(*)", ["nsmc", "sample", "table"]),
+        ("[1,2],[3]", ["[1,2]", "[3]"]),
+        ("'a,b'", ["'a,b'"]),
+    ],
+)
+def test_hydras_grammar(loader: ConfigLoader, values: str, expected: list[str]) -> None:
+    key = "corpus" if "glob" in values else "seed"
+    assert Grid.parse(loader, [f"{key}={values}"], {}).jobs() == [[f"{key}={value}"] for value in expected]
+
+
+def test_a_grid_of_an_interval_is_refused(loader: ConfigLoader) -> None:
+    grid = Grid.parse(loader, ["optimizer.lr=interval(1e-5,1e-3)"], {})
+    with pytest.raises(ConfigError, match="a grid of it would never end") as caught:
+        grid.jobs()
+    assert caught.value.where == "optimizer.lr"
+    assert caught.value.fix.startswith("hydra.sweeper.strategy=optuna")
+
+
+def test_what_hydra_cannot_read_is_hydras_error(loader: ConfigLoader) -> None:
+    with pytest.raises(HydraException):
+        Grid.parse(loader, ["seed=range("], {})
+
+
+def test_nothing_swept_is_one_job(loader: ConfigLoader) -> None:
+    grid = Grid.parse(loader, ["seed=1", "~callbacks", "+trainer.max_time=null"], {})
+    assert grid.swept == []
+    assert grid.jobs() == [["seed=1", "~callbacks=null", "+trainer.max_time=null"]]

@@ -1,0 +1,296 @@
+"""Batches: every row once an epoch, an order of (seed, epoch) alone, little padding, the same losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+from bunryu.data.cleaner import NO_CLEANING
+from bunryu.encoding.batching import (
+    NO_LABEL,
+    NO_ROW,
+    bounded_batches,
+    collator,
+    evaluation_batches,
+    padded_widths,
+    seed_of,
+    training_batches,
+)
+from bunryu.encoding.encoder import Encoded, Encoder
+
+
+def nsmc_like(rows: int = 20_000) -> np.ndarray:
+    """Token counts spread like NSMC's with KcBERT's vocabulary: two lognormals and a cut at 80."""
+    random = np.random.Generator(np.random.PCG64(0))
+    short = random.lognormal(np.log(14), 0.5, rows)
+    long = random.lognormal(np.log(45), 0.35, rows)
+    lengths = np.where(random.random(rows) < 0.14, long, short)
+    return np.clip(lengths.astype(np.int64), 3, 80)
+
+
+def waste(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
+    """Tokens computed per real token when each batch is padded to its longest row."""
+    return float(sum(len(index) * lengths[index].max() for index in batches) / lengths.sum())
+
+
+def same(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
+    return [index.tolist() for index in left] == [index.tolist() for index in right]
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=st.lists(st.integers(1, 60), max_size=80), max_tokens=st.integers(1, 200))
+def test_bounded_batches_hold_every_row_once_and_never_too_many_tokens(
+    lengths: list[int], max_tokens: int
+) -> None:
+    array = np.array(lengths, dtype=np.int64)
+    batches = bounded_batches(array, max_tokens)
+    assert sorted(row for index in batches for row in index.tolist()) == list(range(len(lengths)))
+    assert [length for index in batches for length in array[index]] == sorted(lengths)
+    for index in batches:
+        assert len(index) == 1 or len(index) * array[index].max() <= max_tokens
+    for index, following in pairwise(batches):  # none is cut before it has to be
+        assert (len(index) + 1) * array[following[0]] > max_tokens
+
+
+def test_rows_beyond_the_bound_go_alone_and_equals_keep_their_order() -> None:
+    lengths = np.array([300, 4, 900, 4, 4])
+    assert [index.tolist() for index in bounded_batches(lengths, 8)] == [[1, 3], [4], [0], [2]]
+    assert bounded_batches(np.array([], dtype=np.int64), 8) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 700),
+    batch_size=st.integers(1, 40),
+    batching=st.sampled_from(["bucketed", "random"]),
+    seed=st.integers(0, 2**32 - 1),
+    epoch=st.integers(0, 99),
+)
+def test_every_row_once_an_epoch_and_one_short_batch_at_most(
+    rows: int, batch_size: int, batching: str, seed: int, epoch: int
+) -> None:
+    lengths = nsmc_like(700)[:rows]
+    for batches in (
+        training_batches(lengths, batch_size, batching, seed, epoch),
+        evaluation_batches(lengths, batch_size),
+    ):
+        assert sorted(row for index in batches for row in index.tolist()) == list(range(rows))
+        assert len(batches) == math.ceil(rows / batch_size)
+        sizes = sorted(len(index) for index in batches)
+        assert sizes[1:] == [batch_size] * (len(batches) - 1)
+        assert sizes[0] == (rows % batch_size or batch_size)
+
+
+@pytest.mark.parametrize("batching", ["bucketed", "random"])
+def test_the_order_is_a_pure_function_of_seed_and_epoch(batching: str) -> None:
+    lengths = nsmc_like(500)
+    first = training_batches(lengths, 16, batching, 7, 0)
+    np.random.seed(3)  # nobody else's random numbers matter
+    torch.manual_seed(3)
+    assert same(training_batches(lengths, 16, batching, 7, 0), first)
+    assert not same(training_batches(lengths, 16, batching, 7, 1), first)
+    assert not same(training_batches(lengths, 16, batching, 8, 0), first)
+    # (seed, epoch) is not their sum
+    assert not same(
+        training_batches(lengths, 16, batching, 8, 0), training_batches(lengths, 16, batching, 7, 1)
+    )
+
+
+def test_the_order_is_the_recorded_one() -> None:
+    # Resuming and reproducing rest on it: a change here is a change of every recorded run.
+    lengths = np.array([3, 9, 4, 8, 5, 7, 6])
+    assert [index.tolist() for index in training_batches(lengths, 2, "random", 7, 0)] == [
+        [0, 5],
+        [6, 2],
+        [4, 1],
+        [3],
+    ]
+    assert [index.tolist() for index in training_batches(lengths, 2, "bucketed", 7, 0)] == [
+        [5, 3],
+        [0, 2],
+        [1],
+        [4, 6],
+    ]
+
+
+def test_bucketed_batches_hold_rows_of_like_length_and_random_ones_do_not() -> None:
+    lengths = nsmc_like(2_000)
+    spread = {
+        batching: np.mean([np.ptp(lengths[i]) for i in training_batches(lengths, 32, batching, 7, 0)])
+        for batching in ("bucketed", "random")
+    }
+    assert spread["bucketed"] < 4
+    assert spread["random"] > 40
+    # Batches themselves come in any order of length, not from short to long.
+    means = [lengths[i].mean() for i in training_batches(lengths, 32, "bucketed", 7, 0)]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5
+
+
+def test_padding_wastes_little_on_reviews() -> None:
+    lengths = nsmc_like()
+    assert lengths.mean() == pytest.approx(19.6, abs=1)
+    assert np.percentile(lengths, [50, 95, 99]).tolist() == pytest.approx([15, 53, 70], abs=5)
+    for epoch in range(3):
+        assert waste(lengths, training_batches(lengths, 32, "bucketed", 7, epoch)) < 1.15
+    assert waste(lengths, evaluation_batches(lengths, 32)) < 1.15
+    assert waste(lengths, training_batches(lengths, 32, "random", 7, 0)) > 2
+
+
+def test_evaluation_goes_by_length_and_ties_by_row() -> None:
+    batches = evaluation_batches(np.array([5, 3, 5, 4, 3]), 2)
+    assert [index.tolist() for index in batches] == [[1, 4], [3, 0], [2]]
+
+
+def test_seeds_of_batches_differ_and_fit_torch() -> None:
+    seeds = [seed_of(seed, batch) for seed in (0, 1, 7, 2**32 - 1) for batch in range(500)]
+    assert len(set(seeds)) == len(seeds)
+    assert min(seeds) >= 0
+    assert max(seeds) < 2**63
+    for seed in (min(seeds), max(seeds)):
+        assert torch.manual_seed(seed).initial_seed() == seed
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
+TOKENIZER = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}, do_lower_case=False)
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> tuple[list[str], list[int], Encoded]:
+    random = np.random.Generator(np.random.PCG64(1))
+    texts = [" ".join(random.choice(list("abcdefgh"), count)) for count in nsmc_like(320)]
+    labels = [int("a" in text) for text in texts]
+    encoder = Encoder(TOKENIZER, NO_CLEANING, tmp_path, overwrite=False)
+    return texts, labels, encoder.encode(texts, None, labels, list(range(10, 330)))[0]
+
+
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+def test_a_batch_holds_its_rows_and_their_padding(
+    reviews: tuple[list[str], list[int], Encoded], padding: str
+) -> None:
+    texts, labels, encoded = reviews
+    index = np.array([7, 0, 31])
+    batch = collator(encoded, 24, TOKENIZER.pad_token_id, padding)(index)
+    theirs = TOKENIZER(
+        [texts[i] for i in index], truncation=True, max_length=24, padding=padding, return_tensors="pt"
+    )
+    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels", "index"}
+    for name, expected in theirs.items():
+        assert torch.equal(batch[name], expected), name
+        assert batch[name].dtype == torch.int64
+    assert batch["labels"].tolist() == [labels[i] for i in index]
+    assert batch["index"].tolist() == [7, 0, 31]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """So small a model is faster so, and many times faster where other processes are at work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_losses_equal_a_plain_padded_loops(reviews: tuple[list[str], list[int], Encoded]) -> None:
+    texts, labels, encoded = reviews
+    plan = [
+        index
+        for epoch in range(2)
+        for index in training_batches(encoded.lengths(128), 32, "bucketed", 7, epoch)
+    ]
+    collate = collator(encoded, 128, TOKENIZER.pad_token_id, "longest")
+
+    def padded(index: np.ndarray) -> dict[str, torch.Tensor]:
+        inputs = TOKENIZER(
+            [texts[i] for i in index],
+            truncation=True,
+            max_length=128,
+            padding="max_length",
+            return_tensors="pt",
+        )
+        return {**inputs, "labels": torch.tensor([labels[i] for i in index])}
+
+    def ours(index: np.ndarray) -> dict[str, torch.Tensor]:
+        batch = collate(index)
+        del batch["index"]
+        return batch
+
+    losses = []
+    for make in (ours, padded):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(
+            BertConfig(
+                vocab_size=len(WORDS),
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                max_position_embeddings=128,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+            )
+        )
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        losses.append([])
+        for index in plan:
+            optimizer.zero_grad()
+            loss = model(**make(index)).loss
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    assert len(losses[0]) == 20
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5, rel=0)
+    assert max(losses[0]) - min(losses[0]) > 0.01  # it did learn: equal losses are not equal constants
+
+
+@pytest.mark.parametrize(
+    ("widths", "longest", "expected"),
+    [
+        (4, 128, [16, 32, 64, 128]),
+        (1, 128, [128]),
+        (3, 300, [75, 150, 300]),
+        (2, 9, [5, 9]),
+        (9, 5, [1, 2, 3, 5]),
+    ],
+)
+def test_the_grid_halves_the_longest_row(widths: int, longest: int, expected: list[int]) -> None:
+    assert padded_widths(widths, longest) == expected
+
+
+def test_a_grid_of_four_pads_reviews_to_less_than_twice_their_tokens() -> None:
+    lengths, steps = nsmc_like(), np.array(padded_widths(4, 128))
+    batches = training_batches(lengths, 32, "bucketed", 7, 0)
+    computed = sum(len(index) * steps[np.searchsorted(steps, lengths[index].max())] for index in batches)
+    assert waste(lengths, batches) < computed / lengths.sum() < 1.7
+
+
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+@pytest.mark.parametrize("index", [[7], [7, 0, 31], list(range(8))])
+def test_shapes_are_those_of_the_grid_and_what_fills_up_has_no_label(
+    reviews: tuple[list[str], list[int], Encoded], index: list[int], padding: str
+) -> None:
+    _, labels, encoded = reviews
+    rows = np.array(index)
+    collate = collator(encoded, 24, TOKENIZER.pad_token_id, padding)
+    plain, batch = collate(rows), collator(encoded, 24, TOKENIZER.pad_token_id, padding, 3, 8)(rows)
+    width = min(step for step in (6, 12, 24) if step >= plain["input_ids"].shape[1])
+    real, given = len(index), plain["input_ids"].shape[1]
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        assert batch[name].shape == (8, width)
+        assert torch.equal(batch[name][:real, :given], plain[name])
+        assert torch.equal(batch[name][real:], batch[name][:1].expand(8 - real, width))
+    assert (batch["input_ids"][:, given:] == TOKENIZER.pad_token_id).all()
+    assert (batch["attention_mask"][:, given:] == 0).all()
+    assert batch["labels"].tolist() == [labels[i] for i in index] + [NO_LABEL] * (8 - real)
+    assert batch["index"].tolist() == index + [NO_ROW] * (8 - real)
+    assert rows.tolist() == index  # the plan is not written to
+    assert encoded.labels.tolist() == labels

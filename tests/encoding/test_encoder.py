@@ -1,0 +1,377 @@
+"""Encoding: the tokenizer's own ids and truncation, and a cache that is never trusted blindly."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
+
+from bunryu.data.cleaner import NO_CLEANING, Cleaner
+from bunryu.encoding import cache
+from bunryu.encoding import encoder as encoding
+from bunryu.encoding.encoder import Encoded, Encoder, Template
+from bunryu.errors import DataError
+from bunryu.system.locations import cache_folder
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "##a", "##b", "영화", "##가"]
+EVERYTHING = 10**6
+
+
+def bert(words: list[str] = WORDS, **options: Any) -> Any:
+    vocabulary = {word: index for index, word in enumerate(words)}
+    return BertTokenizer(vocab=vocabulary, do_lower_case=False, strip_accents=False, **options)
+
+
+def roberta(**options: Any) -> Any:
+    """No token types, and two separators in a pair."""
+    vocabulary = {word: index for index, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", "a", "b", "c"])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        model_input_names=["input_ids", "attention_mask"],
+        **options,
+    )
+
+
+def bare() -> Any:
+    """No special tokens at all, as GPT-2's tokenizer."""
+    backend = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2, "?": 3}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="?", model_input_names=["input_ids", "attention_mask"]
+    )
+
+
+def encoder(
+    cache: Path, tokenizer: Any = None, cleaner: Cleaner = NO_CLEANING, overwrite: bool = False
+) -> Encoder:
+    return Encoder(tokenizer or bert(), cleaner, cache, overwrite=overwrite)
+
+
+def encode(
+    cache: Path, tokenizer: Any, texts: list[str], pairs: list[str] | None = None, overwrite: bool = False
+) -> tuple[Encoded, bool]:
+    rows = list(range(len(texts)))
+    return encoder(cache, tokenizer, overwrite=overwrite).encode(texts, pairs, [0] * len(texts), rows)
+
+
+def in_memory(tokenizer: Any, texts: list[str], pairs: list[str] | None = None) -> Encoded:
+    """Encoded arrays without any cache, from the tokenizer's own answers."""
+
+    def flat(column: list[str]) -> tuple[Any, Any]:
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in column]
+        offsets = np.cumsum([0, *map(len, ids)])
+        return np.array([token for row in ids for token in row], dtype=np.uint16), offsets
+
+    second = flat(pairs) if pairs is not None else (None, None)
+    labels = np.zeros(len(texts), dtype=np.int64)
+    return Encoded(*flat(texts), *second, labels, labels, Template.of(tokenizer))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("way", ["vocab.txt", "AutoTokenizer"])
+def test_golden_ids_to_the_last_one(shared: Path, tmp_path: Path, way: str) -> None:
+    folder = shared / "models/kcbert-base"
+    words = (folder / "vocab.txt").read_text("utf-8").rstrip("\n").split("\n")
+    lines = (shared / "golden/kcbert_encoding.jsonl").read_text("utf-8").splitlines()
+    golden = [json.loads(line) for line in lines]
+    by_folder = AutoTokenizer.from_pretrained(folder, do_lower_case=False)
+    tokenizer = bert(words) if way == "vocab.txt" else by_folder
+    encoded, _ = encode(tmp_path, tokenizer, [example["text"] for example in golden])
+    assert len(golden) == 3
+    for row, example in enumerate(golden):
+        batch = encoded.batch(np.array([row]), 128, 128, tokenizer.pad_token_id)
+        count = len(example["input_ids"])
+        assert batch["input_ids"][0].tolist() == example["input_ids"] + [0] * (128 - count)
+        assert batch["attention_mask"][0].tolist() == [1] * count + [0] * (128 - count)
+        assert tokenizer.convert_ids_to_tokens(example["input_ids"]) == example["tokens"]
+
+
+TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=9).map(" ".join), min_size=1, max_size=5)
+TOKENIZERS = {
+    "bert": bert(),
+    "bert, from the left": bert(truncation_side="left"),
+    "roberta": roberta(),
+    "no special tokens": bare(),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=150, deadline=None)
+@given(texts=TEXTS, paired=st.booleans(), max_length=st.integers(1, 24), data=st.data())
+def test_truncation_equals_the_tokenizers_own(
+    name: str, texts: list[str], paired: bool, max_length: int, data: st.DataObject
+) -> None:
+    tokenizer = TOKENIZERS[name]
+    pairs = None
+    if paired:
+        pairs = data.draw(st.lists(st.sampled_from(texts), min_size=len(texts), max_size=len(texts)))
+    # From the special tokens alone (nothing of the text fits) up to more than any text needs.
+    max_length += tokenizer.num_special_tokens_to_add(paired) - (0 if name == "no special tokens" else 1)
+    encoded = in_memory(tokenizer, texts, pairs)
+    theirs = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+    lengths = encoded.lengths(max_length)
+    assert lengths.tolist() == [len(ids) for ids in theirs["input_ids"]]
+    uncut = tokenizer(texts, pairs)["input_ids"]
+    assert encoded.truncated(max_length) == sum(len(ids) > max_length for ids in uncut)
+
+    for padding, width in (("longest", int(lengths.max())), ("max_length", max_length)):
+        ours = encoded.batch(np.arange(len(texts)), max_length, width, tokenizer.pad_token_id)
+        theirs = tokenizer(texts, pairs, truncation=True, max_length=max_length, padding=padding)
+        assert {key: value.tolist() for key, value in ours.items()} == dict(theirs)
+
+
+def test_token_types_follow_the_tokenizer() -> None:
+    index = np.array([0])
+    with_types = in_memory(bert(), ["a b"], ["c"]).batch(index, 16, 6, 0)
+    assert with_types["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1]]
+    without = in_memory(roberta(), ["a b"], ["c"]).batch(index, 16, 7, 1)
+    assert sorted(without) == ["attention_mask", "input_ids"]
+    assert without["input_ids"].tolist() == [[0, 4, 5, 2, 2, 6, 2]]
+
+
+def test_a_batch_takes_the_rows_it_is_asked_for_in_their_order() -> None:
+    encoded = in_memory(bert(), ["a", "b b", "", "c"])
+    batch = encoded.batch(np.array([3, 2, 1]), 8, 5, 0)
+    assert batch["input_ids"].tolist() == [[2, 7, 3, 0, 0], [2, 3, 0, 0, 0], [2, 6, 6, 3, 0]]
+
+
+def test_a_length_below_the_special_tokens_is_refused() -> None:
+    with pytest.raises(AssertionError, match="1 tokens do not hold the special tokens"):
+        in_memory(bert(), ["a"]).lengths(1)
+
+
+def test_arrays_are_small_and_memory_mapped_from_the_cache(tmp_path: Path) -> None:
+    first, cached = encode(tmp_path, bert(), ["a b", "", "영화가 c"])
+    assert not cached
+    again, cached = encode(tmp_path, bert(), ["a b", "", "영화가 c"])
+    assert cached
+    assert isinstance(again.ids, np.memmap)
+    assert again.ids.dtype == np.uint16
+    assert first.ids.tolist() == again.ids.tolist() == [5, 6, 10, 11, 7]
+    assert first.offsets.tolist() == again.offsets.tolist() == [0, 2, 2, 5]
+
+
+def test_ids_beyond_sixteen_bits_keep_their_value(tmp_path: Path) -> None:
+    # Fewer than 65,536 tokens, but numbered with a gap: their count does not tell their width.
+    vocabulary = {**{word: index for index, word in enumerate(WORDS)}, "far": 70_000}
+    tokenizer = BertTokenizer(vocab=vocabulary, do_lower_case=False)
+    for expected_from_cache in (False, True):
+        encoded, cached = encode(tmp_path, tokenizer, ["a far"])
+        assert cached is expected_from_cache
+        assert encoded.ids.tolist() == [5, 70_000]
+
+
+@pytest.mark.parametrize("texts", [[""], ["", ""], []])
+def test_nothing_to_encode_is_cached_too(tmp_path: Path, texts: list[str]) -> None:
+    encode(tmp_path, bert(), texts)
+    encoded, cached = encode(tmp_path, bert(), texts)
+    assert cached
+    assert encoded.lengths(8).tolist() == [2] * len(texts)
+
+
+def test_many_texts_cross_the_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "CHUNK", 3)
+    texts = ["a", "b c", "", "c", "a b c", "b", "영화", "x"]
+    encoded, _ = encode(tmp_path, bert(), texts)
+    ids = bert()(texts)["input_ids"]
+    for row, expected in enumerate(ids):
+        assert encoded.batch(np.array([row]), 9, len(expected), 0)["input_ids"][0].tolist() == expected
+
+
+def test_the_cleaner_comes_before_the_tokenizer(tmp_path: Path) -> None:
+    cleaned = encoder(tmp_path, cleaner=Cleaner(allowed="abc ")).encode(["aXXb"], None, [0], [0])[0]
+    assert cleaned.ids.tolist() == [5, 6]
+
+
+def test_half_a_surrogate_pair_is_refused_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        encode(tmp_path, bert(), ["a", "", "b \ud83d c"])
+    assert "half a surrogate pair: 'b \\ud83d c'" in str(caught.value)
+    assert caught.value.where == "document 3 of its split"
+    assert files(tmp_path) == []
+
+
+def test_the_key_changes_with_every_ingredient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(texts: list[str], tokenizer: Any = None, **cleaner: Any) -> str:
+        return encoder(tmp_path, tokenizer, Cleaner(**cleaner)).key(texts)
+
+    keys = [
+        key(["ab", "c"]),
+        key(["ab", "d"]),
+        key(["a", "bc"]),
+        key(["abc"]),
+        key(["abc", ""]),
+        key(["", "abc"]),
+        key(["c", "ab"]),
+        key(["ab", "c"], bert([*WORDS[:-1], "##나"])),
+        key(["ab", "c"], bert([*WORDS, "##나"])),
+        key(["ab", "c"], allowed="a"),
+        key(["ab", "c"], remove_emoji=True),
+        key(["ab", "c"], remove_urls=True),
+        key(["ab", "c"], max_repeats=2),
+        key(["a\x1eb"]),
+        key(["a", "b"]),
+    ]
+    monkeypatch.setattr(encoding, "VERSION", encoding.VERSION + 1)
+    keys.append(key(["ab", "c"]))
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_key_does_not_change_with_truncation_or_padding(tmp_path: Path) -> None:
+    plain, cut = bert(model_max_length=8), bert(model_max_length=300)
+    cut("a b c a b c", truncation=True, max_length=3, padding="max_length")
+    assert cut.backend_tokenizer.truncation is not None
+    assert cut.backend_tokenizer.padding is not None
+    assert encoder(tmp_path, cut).key(["a"]) == encoder(tmp_path, plain).key(["a"])
+    encode(tmp_path, plain, ["a b c a b c"])
+    encoded, cached = encode(tmp_path, cut, ["a b c a b c"])
+    assert cached
+    assert encoded.lengths(EVERYTHING).tolist() == [8]
+    assert encoded.template == Template.of(plain)
+
+
+def test_a_changed_length_reads_the_same_cache(tmp_path: Path) -> None:
+    encode(tmp_path, bert(), ["a b c a b c"])
+    before = files(tmp_path)
+    encoded, cached = encode(tmp_path, bert(), ["a b c a b c"])
+    assert cached
+    assert [encoded.lengths(length).tolist() for length in (4, 7, 9)] == [[4], [7], [8]]
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["ids.npy", "offsets.npy", "checksums.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_a_damaged_cache_is_noticed_and_built_again(
+    tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, _ = encode(tmp_path, bert(), ["a b", "c"])
+    (folder,) = (tmp_path / "encodings").iterdir()
+    content = bytearray((folder / name).read_bytes())
+    if damage == "delete":
+        (folder / name).unlink()
+    elif damage == "cut":
+        (folder / name).write_bytes(content[:-5])
+    else:
+        content[-3] ^= 1
+        (folder / name).write_bytes(content)
+    encoded, cached = encode(tmp_path, bert(), ["a b", "c"])
+    assert not cached
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"the cache {folder.name} is damaged" in caplog.text
+    assert encoded.ids.tolist() == good.ids.tolist()
+    assert encode(tmp_path, bert(), ["a b", "c"])[1]
+    assert [path.name for path in (tmp_path / "encodings").iterdir()] == [folder.name]
+
+
+def test_overwrite_builds_again(tmp_path: Path) -> None:
+    encode(tmp_path, bert(), ["a"])
+    (folder,) = (tmp_path / "encodings").iterdir()
+    before = (folder / "ids.npy").stat().st_ino
+    encoded, cached = encode(tmp_path, bert(), ["a"], overwrite=True)
+    assert not cached
+    assert encoded.ids.tolist() == [5]
+    assert (folder / "ids.npy").stat().st_ino != before
+    assert [path.name for path in (tmp_path / "encodings").iterdir()] == [folder.name]
+
+
+def test_a_mapped_cache_outlives_its_overwriting(tmp_path: Path) -> None:
+    encode(tmp_path, bert(), ["a b c"])
+    mapped, _ = encode(tmp_path, bert(), ["a b c"])
+    encode(tmp_path, bert(), ["a b c"], overwrite=True)
+    assert mapped.ids.tolist() == [5, 6, 7]
+
+
+def test_an_unwritable_cache_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")  # root may write anywhere, so no permission bits here
+    encoded, cached = encode(tmp_path / "file", bert(), ["a b"])
+    assert not cached
+    assert encoded.ids.tolist() == [5, 6]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "the encoding is not cached" in caplog.text
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, array: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    assert encode(tmp_path, bert(), ["a b"])[0].ids.tolist() == [5, 6]
+    assert "No space left on device" in caplog.text
+    assert list((tmp_path / "encodings").iterdir()) == []
+
+
+STORE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from bunryu import cache
+folder, start = Path(sys.argv[1]), float(sys.argv[2])
+ids = np.arange(50_000, dtype=np.uint16)
+time.sleep(max(0.0, start - time.time()))
+for _ in range(20):
+    cache.store_arrays(folder, ids, np.array([0, 50_000]))
+    arrays = cache.load_arrays(folder)
+    assert arrays is None or arrays[0].tolist() == ids.tolist()
+"""
+
+
+def test_four_processes_build_one_cache_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "encodings" / "one"
+    command = [sys.executable, "-c", STORE, str(folder), str(time.time() + 1.5)]
+    children = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for child in children:
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 0, errors
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["one"]
+    arrays = cache.load_arrays(folder)
+    assert arrays is not None
+    assert arrays[0].tolist() == list(range(50_000))
+
+
+def test_a_killed_builder_leaves_nothing_that_is_trusted(tmp_path: Path) -> None:
+    killed = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from bunryu import cache
+cache.sha256 = lambda path: os._exit(9)
+cache.store_arrays(Path(sys.argv[1]), np.zeros(3, dtype=np.uint16), np.array([0, 3]))
+"""
+    key = encoder(tmp_path).key(["a b c"])
+    folder = tmp_path / "encodings" / key
+    assert subprocess.run([sys.executable, "-c", killed, str(folder)], check=False).returncode == 9
+    assert not folder.exists()
+    encoded, cached = encode(tmp_path, bert(), ["a b c"])
+    assert not cached
+    assert encoded.ids.tolist() == [5, 6, 7]
+    assert encode(tmp_path, bert(), ["a b c"])[1]
+
+
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache_folder("~/mine") == Path("/home/someone/mine")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert cache_folder(None) == Path("/elsewhere/bunryu")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder(None) == Path("/home/someone/.cache/bunryu")

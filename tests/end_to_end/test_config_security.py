@@ -1,0 +1,671 @@
+"""Faults 14 to 16: a mistake is refused at the door, a config runs no code, a secret is written nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bunryu import cli
+from bunryu.config import schema, targets
+from bunryu.config.instantiate import check_targets, instantiate
+from bunryu.config.record import resolved, to_recorded
+from bunryu.errors import ConfigError
+from bunryu.runs.run import Run
+from helpers.composing import composed
+from helpers.training import QUICK, Train
+
+SECRET = "-".join(["sesame", "f16c"])  # not written out: a manifest keeps the diff of this very file
+MISTAKES = {  # with the key that has to be named
+    "optimzer.lr=1": "optimzer.lr", "model=tinny": "model", "epochs=many": "epochs", "epochs=-2": "epochs",
+    "optimizer.lr=inf": "optimizer.lr", "optimizer.lr=nan": "optimizer.lr",
+    "model.architecture.hidden_dropout_prob=-1": "model.architecture.hidden_dropout_prob",
+    "corpus.split_seed=-1": "corpus.split_seed", "keep_checkpoints=some": "keep_checkpoints",
+    "monitor=min val/acuracy": "monitor", "max_seq_length=301": "max_seq_length",
+    "callbacks.best_checkpoint.monitor=min val/acuracy": "callbacks.best_checkpoint.monitor",
+    "epochs=${epoch}": "epochs", "epochs=${foo:1}": "epochs",
+    "cache_dir=${oc.env:NOBODY_SET_THIS}": "cache_dir",
+    "++seed.a=1": "seed", "++overwrite_cache={_target_: bunryu.data.cleaner.Cleaner}": "overwrite_cache",
+    "task._partial_=false": "task._partial_", "~callbacks.progress_bar._target_": "~callbacks.progress_bar",
+    "~limit_rows": "~limit_rows", "~nothing": "nothing", "~epochs=4": "~epochs", "~model=small": "model",
+    "++logger=none": "logger", "epochs={null: 1}": "epochs", "model={name: tiny}": "model",
+}  # fmt: skip
+
+
+def run_cli(*arguments: str) -> int:
+    return cli.run(list(arguments))
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+def test_fault_14_first_tier_answers_before_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom bunryu.cli import run\n"
+        "for mistake in sys.argv[1:]:\n    print('>>', mistake, file=sys.stderr, flush=True)\n"
+        "    assert run(['train', mistake]) == 2, mistake\n"
+        "assert not {'torch', 'transformers', 'pytorch_lightning'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *MISTAKES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = done.stderr.split(">> ")[1:]
+    assert len(answers) == len(MISTAKES)
+    for answer, where in zip(answers, MISTAKES.values(), strict=True):
+        assert f"\n  where: {where}" in answer
+        assert "\n  fix:   " in answer
+        assert "Traceback" not in answer
+        assert "Error executing job" not in answer
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "fix"),
+    [
+        ("+optimizer.lrr=3", "optimizer.lrr", "'lr'"),
+        ("+model.architecture.hiden_size=3", "model.architecture.hiden_size", "hidden_size"),
+        ("optimizer._partial_=true ~callbacks.best_checkpoint.monitor", "callbacks.best_checkpoint",
+         "+callbacks.best_checkpoint.monitor="),
+        ("callbacks.progress_bar._target_=bunryu.errors.ConfigError", "callbacks.progress_bar._target_",
+         "on_fit_start"),
+        ("corpus.cleaner._target_=bunryu.system.files.Path", "corpus.cleaner._target_", "a class of bunryu"),
+        ("+corpus._recursive_=false", "corpus._recursive_", "validation"),
+    ],
+)  # fmt: skip
+def test_fault_14_second_tier_judges_what_is_added(
+    override: str, where: str, fix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("train", *override.split()) == 2
+    said = capsys.readouterr().err
+    assert f"where: {where}" in said
+    assert fix in said
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_fault_14_second_tier_imports_only_the_library_that_is_named() -> None:
+    program = (
+        "import sys\nfrom bunryu.config.instantiate import check_targets\n"
+        "check_targets({'_target_': 'torch.optim.AdamW', '_partial_': True, 'lr': 1.0})\n"
+        "assert 'torch' in sys.modules\n"
+        "assert not {'transformers', 'pytorch_lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@functools.cache
+def shipped_keys() -> list[str]:
+    return list(schema.keys_of(composed()))
+
+
+VALUES = [
+    "-1", "0", "2.5", "nan", "inf", "true", "null", "abc", "''", "[1,2]", "{a: 1}", "{null: a}", "{}", "???",
+    "${seed}", "${nope}", "${epochs}", "${model}", "${oc.env:NOBODY}", "${oc.env:HOME}", "${oc.decode:'['}",
+    "${oc.create:{_target_: os.system}}", "${foo:1}", "\\${seed}", "${", "9" * 30, "한글", "a/b", "os.system",
+    "torch.optim.Adam", "torch..optim", "bunryu.data.corpora.Table", "[{trust_remote_code: true}]",
+    "[{_target_: os.system}]", "{_target_: bunryu.data.cleaner.Cleaner}", "a\nb", "~", "[[[1]]]",
+]  # fmt: skip
+
+
+class Accepted(Exception):
+    """Raised where a run directory would be made."""
+
+
+@st.composite
+def overrides(draw: st.DrawFn) -> str:
+    prefix = draw(st.sampled_from(["", "", "+", "++", "~"]))
+    key = draw(st.sampled_from([*shipped_keys(), *schema.GROUPS[:-1]]))
+    below = draw(st.sampled_from(["", "", "", ".x", "._target_", "._args_", ".a.b"]))
+    value = draw(st.sampled_from([*VALUES, None]) | st.text("aé가$ {}[](),:='\"\\~.0-", max_size=8))
+    return f"{prefix}{key}{below}" if value is None else f"{prefix}{key}{below}={value}"
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(st.lists(overrides(), min_size=1, max_size=2))
+@example(["accelerator=[[[1]]]"])
+@example(["corpus/cleaner=${oc.decode:'{a: 1}'}"])
+@example(["+hydra=${seed}"])
+def test_fault_14_no_override_gives_a_traceback_or_leaves_a_directory(given_: list[str]) -> None:
+    def accepted(*_: Any) -> None:
+        raise Accepted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "create", accepted)
+        with contextlib.suppress(Accepted):
+            assert cli.run(["train", *given_]) == 2
+    assert list(Path.cwd().iterdir()) == []
+
+
+class Payload:
+    """Unpickling one makes the canary file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.canary,)
+
+
+# What each would do if it were called: make the file, or take it away.
+ATTACKS: list[tuple[str, dict[str, Any]]] = [
+    ("torch.load", {"f": "{payload}", "weights_only_": False}),
+    ("torch.load", {"_args_": ["{payload}"], "weights_only": False}),
+    ("os.system", {"command": "touch {canary}"}),
+    ("builtins.eval", {"_args_": ["open({canary!r}, 'w')"]}),
+    ("pathlib.Path.touch", {"_args_": ["{canary}"]}),
+    ("pathlib.Path.unlink", {"_args_": ["{payload}"]}),
+    ("torch.optim.adam.torch.os._exit", {"status": 3}),
+    ("torch.optim.adam.torch.os.system", {"command": "touch {canary}"}),
+    ("transformers.utils.import_utils.os.system", {"command": "touch {canary}"}),
+    ("bunryu.config.record.os.system", {"command": "touch {canary}"}),
+    ("bunryu.runs.provenance.subprocess.Popen", {"args": ["touch", "{canary}"]}),
+    ("hydra.utils.instantiate", {"config": {"_target_": "os.system", "command": "touch {canary}"}}),
+    ("hydra.utils.call", {"config": {"_target_": "os.system", "command": "touch {canary}"}}),
+    ("hydra._internal.instantiate._instantiate2.instantiate_node", {"node": {"_target_": "os.system"}}),
+    (
+        "bunryu.config.instantiate.instantiate",
+        {"node": {"_target_": "os.system", "command": "touch {canary}"}},
+    ),
+    ("os", {"system": "touch {canary}"}),
+    ("torch.hub.load", {"repo_or_dir": "{folder}", "model": "evil", "source": "local"}),
+]
+PLACES = ["corpus", "corpus.cleaner", "corpus.label_names", "in a list", "deep", "optimizer"]
+
+
+def filled(value: Any, **names: str) -> Any:
+    if isinstance(value, dict):
+        return {key: filled(part, **names) for key, part in value.items()}
+    if isinstance(value, list):
+        return [filled(part, **names) for part in value]
+    return value.format(**names) if isinstance(value, str) else value
+
+
+def placed(recorded: dict[str, Any], place: str, node: Any) -> dict[str, Any]:
+    """The recorded config with a node put somewhere into it."""
+    corpus = recorded["corpus"]
+    return {
+        "corpus": {**recorded, "corpus": node},
+        "corpus.cleaner": {**recorded, "corpus": {**corpus, "cleaner": node}},
+        "corpus.label_names": {**recorded, "corpus": {**corpus, "label_names": node}},
+        "in a list": {**recorded, "corpus": {**corpus, "label_names": [[node]]}},
+        "deep": {**recorded, "corpus": {**corpus, "name": {"a": [{"b": {"c": node}}]}}},
+        "optimizer": {**recorded, "optimizer": node},
+    }[place]
+
+
+@pytest.fixture
+def tampered(trained: Run, tmp_path: Path) -> Any:
+    """``tampered(change)``: a run directory whose config.yaml is what ``change`` makes of it."""
+    folder = tmp_path / "tampered"
+    folder.mkdir()
+    for path in trained.path.iterdir():
+        if path.name not in ("config.yaml", "evaluations"):
+            (folder / path.name).symlink_to(path)
+
+    def make(change: Any) -> Run:
+        text = change if isinstance(change, str) else yaml.safe_dump(change(trained.config))
+        (folder / "config.yaml").write_text(text, "utf-8")
+        return Run(folder)
+
+    return make
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_fault_15_a_tampered_run_directory_executes_nothing(
+    place: str,
+    tampered: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    canary, payload, hub = tmp_path / "canary", tmp_path / "payload", tmp_path / "hub"
+    torch.save({"x": Payload(canary)}, payload)
+    hub.mkdir()
+    (hub / "hubconf.py").write_text(f"open({str(canary)!r}, 'w')\n", "utf-8")
+    monkeypatch.setattr("os._exit", lambda _: canary.touch())
+    for target, arguments in ATTACKS:
+        node = {"_target_": target, **arguments}
+        node = filled(node, canary=str(canary), payload=str(payload), folder=str(hub))
+        run = tampered(lambda recorded, node=node: placed(recorded, place, node))
+        with pytest.raises(ConfigError):
+            check_targets(resolved(run.config, str(run.path)))
+        if place != "optimizer":  # evaluate makes nothing of it
+            assert run_cli("evaluate", str(run.path)) == 2, target
+            said = capsys.readouterr().err
+            assert "may not be called from a config" in said or "could let a checkpoint run code" in said
+            assert "Traceback" not in said
+        assert not canary.exists(), target
+        assert payload.exists(), target
+    assert not (tmp_path / "tampered/evaluations").exists()
+
+
+def test_fault_15_evaluate_refuses_foreign_names_in_what_it_does_not_make(
+    tampered: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tampered(
+        lambda recorded: placed(recorded, "optimizer", {"_target_": "os.system", "command": "true"})
+    )
+    assert run_cli("evaluate", str(run.path)) == 2
+    assert "where: optimizer._target_" in capsys.readouterr().err
+
+
+def test_fault_15_nothing_is_made_of_a_run_with_one_foreign_target(tampered: Any) -> None:
+    from bunryu.training import recipe
+
+    node = {"_target_": "torch.optim.adam.torch.os.system", "command": "true", "_partial_": True}
+    run = tampered(lambda recorded: placed(recorded, "optimizer", node))
+    before = (run.path / "manifest.json").read_bytes()
+    with pytest.raises(ConfigError, match="may not be called") as caught:
+        recipe.execute(run, resume=True)
+    assert caught.value.where == "optimizer._target_"
+    assert (run.path / "manifest.json").read_bytes() == before
+
+
+def test_fault_15_the_canary_does_sing(tmp_path: Path) -> None:
+    canary, payload = tmp_path / "canary", tmp_path / "payload"
+    torch.save({"x": Payload(canary)}, payload)
+    torch.load(payload, weights_only=False)
+    assert canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("trust_remote_code", True), ("weights_only", False), ("use_safetensors", False)]
+)
+@pytest.mark.parametrize("place", PLACES)
+def test_fault_15_loading_options_are_refused_at_any_depth(
+    key: str, value: bool, place: str, tampered: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tampered(lambda recorded: placed(recorded, place, {"x": [{key: value}]}))
+    assert run_cli("evaluate", str(run.path)) == 2
+    assert "could let a checkpoint run code" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="could let a checkpoint run code"):
+        check_targets(placed(to_recorded(composed()), place, {"x": [{key: value}]}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${oc.create:{_target_: os.system, command: 'touch canary'}}",
+        "\\${oc.create:{_target_: os.system, command: 'touch canary'}}",
+        "${oc.decode:'{_target_: os.system, command: touch canary}'}",
+        "${oc.env:NOBODY,${oc.create:{_target_: os.system}}}",
+        "${corpus}", "${oc.select:corpus}", "${oc.dict.values:corpus}", "${now:%Y}", "${hydra:job.name}",
+        "${oc.env:NOBODY", "x ${canary:1}",
+    ],
+)  # fmt: skip
+def test_fault_15_a_recorded_config_computes_nothing(
+    text: str, tampered: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tampered(lambda recorded: placed(recorded, "corpus.cleaner", text))
+    with pytest.raises(ConfigError, match="only "):
+        resolved(run.config, str(run.path))
+    assert run_cli("evaluate", str(run.path)) == 2
+    assert "where: corpus.cleaner" in capsys.readouterr().err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_fault_15_a_value_of_the_environment_is_never_evaluated(
+    tampered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORD", "${oc.create:{_target_: os.system, command: 'touch canary'}}")
+    run = tampered(lambda recorded: placed(recorded, "corpus.label_names", {0: "${oc.env:WORD}"}))
+    config_ = resolved(run.config, str(run.path))
+    corpus = instantiate(config_["corpus"], "corpus")
+    assert corpus.label_names == {0: os.environ["WORD"]}
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_fault_15_attention_code_from_the_hub_is_refused() -> None:
+    node = {"_target_": "transformers.BertForSequenceClassification.from_pretrained", "_partial_": True}
+    check_targets({**node, "attn_implementation": "sdpa"})
+    with pytest.raises(ConfigError, match="code from elsewhere"):
+        check_targets({**node, "attn_implementation": "kernels-community/evil"})
+
+
+PACKAGE = """
+import os, subprocess
+from os import system
+from subprocess import Popen
+from pathlib import Path
+import torch
+import pytorch_lightning as pl
+from transformers import BertForSequenceClassification
+from bunryu.data.corpora import Sample
+from torch.optim.lr_scheduler import ConstantLR
+
+
+class Network(BertForSequenceClassification):
+    pass
+
+
+class Plain(torch.optim.SGD):
+    def __init__(self, params, lr, **more):
+        super().__init__(params, lr)
+
+
+class Watch(pl.Callback):
+    def __init__(self, word):
+        self.word = word
+
+
+class Reviews:
+    def __init__(self, name, half):
+        self.name, self.half = name, half
+
+    def read(self):
+        from bunryu.data.cleaner import NOTHING
+
+        return Sample("own", "test", 1, {0: "no", 1: "yes"}, NOTHING).read()
+
+
+class Unreadable:
+    def __init__(self, name):
+        self.name = name
+
+
+def schedule(optimizer, total_steps, floor):
+    return ConstantLR(optimizer, floor, total_steps)
+
+
+def clear(path):
+    Path(path).unlink()
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A user's package ``my_models``, importable and not yet named."""
+    folder = tmp_path / "site/my_models"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(PACKAGE, "utf-8")
+    (folder / "broken.py").write_text("x = 1\nimport no_such_thing\n", "utf-8")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    monkeypatch.delenv(targets.OWN_PACKAGES, raising=False)
+    yield monkeypatch
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_models"]:
+        del sys.modules[name]
+
+
+OWN = ["Network", "Network.from_pretrained", "Plain", "Watch", "Reviews"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_fault_15_own_classes_need_the_environment_variable(package: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match="may not be called") as caught:
+        targets.resolve(f"my_models.{name}", "x")
+    assert "BUNRYU_ALLOWED_TARGETS" in caught.value.fix
+    assert "my_models" not in sys.modules, "not even imported"
+    package.setenv(targets.OWN_PACKAGES, "another, my_models")
+    assert targets.resolve(f"my_models.{name}", "x").__qualname__.endswith(name.rpartition(".")[2])
+
+
+def test_fault_15_a_neighbour_with_a_like_name_is_not_allowed(package: Any) -> None:
+    package.setenv(targets.OWN_PACKAGES, "my_mod,my_models.broken,my")
+    with pytest.raises(ConfigError, match="may not be called"):
+        targets.resolve("my_models.Watch", "x")
+
+
+@pytest.mark.parametrize("name", ["system", "Popen", "os.system", "subprocess.Popen", "Path", "Path.unlink"])
+def test_fault_15_own_packages_do_not_pass_on_what_they_import(package: Any, name: str) -> None:
+    package.setenv(targets.OWN_PACKAGES, "my_models")
+    with pytest.raises(ConfigError, match="may not be called"):
+        targets.resolve(f"my_models.{name}", "x")
+
+
+def test_fault_15_a_function_has_to_be_named_itself(package: Any) -> None:
+    package.setenv(targets.OWN_PACKAGES, "my_models")
+    for name in ("schedule", "clear"):
+        with pytest.raises(ConfigError, match="may not be called"):
+            targets.resolve(f"my_models.{name}", "x")
+    package.setenv(targets.OWN_PACKAGES, "my_models.schedule")
+    assert targets.resolve("my_models.schedule", "x").__name__ == "schedule"
+    for name in ("clear", "Watch"):
+        with pytest.raises(ConfigError, match="may not be called"):
+            targets.resolve(f"my_models.{name}", "x")
+
+
+@pytest.mark.parametrize(
+    "value", ["os", "subprocess", "os.path", "my models", "*", "a-b", "my_models.", "_x"]
+)
+def test_fault_15_the_variable_takes_packages_only(package: Any, value: str) -> None:
+    package.setenv(targets.OWN_PACKAGES, value)
+    with pytest.raises(ConfigError) as caught:
+        targets.resolve("torch.optim.Adam", "x")
+    assert caught.value.where == "BUNRYU_ALLOWED_TARGETS"
+
+
+def test_fault_15_no_config_can_name_a_package(
+    package: Any, tampered: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = {"_target_": "my_models.Reviews", "name": "own", "half": 1}
+    run = tampered(lambda recorded: {**placed(recorded, "corpus", node), targets.OWN_PACKAGES: "my_models"})
+    assert run_cli("evaluate", str(run.path)) == 2
+    assert "BUNRYU_ALLOWED_TARGETS" in capsys.readouterr().err
+    assert run_cli("train", "+hydra.job.env_set.BUNRYU_ALLOWED_TARGETS=my_models",
+                   "optimizer._target_=my_models.Plain") == 2  # fmt: skip
+    assert "my_models" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("broken.Thing", r"ModuleNotFoundError: No module named 'no_such_thing' \(.*broken\.py:2\)"),
+        ("Watsh", "did you mean 'Watch'"),
+    ],
+)
+def test_fault_15_a_package_that_cannot_be_imported_shows_the_cause(
+    package: Any, name: str, cause: str
+) -> None:
+    package.setenv(targets.OWN_PACKAGES, "my_models")
+    with pytest.raises(ConfigError) as caught:
+        targets.resolve(f"my_models.{name}", "x")
+    assert caught.match(cause)
+
+
+def test_fault_15_a_run_with_classes_of_ones_own(package: Any, train: Train, tmp_path: Path) -> None:
+    options = {
+        "corpus": "_target_: my_models.Reviews\nname: own\nhalf: 0.5\n",
+        "optimizer": "_target_: my_models.Plain\n_partial_: true\nlr: 0.1\nanything: 1\n",
+        "scheduler": "_target_: bunryu.training.schedules.Schedule\ninterval: step\nfactory:\n"
+        "  _target_: my_models.schedule\n  _partial_: true\n  floor: 0.5\n",
+        "callbacks": "defaults: [default]\nmine: {_target_: my_models.Watch, word: hello}\n",
+    }
+    for group, text in options.items():
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / "own.yaml").write_text(text, "utf-8")
+    package.setenv("BUNRYU_CONFIG_DIR", str(tmp_path / "conf"))
+    package.setenv(targets.OWN_PACKAGES, "my_models,my_models.schedule")
+    run = train(
+        "epochs=1", "limit_rows=40", "model.network._target_=my_models.Network",
+        *(f"{group}=own" for group in options),
+    )  # fmt: skip
+    assert run.manifest["status"] == "finished"
+    assert run.manifest["corpus"]["labels"] == ["no", "yes"]
+    assert run_cli("evaluate", str(run.path)) == 0
+    package.delenv(targets.OWN_PACKAGES)
+    assert run_cli("evaluate", str(run.path), "--name", "again") == 2
+
+
+def test_fault_15_an_own_corpus_needs_read(package: Any) -> None:
+    package.setenv(targets.OWN_PACKAGES, "my_models")
+    with pytest.raises(ConfigError, match=r"has no read\(\)"):
+        instantiate({"_target_": "my_models.Unreadable", "name": "x"}, "corpus")
+
+
+def files_with(folder: Path, *spellings: str) -> list[str]:
+    """Files below a folder that hold a text in any of these spellings."""
+    return [
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and any(word.encode() in path.read_bytes() for word in spellings)
+    ]
+
+
+def test_fault_16_a_secret_is_in_no_byte_of_a_run(
+    tmp_path: Path, package: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    package.setenv("CANARY", SECRET)
+    package.setenv(targets.OWN_PACKAGES, "my_models")
+    mine = ["+callbacks.mine._target_=my_models.Watch", "+callbacks.mine.word=x-${oc.env:CANARY}"]
+    assert run_cli("train", *QUICK, "epochs=1", f"output_root={tmp_path}/out", *mine) == 0
+    (run,) = map(Run, (tmp_path / "out").glob("*/*"))
+    assert run.config["callbacks"]["mine"]["word"] == "x-${oc.env:CANARY}"
+    assert resolved(run.config, str(run.path))["callbacks"]["mine"]["word"] == f"x-{SECRET}"
+    assert run_cli("evaluate", str(run.path)) == 0
+    kinds = {path.suffix for path in run.path.rglob("*")} | {path.name[:6] for path in run.path.rglob("*")}
+    assert {".ckpt", ".yaml", ".json", ".log", ".csv", ".html", "events"} <= kinds
+    assert files_with(tmp_path / "out", SECRET) == []
+    printed = capfd.readouterr()
+    assert SECRET not in printed.out + printed.err
+
+
+def test_fault_16_a_multirun_keeps_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY", SECRET)
+    out = tmp_path / "out"
+    assert run_cli("train", "-m", *QUICK, "epochs=1", f"output_root={out}", "seed=1,2",
+                   "corpus.name=${oc.env:CANARY}") == 0  # fmt: skip
+    assert len(list(out.glob("*/*/manifest.json"))) == 2
+    assert files_with(tmp_path, SECRET) == []
+    assert [path.name for path in out.rglob("*") if SECRET in path.name] == []
+
+
+def test_fault_16_a_failing_run_writes_no_secret(tmp_path: Path, package: Any) -> None:
+    package.setenv("CANARY", SECRET)
+    code = run_cli(
+        "train", *QUICK, f"output_root={tmp_path}/out", "model=pretrained", "model.name=no/${oc.env:CANARY}"
+    )
+    assert code == 1
+    (run,) = map(Run, (tmp_path / "out").glob("*/*"))
+    assert run.manifest["status"] == "failed"
+    assert "${oc.env:CANARY}" in run.manifest["exit_reason"]
+    assert files_with(tmp_path / "out", SECRET) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [("epochs=${oc.decode:${oc.env:CANARY}}", "4711"), ("seed=${oc.decode:${oc.env:CANARY}}", "4711")],
+)  # fmt: skip
+def test_fault_16_what_cannot_be_recorded_without_its_value_is_refused_without_it(
+    override: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CANARY", value)
+    assert run_cli("train", override) == 2
+    printed = capsys.readouterr()
+    assert "recorded without its value" in printed.err
+    assert "4711" not in printed.out + printed.err.replace(override, "")
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "environment", "value"),
+    [
+        ("${oc.env:CANARY}", "hush", "hush"),
+        ("a ${oc.env:CANARY} b ${oc.env:CANARY}", "hush", "a hush b hush"),
+        ("${oc.env:CANARY,else}", None, "else"),
+        ("${oc.env:CANARY,'one, two'}", None, "one, two"),
+        ("${oc.env:CANARY,null}", None, None),
+        ("${oc.env:CANARY,null}", "null", "null"),
+        ("${oc.env:CANARY}", "3", "3"),
+        ("${oc.env:CANARY}", "", ""),
+        ("${oc.env:CANARY}", "${oc.env:HOME}", "${oc.env:HOME}"),
+    ],
+)
+def test_fault_16_what_is_recorded_gives_the_value_back(
+    written: str, environment: str | None, value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CANARY", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("CANARY", environment)
+    cfg = composed()
+    cfg.cache_dir = written
+    assert cfg.cache_dir == value, "as Hydra has it"
+    recorded = to_recorded(cfg)
+    assert environment in (None, "", "null") or environment not in json.dumps(recorded["cache_dir"])
+    run = Run.create(tmp_path, "a-b", recorded, [], [])
+    assert resolved(run.config, str(run.path))["cache_dir"] == value
+
+
+def test_fault_16_a_variable_that_is_not_set_is_named(tampered: Any) -> None:
+    run = tampered(lambda recorded: {**recorded, "cache_dir": "${oc.env:NOBODY_SET_THIS}"})
+    with pytest.raises(ConfigError, match="the environment variable NOBODY_SET_THIS is not set") as caught:
+        resolved(run.config, str(run.path))
+    assert caught.value.where == "cache_dir"
+    assert set(resolved(run.config, str(run.path), "corpus", "limit_rows")) == {"corpus", "limit_rows"}, (
+        "which need none of it"
+    )
+
+
+def test_fault_15_hydras_own_node_calls_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    canary, folder = tmp_path / "canary", tmp_path / "conf/experiment"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("BUNRYU_CONFIG_DIR", str(folder.parent))
+    nodes = {
+        "callbacks": {"x": {"_target_": "pathlib.Path.touch", "_args_": [str(canary)]}},
+        "launcher": {"_target_": "os.getcwd"},
+        "job_logging": {"handlers": {"console": {"()": "os.system", "command": f"touch {canary}"}}},
+        "hydra_logging": {"handlers": {"console": {"class": "logging.os.system", "command": "x"}}},
+    }  # fmt: skip
+    for name, node in [*nodes.items(), ("callbacks", {"x": "${evil}"})]:
+        evil = {"_target_": "pathlib.Path.touch", "_args_": [str(canary)]}
+        text = "# @package _global_\n" + yaml.safe_dump({"evil": evil, "hydra": {name: node}})
+        (folder / "evil.yaml").write_text(text, "utf-8")
+        assert run_cli("train", "experiment=evil", "epochs=-1") == 2
+        assert f"where: hydra.{name}" in capsys.readouterr().err
+        assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1]\nb: [*a, *a]\n",
+        "a: &a [*a]\n",
+        "a: !!python/object/apply:os.system ['touch canary']\n",
+        "a: !!python/name:os.system\n",
+        "a: [" + "[" * 5000 + "\n",
+        "[1, 2]\n",
+        "",
+        "a: \x00\n",
+    ],
+)
+def test_fault_15_a_recorded_config_is_plain_yaml(
+    text: str, tampered: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("evaluate", str(tampered(text).path)) == 1
+    assert "its config.yaml is damaged" in capsys.readouterr().err
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("secret", [SECRET, f"{SECRET}'\"\\ 비밀"])
+def test_fault_16_a_failing_run_shows_no_secret(
+    secret: str, tmp_path: Path, package: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    package.setenv("CANARY", secret)
+    package.setenv(targets.OWN_PACKAGES, "my_models")
+    own = sys.modules.get("my_models") or __import__("my_models")
+
+    def explode(self: Any, *_: Any) -> None:
+        raise RuntimeError({"token": self.word})
+
+    package.setattr(own.Watch, "on_fit_start", explode)
+    mine = ["+callbacks.mine._target_=my_models.Watch", "+callbacks.mine.word=${oc.env:CANARY}"]
+    assert run_cli("train", *QUICK, f"output_root={tmp_path}/out", *mine) == 1
+    assert run_cli("train", "epochs=${oc.env:CANARY}") == 2
+    assert run_cli("train", "corpus.label_names=${oc.env:CANARY}") == 2
+    printed = capfd.readouterr()
+    assert "RuntimeError" in printed.err
+    assert SECRET not in printed.out + printed.err
+    assert files_with(tmp_path / "out", SECRET) == []

@@ -1,0 +1,535 @@
+"""From a command line to a run directory: what is in it, and that it is right."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+
+from bunryu import cli
+from bunryu.config import schema
+from bunryu.metrics import scores
+from bunryu.runs.run import Run
+from helpers.training import QUICK, Train
+
+CANARY = "-".join(["sesame", "7f3a91"])  # not written out: a manifest keeps the diff of this very file
+
+FILES = {
+    "config.yaml", "manifest.json", "metrics.csv", "results.json", "train.log",
+    "predictions/validation.csv", "predictions/test.csv",
+    *(f"checkpoints/{name}.ckpt" for name in ("best", "last", "previous")),
+    *(f"checkpoints/{name}.ckpt.sha256" for name in ("best", "last", "previous")), ".lock",
+    "model/README.md", "model/bunryu.json", "model/config.json", "model/model.safetensors",
+    "model/tokenizer.json", "model/tokenizer_config.json",
+}  # fmt: skip
+
+
+def files_of(run: Run) -> set[str]:
+    return {str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file()}
+
+
+def weights_hash(run: Run) -> str:
+    return hashlib.sha256((run.path / "model/model.safetensors").read_bytes()).hexdigest()
+
+
+def metrics_of(run: Run, name: str) -> list[float]:
+    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
+        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == name]
+
+
+def predictions_of(run: Run, split: str) -> list[dict[str, str]]:
+    with open(run.path / f"predictions/{split}.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_run_has_exactly_the_files_of_the_contract(trained: Run) -> None:
+    events = {name for name in files_of(trained) if name.startswith("tensorboard/")}
+    assert files_of(trained) - events == FILES
+    assert events
+    assert not (trained.path.parent.parent / ".hydra").exists()
+
+
+def test_steps_and_epochs_are_counted(trained: Run) -> None:
+    # 72 rows in batches of 16: 5 steps an epoch, the last batch short
+    assert trained.manifest["total_steps"] == 10
+    with open(trained.path / "metrics.csv", encoding="utf-8", newline="") as file:
+        rows = [(int(r["epoch"]), int(r["step"]), r["name"]) for r in csv.DictReader(file)]
+    assert [step for _, step, name in rows if name == "train/loss"] == list(range(1, 11))
+    assert [(epoch, step) for epoch, step, name in rows if name == "val/loss"] == [(0, 5), (1, 10)]
+    assert [(epoch, step) for epoch, step, name in rows if name == "train/loss_epoch"] == [(0, 5), (1, 10)]
+    assert {name for _, _, name in rows} == {
+        "train/loss", "train/accuracy", "lr", "train/loss_epoch", "train/accuracy_epoch",
+        "val/loss", "val/accuracy", "val/f1_macro",
+    }  # fmt: skip
+
+
+def test_the_manifest_says_what_was_run(trained: Run) -> None:
+    manifest = trained.manifest
+    assert manifest["status"] == "finished"
+    assert manifest["exit_reason"] is None
+    assert manifest["seed"] == 7
+    assert manifest["overrides"][: len(QUICK)] == QUICK
+    assert manifest["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert len(manifest["sources"]) == 64
+    assert manifest["device"] == {
+        "kind": "cpu",
+        "name": "cpu",
+        "count": 1,
+        "precision": "32-true",
+        "strategy": "SingleDeviceStrategy",
+    }
+    assert manifest["threads"] == torch.get_num_threads()
+    assert manifest["corpus"]["splits"]["train"]["rows"] == 72
+    train = manifest["corpus"]["files"]["train"]
+    assert train["read"] == train["used"] + sum(train["rejected"].values()) == 1798
+    assert manifest["start"] <= manifest["end"]
+
+
+def test_results_are_those_of_the_predictions(trained: Run) -> None:
+    results = json.loads((trained.path / "results.json").read_text("utf-8"))
+    names = ["부정", "긍정"]
+    for split, prefix in (("validation", "val"), ("test", "test")):
+        rows = predictions_of(trained, split)
+        assert [int(row["row"]) for row in rows] == sorted(int(row["row"]) for row in rows)
+        assert len(rows) == 72
+        logits = np.array([[float(row[f"logit:{name}"]) for name in names] for row in rows])
+        labels = np.array([names.index(row["label"]) for row in rows])
+        for name, value in scores(logits, labels).items():
+            assert results[f"{prefix}/{name}"] == pytest.approx(value, abs=1e-12)
+        assert [names[i] for i in logits.argmax(axis=1)] == [row["prediction"] for row in rows]
+    assert results["best_checkpoint"] == "checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])  # the last epoch cannot be the best of both
+def test_the_best_checkpoint_is_the_one_the_monitor_names(
+    train: Train, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(schema.MONITORED, "val/loss", mode)
+    run = train(f"monitor={mode} val/loss", "epochs=3")
+    losses = metrics_of(run, "val/loss")
+    best = min(losses) if mode == "min" else max(losses)
+    results = json.loads((run.path / "results.json").read_text("utf-8"))
+    assert results["val/loss"] == best
+    epochs = {
+        name: torch.load(run.path / f"checkpoints/{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    }
+    assert epochs == {"best": losses.index(best), "last": 2}
+
+
+def test_the_monitor_chooses_the_checkpoint_and_save_top_k_keeps_more(train: Train) -> None:
+    run = train("monitor=max val/accuracy", "save_top_k=2", "epochs=3")
+    kept = sorted(path.name for path in (run.path / "checkpoints").glob("*.ckpt"))
+    assert len(kept) == 5
+    assert {"best.ckpt", "last.ckpt", "previous.ckpt"} < set(kept)
+    results = json.loads((run.path / "results.json").read_text("utf-8"))
+    assert results["val/accuracy"] == max(metrics_of(run, "val/accuracy"))
+
+
+def test_checkpoints_hold_no_code(trained: Run) -> None:
+    for name in ("best.ckpt", "last.ckpt"):
+        state = torch.load(trained.path / "checkpoints" / name, weights_only=True)
+        assert state["bunryu"]["batches_seen"] > 0
+
+
+def test_the_model_folder_gives_the_logits_of_the_predictions(trained: Run) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(trained.path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(trained.path / "model")
+    assert model.config.id2label == {0: "부정", 1: "긍정"}
+    about = json.loads((trained.path / "model/bunryu.json").read_text("utf-8"))
+    assert about["max_seq_length"] == tokenizer.model_max_length == 128
+    for sample in about["parity"]:
+        with torch.inference_mode():
+            logits = model(**tokenizer(sample["text"], return_tensors="pt", truncation=True)).logits[0]
+        assert torch.allclose(logits, torch.tensor(sample["logits"]), atol=1e-6)
+
+
+def test_one_seed_gives_the_same_bits_in_another_process_without_the_cache(
+    trained: Run, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", "import sys; from bunryu.cli import run; sys.exit(run(sys.argv[1:]))"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONHASHSEED": "5"}
+    subprocess.run(
+        [*command, "train", *QUICK, f"output_root={tmp_path}", "+trainer.benchmark=false"],
+        check=True, env=environment, cwd=tmp_path, capture_output=True,
+    )  # fmt: skip
+    (again,) = (Run(path) for path in tmp_path.glob("sample-tiny/*"))
+    assert weights_hash(again) == weights_hash(trained)
+    for name in ("metrics.csv", "results.json", "predictions/test.csv"):
+        assert (again.path / name).read_bytes() == (trained.path / name).read_bytes(), name
+
+
+def test_another_seed_gives_other_bits_and_the_same_split(trained: Run, train: Train) -> None:
+    other = train("seed=8")
+    assert weights_hash(other) != weights_hash(trained)
+    rows = [[row["row"] for row in predictions_of(run, "validation")] for run in (trained, other)]
+    assert rows[0] == rows[1]
+
+
+def test_a_drawn_seed_is_recorded(train: Train) -> None:
+    run = train("seed=null", "epochs=1")
+    assert isinstance(run.manifest["seed"], int)
+    assert run.config["seed"] == run.manifest["seed"]
+
+
+def expected_rates(scheduler: str, steps: int, per_epoch: int, lr: float) -> list[float]:
+    if scheduler == "constant":
+        return [lr] * steps
+    if scheduler == "exponential":
+        return [lr * 0.9 ** ((step - 1) // per_epoch) for step in range(1, steps + 1)]
+    warm = -(-steps // 10)
+    rates = []
+    for done in range(steps):  # steps taken before the one whose rate this is
+        if done < warm:
+            rates.append(lr * (done + 1) / warm)
+        elif scheduler == "linear_warmup":
+            rates.append(lr * (steps - done) / (steps - warm))
+        else:
+            rates.append(lr * (1 + np.cos(np.pi * (done - warm) / (steps - warm))) / 2)
+    return rates
+
+
+@pytest.mark.parametrize("scheduler", ["exponential", "linear_warmup", "cosine_warmup", "constant"])
+def test_the_learning_rate_follows_its_schedule(train: Train, scheduler: str) -> None:
+    run = train(f"scheduler={scheduler}", "optimizer=sgd", "optimizer.lr=0.01", "epochs=4")
+    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    stepwise = [
+        r for i, r in enumerate(rows) if r["name"] == "lr" and rows[i - 1]["name"] == "train/accuracy"
+    ]
+    rates = [float(row["value"]) for row in stepwise]
+    assert rates == pytest.approx(expected_rates(scheduler, 20, 5, 0.01), rel=1e-6)
+
+
+def test_accumulation_takes_fewer_steps(train: Train) -> None:
+    run = train("trainer.accumulate_grad_batches=2", "scheduler=linear_warmup")
+    assert run.manifest["total_steps"] == 6  # 5 batches an epoch: 3 steps, the last from one batch
+    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
+        assert max(int(row["step"]) for row in csv.DictReader(file)) == 6
+
+
+def test_early_stopping_stops(train: Train) -> None:
+    run = train(
+        "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "epochs=9", "optimizer.lr=0.05"
+    )
+    assert len(metrics_of(run, "val/loss")) < 9
+
+
+def test_the_tutorials_batches_and_validation(train: Train) -> None:
+    run = train("batching=random", "padding=max_length", "max_seq_length=32", "corpus.validation=test")
+    assert [row["row"] for row in predictions_of(run, "validation")] == [
+        row["row"] for row in predictions_of(run, "test")
+    ]
+    results = json.loads((run.path / "results.json").read_text("utf-8"))
+    assert results["val/accuracy"] == results["test/accuracy"]
+
+
+def test_a_table_with_three_text_labels_and_no_test_split(train: Train, tmp_path: Path) -> None:
+    topics = {
+        "음식": "국물이 진하고 맛있는 식당",
+        "여행": "기차를 타고 바다로 떠난 여행",
+        "운동": "아침마다 공원을 달리는 운동",
+    }
+    rows = [
+        f'{{"body": "{text} {i}", "topic": "{label}"}}' for i in range(20) for label, text in topics.items()
+    ]
+    table = tmp_path / "topics.jsonl"
+    table.write_text("\n".join(rows) + "\n", "utf-8")
+    run = train(
+        "corpus=table", f"corpus.train={table}", "corpus.text_column=body", "corpus.label_column=topic",
+        "corpus.validation=0.2", "epochs=12", "optimizer.lr=3e-3",
+    )  # fmt: skip
+    results = json.loads((run.path / "results.json").read_text("utf-8"))
+    assert [name for name in results if name.startswith("test/")] == []
+    assert results["val/accuracy"] == 1.0
+    config = json.loads((run.path / "model/config.json").read_text("utf-8"))
+    assert list(config["id2label"].values()) == sorted(topics)
+    assert "predictions/test.csv" not in files_of(run)
+
+
+def test_multirun_makes_ordinary_runs_and_encodes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path / "cache"
+    code = cli.run(
+        [
+            "train", "-m", *QUICK, "epochs=1", f"output_root={tmp_path}/out", f"cache_dir={cache}",
+            "optimizer.lr=1e-4,5e-4", "seed=1,2", "max_seq_length=8,64",
+        ]
+    )  # fmt: skip
+    assert code == 0
+    runs = [Run(path) for path in (tmp_path / "out/sample-tiny").iterdir()]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sample-tiny", "sweeps"}
+    settings = {(r.config["optimizer"]["lr"], r.config["seed"], r.config["max_seq_length"]) for r in runs}
+    assert len(runs) == len(settings) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}
+    once_saved = {name for name in FILES if "previous" not in name}  # one epoch, one save
+    assert all(files_of(run) >= once_saved for run in runs)
+    assert len(list((cache / "encodings").iterdir())) == 3  # train, validation and test
+    assert len(list((cache / "vocabularies").iterdir())) == 1
+    assert {r.manifest["truncated_rows"]["train"] > 0 for r in runs if r.config["max_seq_length"] == 8} == {
+        True
+    }
+
+
+def test_a_failing_job_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.run(
+        ["train", "-m", *QUICK, "epochs=1", f"output_root={tmp_path}", "optimizer.lr=1e30,1e-3", "seed=1,2"]
+    )
+    assert code == 1
+    runs = [Run(path) for path in (tmp_path / "sample-tiny").iterdir()]
+    statuses = sorted((run.config["optimizer"]["lr"], run.manifest["status"]) for run in runs)
+    assert statuses == [(0.001, "finished")] * 2 + [(1e30, "failed")] * 2
+    printed = capsys.readouterr()
+    assert "2 of 4 jobs did not finish" in printed.err
+    table = printed.out.partition("4 jobs, 2 failed, 2 finished\n")[2].splitlines()[:4]
+    failed = r"    {}  failed       optimizer\.lr=1e\+30 seed={}  the training loss is not finite.*"
+    finished = r"    {}  finished     optimizer\.lr=0\.001 seed={}  val/loss 0\.\d{{4}}"
+    for line, form, number, seed in zip(table, [failed] * 2 + [finished] * 2, range(4), "1212", strict=True):
+        assert re.fullmatch(form.format(number, seed), line)
+
+
+@pytest.mark.parametrize("name", ["My Drive (1)", "it's 실험", "a'b (c), d", "x=y", "[z]"])
+def test_outputs_go_to_paths_of_any_spelling(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    assert cli.run(["train", *QUICK, "epochs=1", "limit_rows=20", f"output_root={root}"]) == 0
+    (run,) = map(Run, (root / "sample-tiny").iterdir())
+    assert run.config["output_root"] == str(root)
+    assert run.manifest["status"] == "finished"
+
+
+def test_a_run_writes_no_path_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["train", *QUICK, "epochs=1"]) == 0
+    (run,) = map(Run, Path("outputs/sample-tiny").iterdir())
+    for name in files_of(run):
+        assert bytes(tmp_path) not in (run.path / name).read_bytes(), name
+
+
+def test_secrets_from_the_environment_are_written_nowhere(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    received = []
+
+    class NeedsToken(pl.Callback):
+        def __init__(self, token: str) -> None:
+            received.append(token)
+
+    NeedsToken.__module__ = "bunryu.training.callbacks"
+    monkeypatch.setattr("bunryu.training.callbacks.NeedsToken", NeedsToken, raising=False)
+    monkeypatch.setenv("CANARY", CANARY)
+    run = train(
+        "epochs=1",
+        "+callbacks.mine._target_=bunryu.training.callbacks.NeedsToken",
+        "+callbacks.mine.token=${oc.env:CANARY}",
+    )
+    assert received == [CANARY]
+    assert run.config["callbacks"]["mine"]["token"] == "${oc.env:CANARY}"
+    printed = capfd.readouterr()
+    assert CANARY not in printed.out + printed.err
+    for name in files_of(run):
+        assert CANARY.encode() not in (run.path / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("option", ["fast_dev_run", "limit", "overfit", "profiler"])
+def test_debug_options_run_to_their_end(tmp_path: Path, option: str) -> None:
+    overrides = ["limit_rows=40", "epochs=1"] if option in ("profiler", "overfit") else []
+    assert cli.run(["train", f"output_root={tmp_path}", f"debug={option}", *overrides]) == 0
+    (run,) = map(Run, (tmp_path / "sample-tiny").iterdir())
+    assert run.manifest["status"] == "finished"
+    assert ("run_training_epoch" in (run.path / "train.log").read_text("utf-8")) == (option == "profiler")
+    checkpoint = json.loads((run.path / "results.json").read_text("utf-8"))["best_checkpoint"]
+    assert checkpoint == (None if option == "fast_dev_run" else "checkpoints/best.ckpt")
+
+
+def test_tensorboard_has_the_scalars_and_the_final_metrics_as_hparams(trained: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained.path / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"train/loss", "lr", "val/loss", "val/accuracy", "test/accuracy"} <= tags
+    assert len(events.Scalars("train/loss")) == 10
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.summary_metadata)
+    started = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optimizer/lr" in started
+
+
+def test_the_log_shows_what_the_tutorials_shows(trained: Run) -> None:
+    log = (trained.path / "train.log").read_text("utf-8")
+    for index in range(1, 6):
+        assert f"example {index}\n  sentence: " in log
+    for part in ("tokens: [CLS] ", "label: ", "ids: [2, ", "train: 72 rows ", "training took",
+                 "parameters, 10 steps on cpu", "epoch 2/2", "val/accuracy"):  # fmt: skip
+        assert part in log, part
+
+
+def test_a_second_run_says_that_it_used_the_cache(train: Train) -> None:
+    train("epochs=1")
+    log = (train("epochs=1").path / "train.log").read_text("utf-8")
+    assert "train: 72 rows from the cache" in log
+    rebuilt = (train("epochs=1", "overwrite_cache=true").path / "train.log").read_text("utf-8")
+    assert "train: 72 rows encoded" in rebuilt
+
+
+def test_the_recorded_config_is_plain_and_trains_the_same(trained: Run) -> None:
+    config = yaml.safe_load((trained.path / "config.yaml").read_text("utf-8"))
+    assert config["optimizer"]["lr"] == config["model"]["lr"] == 0.001
+    assert config["trainer"]["max_epochs"] == config["epochs"] == 2
+    assert "${" not in (trained.path / "config.yaml").read_text("utf-8")
+
+
+def test_out_of_memory_names_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bunryu.training.task import ClassificationTask
+
+    def explode(*_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr(ClassificationTask, "training_step", explode)
+    assert cli.run(["train", *QUICK, f"output_root={tmp_path}"]) == 3
+    printed = capsys.readouterr().err
+    assert "batch_size=16 and max_seq_length=128" in printed
+    assert "batch_size=8 trainer.accumulate_grad_batches=2" in printed
+    (run,) = map(Run, (tmp_path / "sample-tiny").iterdir())
+    assert run.manifest["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where"),
+    [
+        (["accelerator=tpu"], "accelerator\n"),
+        (["logger=mlflow"], "logger.mlflow"),
+        (["accelerator.precision=half"], "trainer or accelerator"),
+        (["model.architecture.num_attention_heads=3"], "model"),
+        (["optimizer.eps=-1.0"], "optimizer"),
+        pytest.param(
+            ["+trainer.limit_val_batches=0"],
+            "trainer",
+            marks=pytest.mark.filterwarnings("ignore:.*could not find the monitored key"),
+        ),
+    ],
+)
+def test_what_this_machine_lacks_is_a_configuration_error(
+    overrides: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["train", *QUICK, f"output_root={tmp_path}", *overrides]) == 2
+    said = capsys.readouterr().err
+    assert f"where: {where}" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        (["trainer.max_epochs=3"], 15),
+        (["+trainer.limit_train_batches=2"], 4),
+        (["+trainer.max_steps=7"], 7),
+        (["+trainer.limit_train_batches=0.5", "trainer.accumulate_grad_batches=2"], 2),
+    ],
+)
+def test_the_schedule_knows_how_many_steps_are_taken(train: Train, overrides: list[str], steps: int) -> None:
+    run = train("scheduler=linear_warmup", *overrides)
+    assert run.manifest["total_steps"] == steps
+    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
+        assert max(int(row["step"]) for row in csv.DictReader(file)) == steps
+
+
+@pytest.mark.usefixtures("bf16_anywhere")
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_lower_precision_trains_with_clipping_and_counts_rightly(train: Train, precision: str) -> None:
+    run = train(f"accelerator.precision={precision}", "epochs=1", "optimizer.lr=1e-6", "batch_size=2")
+    exact = train("epochs=1", "optimizer.lr=1e-6", "batch_size=2")
+    assert metrics_of(run, "train/loss_epoch") == pytest.approx(
+        metrics_of(exact, "train/loss_epoch"), abs=0.03
+    )
+    for made in (run, exact):
+        checkpoint = torch.load(made.path / "checkpoints/last.ckpt", weights_only=True)
+        groups = checkpoint["optimizer_states"][0]["param_groups"]
+        assert [group["fused"] for group in groups] == [True, True]  # one kernel for the step
+
+
+@pytest.mark.usefixtures("bf16_anywhere")
+def test_a_fused_step_in_bfloat16_clips_as_any_other(train: Train) -> None:
+    # plain gradient descent: a step is the rate times the gradient, whose norm clipping has made 0.001
+    job = ["accelerator.precision=bf16-mixed", "optimizer=sgd", "optimizer.momentum=0", "scheduler=constant",
+           "trainer.gradient_clip_val=1e-3", "+trainer.limit_train_batches=1", "epochs=1"]  # fmt: skip
+    one, two = (
+        torch.load(train(*job, f"optimizer.lr={rate}").path / "checkpoints/last.ckpt", weights_only=True)
+        for rate in (1.0, 2.0)
+    )
+    assert one["optimizer_states"][0]["param_groups"][0]["fused"] is True
+    apart = [(one["state_dict"][name] - two["state_dict"][name]).norm() for name in one["state_dict"]]
+    assert float(torch.stack(apart).norm()) == pytest.approx(1e-3, rel=0.01)
+
+
+def test_pairs_are_in_the_vocabulary_and_a_missing_one_is_rejected(train: Train, tmp_path: Path) -> None:
+    rows = [
+        json.dumps({"a": f"질문 {i}", "b": "둘째문장", "y": i % 2}, ensure_ascii=False) for i in range(40)
+    ]
+    rows[0] = json.dumps({"a": "질문 0", "b": None, "y": 0})
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows), "utf-8")
+    run = train(
+        "corpus=table", f"corpus.train={tmp_path}/pairs.jsonl", "corpus.text_column=a", "epochs=1",
+        "corpus.pair_column=b", "corpus.label_column=y", "corpus.validation=0.2",
+    )  # fmt: skip
+    log = (run.path / "train.log").read_text("utf-8")
+    assert "[UNK]" not in log
+    assert "[SEP] 둘째문장 [SEP]" in log
+    account = run.manifest["corpus"]["files"]["train"]
+    assert (account["read"], account["used"], sum(account["rejected"].values())) == (40, 39, 1)
+    parity = json.loads((run.path / "model/bunryu.json").read_text("utf-8"))["parity"][0]
+    first = predictions_of(run, "validation")[0]
+    assert parity["pair"] == "둘째문장"
+    assert parity["logits"][0] == pytest.approx(float(first["logit:0"]), abs=1e-5)
+
+
+def test_a_limit_draws_rows_from_the_whole_split(train: Train, tmp_path: Path) -> None:
+    rows = [f"글 {i}\t{'앞' if i < 200 else '뒤'}" for i in range(400)]
+    (tmp_path / "sorted.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", "utf-8")
+    run = train("corpus=table", f"corpus.train={tmp_path}/sorted.tsv", "limit_rows=40", "epochs=1")
+    assert min(run.manifest["corpus"]["splits"]["train"]["labels"].values()) > 10
+
+
+def test_a_secret_in_an_error_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY", CANARY)
+    code = cli.run(
+        [
+            "train", *QUICK, f"output_root={tmp_path}/out", "model=pretrained",
+            "model.name=no/${oc.env:CANARY}", "corpus.name=${oc.env:CANARY}",
+        ]
+    )  # fmt: skip
+    assert code == 1
+    (run,) = map(Run, (tmp_path / "out").glob("*/*"))
+    assert "sesame" not in str(run.path)
+    assert "no/${oc.env:CANARY}" in run.manifest["exit_reason"]
+    for name in files_of(run):
+        assert CANARY.encode() not in (run.path / name).read_bytes(), name
+
+
+def test_a_vocabulary_that_knows_little_is_named(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "너무", "진짜"]), "utf-8")
+    run = train(f"model.vocabulary_file={vocabulary}", "epochs=1")
+    unknown = run.manifest["unknown_tokens"]
+    assert unknown > 0.9
+    said = f"{100 * unknown:.0f}% of train's tokens are unknown to the vocabulary: another vocabulary, or "
+    assert said in capsys.readouterr().out
+    assert said in (run.path / "train.log").read_text("utf-8")

@@ -1,0 +1,152 @@
+"""What the tests of the service share: a predictor to look into, a server on loopback, a plain client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bunryu.data.cleaner import Cleaner
+from bunryu.models.metadata import ModelMetadata, ParitySample
+from bunryu.serving.server import Server
+
+LENGTH = 128
+
+
+@dataclass(frozen=True)
+class FakeEncoded:
+    texts: list[str]
+
+    def lengths(self, max_length: int) -> npt.NDArray[np.int64]:
+        return np.array([min(len(text) + 2, max_length) for text in self.texts])
+
+
+class FakePredictor:
+    """Class 1 is the likelier, the longer the text; waits at its gate; fails at certain words."""
+
+    labels: tuple[str, ...] = ("짧다", "길다")
+    name, runtime, device = "fake", "torch", "cpu"
+
+    def __init__(self, pairs: bool = False) -> None:
+        self.about = ModelMetadata(Cleaner(), LENGTH, [ParitySample("a", "b" if pairs else None, (0.0, 0.0))])
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reached = threading.Event()
+        self.rounds: list[list[str]] = []
+        self.batches: list[list[str]] = []
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> FakeEncoded:
+        if "unreadable" in texts:
+            raise ValueError("cannot be encoded")
+        joined = [text + pair for text, pair in zip(texts, pairs or [""] * len(texts), strict=True)]
+        self.rounds.append(joined)
+        return FakeEncoded(joined)
+
+    def logits(self, encoded: Any, batches: Iterable[Any]) -> npt.NDArray[np.float32]:
+        logits = np.zeros((len(encoded.texts), len(self.labels)), dtype=np.float32)
+        for batch in batches:
+            texts = [encoded.texts[row] for row in batch]
+            self.batches.append(texts)
+            self.reached.set()
+            assert self.gate.wait(30)
+            if "poison" in texts:
+                raise RuntimeError("the network failed")
+            logits[batch, 1] = [float("nan") if text == "nan" else len(text) / 10 for text in texts]
+        return logits
+
+
+@contextmanager
+def running(app: Any) -> Iterator[int]:
+    """A server in a thread; gives its port."""
+    with server_of(app) as (port, _):
+        yield port
+
+
+@contextmanager
+def server_of(app: Any) -> Iterator[tuple[int, Server]]:
+    """A server in a thread; gives its port and itself."""
+    ready = threading.Event()
+    server = Server(app, ready.set)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            assert ready.wait(30)
+            yield listener.getsockname()[1], server
+        finally:
+            server.should_exit = True
+            thread.join(60)
+    assert not thread.is_alive()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def what(self) -> str:
+        """What an error says; fails if it has another form than all errors."""
+        assert self.headers["content-type"] == "application/json"
+        (error,) = self.json.values()
+        assert set(error) == {"what", "where", "fix"}
+        return str(error["what"])
+
+
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:-2])
+    return Answer(int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"])))
+
+
+def request_bytes(path: str, body: bytes, **headers: str) -> bytes:
+    given = {"host": "localhost", "content-type": "application/json", "content-length": str(len(body))}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+async def post(port: int, body: object, path: str = "/predict") -> Answer:
+    """One request on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request_bytes(path, json.dumps(body).encode()))
+        return await read_answer(reader)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def raw(port: int, data: bytes) -> bytes:
+    """All that the server answers to some bytes until it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(data)
+        answer = b""
+        while part := connection.recv(1 << 16):
+            answer += part
+    return answer
+
+
+def parsed(answer: bytes) -> Answer:
+    """One answer from its bytes."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    return Answer(int(lines[0].split()[1]), headers, body)
+
+
+def ignore(_: Mapping[str, object]) -> None:
+    """A log that nobody reads."""

@@ -1,0 +1,57 @@
+"""predictions.py: one row out for every row in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from bunryu.data.table import Row
+from bunryu.inference.prediction_writer import PredictionWriter
+
+ROWS = [Row(2, ['그는 "배우"다', 17], ""), Row(3, None, "stray quote"), Row(5, ["a\nb", None], "")]
+LOGITS = np.array([[0.0, 3.0], [2.0, -1.0]], dtype=np.float32)
+HEADER = ["line", "id", "prediction", "confidence", "probability:부정", "probability:긍정", "text", "error"]
+
+
+def written(kind: str) -> str:
+    file = io.StringIO()
+    PredictionWriter(file, kind, ["부정", "긍정"], ["text"], ["id"]).write(ROWS, LOGITS)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_delimited_rows_stand_in_order_the_rejected_one_with_its_reason(kind: str, delimiter: str) -> None:
+    header, first, rejected, last = csv.reader(io.StringIO(written(kind)), delimiter=delimiter)
+    assert header == HEADER
+    assert first == ["2", "17", "긍정", "0.95257413", "0.047425874", "0.95257413", '그는 "배우"다', ""]
+    assert rejected == ["3", "", "", "", "", "", "", "stray quote"]
+    assert last[:3] == ["5", "", "부정"]
+    assert last[-2:] == ["a\nb", ""]
+
+
+@pytest.mark.parametrize("text", ["a\rb", "a\r\nb", "\r", "a\tb", 'a"b', "a\n", " a,b "])
+@pytest.mark.parametrize(("kind", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_any_text_comes_back_when_it_is_read(text: str, kind: str, delimiter: str) -> None:
+    file = io.StringIO(newline="")
+    PredictionWriter(file, kind, ["부정", "긍정"], ["text"], []).write([Row(1, [text], "")], LOGITS[:1])
+    rows = list(csv.reader(io.StringIO(file.getvalue(), newline=""), delimiter=delimiter))
+    assert [row[-2] for row in rows] == ["text", text]
+    assert file.getvalue().endswith("\n") and not file.getvalue().endswith("\r\n")
+
+
+def test_json_rows_have_the_same_fields() -> None:
+    first, rejected, last = map(json.loads, written("jsonl").splitlines())
+    assert list(first) == HEADER
+    assert (first["id"], first["prediction"], first["confidence"]) == (17, "긍정", 0.95257413)
+    assert rejected == {**dict.fromkeys(HEADER), "line": 3, "error": "stray quote"}
+    assert last["text"] == "a\nb"
+
+
+def test_probabilities_keep_32_bits() -> None:
+    shares = np.exp(LOGITS[0].astype(np.float64)) / np.exp(LOGITS[0].astype(np.float64)).sum()
+    first = json.loads(written("jsonl").splitlines()[0])
+    assert np.float32(first["probability:긍정"]) == np.float32(shares[1])

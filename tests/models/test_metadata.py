@@ -1,0 +1,97 @@
+"""bunryu.json: what is written is read; what is damaged, missing or later is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bunryu.data.cleaner import Cleaner
+from bunryu.errors import ModelError
+from bunryu.models.metadata import ModelMetadata, ParitySample
+
+ABOUT = ModelMetadata(
+    Cleaner(allowed="가-힣 ", max_repeats=2),
+    64,
+    [ParitySample("좋다", None, (0.1, -1e-7)), ParitySample("한 줄\n두 줄", None, (1 / 3, 2.5))],
+)
+FACTS: dict[str, Any] = {
+    "schema": 1,
+    "cleaner": {},
+    "max_seq_length": 8,
+    "parity": [{"text": "좋다", "pair": None, "logits": [0.5, 1]}],
+}
+
+
+def write(folder: Path, facts: Any) -> Path:
+    (folder / "bunryu.json").write_text(json.dumps(facts), "utf-8")
+    return folder
+
+
+def test_what_is_written_is_read_to_the_last_bit(tmp_path: Path) -> None:
+    ABOUT.write(tmp_path)
+    assert ModelMetadata.read(tmp_path) == ABOUT
+    assert json.loads((tmp_path / "bunryu.json").read_text("utf-8"))["schema"] == 1
+
+
+def test_pairs_are_known_by_the_samples(tmp_path: Path) -> None:
+    pair = ParitySample("첫째", "", (0.0,))
+    assert not ABOUT.takes_pairs
+    ModelMetadata(Cleaner(), 8, [pair]).write(tmp_path)
+    assert ModelMetadata.read(tmp_path).takes_pairs
+
+
+def test_a_later_schema_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        ModelMetadata.read(write(tmp_path, {**FACTS, "schema": 99}))
+    assert caught.value.what == "bunryu.json was written by a later bunryu"
+    assert caught.value.where == str(tmp_path / "bunryu.json")
+
+
+def test_a_folder_without_it_is_no_model_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        ModelMetadata.read(tmp_path)
+    assert caught.value.what == (
+        "no model folder of bunryu: bunryu.json cannot be read (No such file or directory)"
+    )
+    assert "import-checkpoint" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        [],
+        None,
+        "text",
+        {},
+        {**FACTS, "schema": "1"},
+        {**FACTS, "schema": None},
+        {**FACTS, "max_seq_length": "long"},
+        {**FACTS, "max_seq_length": None},
+        {**FACTS, "cleaner": {"unknown": 1}},
+        {**FACTS, "cleaner": {"allowed": "z-a"}},
+        {**FACTS, "cleaner": 3},
+        {**FACTS, "parity": 3},
+        {**FACTS, "parity": ["좋다"]},
+        {**FACTS, "parity": [{"text": "좋다"}]},
+        {**FACTS, "parity": [{"text": 5, "logits": [0.5, 1]}]},
+        {**FACTS, "parity": [{"text": "좋다", "pair": ["x"], "logits": [0.5, 1]}]},
+        {**FACTS, "parity": [{"text": "좋다", "logits": ["high", 1]}]},
+        {name: value for name, value in FACTS.items() if name != "parity"},
+    ],
+)
+def test_damaged_facts_are_refused(tmp_path: Path, facts: Any) -> None:
+    assert len(ModelMetadata.read(write(tmp_path, FACTS)).parity) == 1
+    with pytest.raises(ModelError, match=r"^bunryu\.json is damaged: "):
+        ModelMetadata.read(write(tmp_path, facts))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe{}", json.dumps(FACTS).encode()[:-20], b"[" * 100_000]
+)
+def test_damaged_bytes_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bunryu.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"^bunryu\.json is damaged: "):
+        ModelMetadata.read(tmp_path)

@@ -1,0 +1,158 @@
+"""significance.py: scipy's figures, and 1,000 sweeps of which one knows that nothing differs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bunryu.reports.significance import LEVEL, best_gap, combined, gap_p_values, mcnemar, summary
+
+FIRST = [0.90, 0.88, 0.91, 0.89]
+SECOND = [0.87, 0.86, 0.86, 0.88]
+SWEEPS = 1000
+
+
+def sweeps(groups: int, seeds: int, ahead: tuple[float, ...] = (), count: int = SWEEPS) -> np.ndarray:
+    """Normal scores with an effect of the seed; ``ahead`` is added to the first groups."""
+    random = np.random.default_rng(1000 * groups + seeds)
+    scores = random.normal(size=(count, seeds, groups)) + 2 * random.normal(size=(count, seeds, 1))
+    scores[:, :, : len(ahead)] += ahead
+    return scores
+
+
+def called(scores: np.ndarray) -> float:
+    """The share of sweeps whose best is called different from the second."""
+    return float((gap_p_values(scores) < LEVEL).mean())
+
+
+def test_a_summary_is_what_one_computes_by_hand() -> None:
+    found = summary([1.0, 2.0, 3.0, 4.0])
+    assert (found.n, found.mean) == (4, 2.5)
+    assert found.std == pytest.approx(math.sqrt(5 / 3), abs=1e-12)
+    # 2.5 -+ 3.182446 * 1.290994 / 2
+    assert (found.low, found.high) == (pytest.approx(0.445739, abs=1e-5), pytest.approx(4.554261, abs=1e-5))
+    assert (found.low, found.high) == stats.t.interval(0.95, 3, 2.5, stats.sem([1, 2, 3, 4]))
+
+
+def test_one_seed_has_no_interval_and_equal_ones_none_to_speak_of() -> None:
+    assert (summary([0.5]).n, summary([0.5]).std, summary([0.5]).low) == (1, None, None)
+    assert (summary([0.5, 0.5]).std, summary([0.5, 0.5]).low, summary([0.5, 0.5]).high) == (0.0, 0.5, 0.5)
+
+
+def test_two_groups_are_a_paired_t_test() -> None:
+    found = best_gap(np.array([FIRST, SECOND]).T)
+    paired = stats.ttest_rel(FIRST, SECOND)
+    assert found is not None
+    assert found.shared == 4
+    # differences 0.03, 0.02, 0.05, 0.01: mean 0.0275, std 0.0170783
+    assert found.difference == pytest.approx(0.0275, abs=1e-12)
+    assert found.t == pytest.approx(0.0275 / (0.01707825 / 2), rel=1e-5)
+    assert (found.t, found.p_pair) == (paired.statistic, paired.pvalue)
+    assert found.p == pytest.approx(paired.pvalue, abs=1e-8)
+
+
+def test_the_smallest_difference_is_the_one_at_five_percent() -> None:
+    found = best_gap(np.array([FIRST, SECOND]).T)
+    assert found is not None
+    error = stats.sem(np.subtract(FIRST, SECOND))
+    assert found.smallest == pytest.approx(stats.t.ppf(0.975, 3) * error, rel=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 30])
+def test_groups_far_behind_change_nothing(seeds: int) -> None:
+    near = sweeps(2, seeds, count=200)
+    far = np.concatenate([near, near.mean(2, keepdims=True) - 1e4 + sweeps(4, seeds, count=200)], axis=2)
+    pairs = stats.ttest_rel(near[:, :, 0], near[:, :, 1], axis=1).pvalue
+    assert gap_p_values(near) == pytest.approx(pairs, abs=1e-7)
+    assert gap_p_values(far) == pytest.approx(pairs, abs=1e-3)
+
+
+def test_the_gap_among_tied_groups_is_that_of_simulated_ones() -> None:
+    random = np.random.default_rng(3)
+    means = np.sort(random.normal(size=(400_000, 5)), axis=1)
+    noise = np.sqrt(random.chisquare(3, 400_000) / 3)
+    simulated = (means[:, -1] - means[:, -2]) / (math.sqrt(2) * noise)
+    # five groups with one and the same mean, so that all count as tied
+    scores = np.array([[1.0, -1.0, 0.5, -0.5]] * 5).T[None] * [1.0, 1.1, 0.9, 1.2, 0.8]
+    shifted = scores + np.array([0.4, 0, 0, 0, 0])
+    advantage = shifted[0, :, 0] - shifted[0, :, 1]
+    t = advantage.mean() / stats.sem(advantage)
+    assert gap_p_values(shifted)[0] == pytest.approx((simulated > t).mean(), abs=2e-3)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("groups", [2, 3, 5, 8])
+def test_of_sweeps_in_which_nothing_differs_five_percent_are_called(groups: int, seeds: int) -> None:
+    assert 0.03 <= called(sweeps(groups, seeds)) <= 0.07
+
+
+def test_the_plain_paired_test_would_miss_and_tied_ones_are_not_told_apart_for_others_being_worse() -> None:
+    scores = sweeps(8, 10)
+    best = -np.sort(-np.take_along_axis(scores, np.argsort(-scores.mean(1), 1)[:, None, :], 2).mean(1), 1)
+    assert (best[:, 0] > best[:, 1]).all()
+    order = np.argsort(-scores.mean(1), axis=1)
+    first, second = (np.take_along_axis(scores, order[:, None, [place]], 2)[:, :, 0] for place in (0, 1))
+    assert (stats.ttest_rel(first, second, axis=1).pvalue < LEVEL).mean() < 0.02
+    two_tied = sweeps(8, 10, (5.0, 5.0))
+    assert 0.03 <= called(two_tied) <= 0.07
+
+
+def test_a_group_that_diverged_does_not_hide_the_others_noise() -> None:
+    scores = sweeps(5, 5, (4.0, 4.0))
+    scores[:, :, 4] = 100 * sweeps(1, 5)[:, :, 0] - 300
+    assert 0.03 <= called(scores) <= 0.08
+
+
+def test_configurations_that_come_to_nearly_the_same_are_judged_by_their_own_noise() -> None:
+    scores = sweeps(6, 5)
+    scores[:, :, 1::2] = scores[:, :, ::2] + 1e-3 * sweeps(3, 5)
+    scores[:, :, 1::2] -= 1e-3 * sweeps(3, 5).mean(2, keepdims=True)
+    assert 0.03 <= called(scores) <= 0.08  # 15% if the others' noise were theirs
+
+
+@pytest.mark.parametrize(("groups", "seeds", "ahead", "least"), [(3, 5, 2.0, 0.6), (8, 5, 3.0, 0.75)])
+def test_a_best_that_is_better_is_found_though_others_are_much_worse(
+    groups: int, seeds: int, ahead: float, least: float
+) -> None:
+    far = tuple([10.0 + ahead, 10.0] + [0.0] * (groups - 2))
+    assert called(sweeps(groups, seeds, far)) > least
+
+
+def test_what_cannot_be_told_is_none() -> None:
+    assert best_gap(np.array([[0.9, 0.8]])) is None  # one seed
+    assert best_gap(np.array([[0.9, 0.8], [0.7, 0.6]])) is None  # always the same difference
+    assert best_gap(np.array([[0.5, 0.5, 0.1], [0.6, 0.6, 0.2]])) is None
+
+
+def test_a_best_that_trails_on_the_shared_seeds_is_not_better() -> None:
+    found = best_gap(np.array([SECOND, FIRST]).T)
+    assert found is not None
+    assert (found.p, found.difference) == (1.0, pytest.approx(-0.0275, abs=1e-12))
+
+
+def test_groups_that_lack_seeds_are_compared_over_those_they_have() -> None:
+    third = [0.5, math.nan, 0.6, 0.55]
+    nowhere = [math.nan] * 4
+    found = best_gap(np.array([FIRST, SECOND, third]).T)
+    with_empty = best_gap(np.array([FIRST, SECOND, third, nowhere]).T)
+    assert found is not None
+    assert found == with_empty
+    assert found.p == pytest.approx(stats.ttest_rel(FIRST, SECOND).pvalue, rel=0.05)
+
+
+def test_mcnemar_counts_rows_that_only_one_got_right() -> None:
+    first = np.array([True] * 9 + [False] * 3)
+    second = np.array([True] * 2 + [False] * 7 + [True] + [False] * 2)
+    won, lost, p = mcnemar(first, second)
+    assert (won, lost) == (7, 1)
+    # 2 * (C(8,0) + C(8,1)) / 2^8
+    assert p == pytest.approx(2 * 9 / 256, abs=1e-12)
+    assert mcnemar(first, first) == (0, 0, 1.0)
+
+
+def test_seeds_of_the_same_rows_count_together_as_twice_their_median() -> None:
+    assert combined([0.001, 0.02, 0.9]) == pytest.approx(0.04)
+    assert combined([0.8, 0.9]) == 1.0

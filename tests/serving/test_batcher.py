@@ -1,0 +1,219 @@
+"""Many requests, one thread: who gets which logits, who waits, who is refused, who is skipped."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bunryu.inference.predictor import MAX_TOKENS
+from bunryu.serving.batcher import ROUND, Batcher, Busy, Logits
+from helpers.serving import LENGTH, FakePredictor
+
+SECONDS = 30.0
+
+
+def expected(texts: list[str]) -> Logits:
+    return np.array([[0.0, len(text) / 10] for text in texts], dtype=np.float32)
+
+
+@asynccontextmanager
+async def started(predictor: Any, **settings: Any) -> AsyncIterator[Batcher]:
+    batcher = Batcher(predictor, ThreadPoolExecutor(1), **settings)
+    batcher.start()
+    try:
+        yield batcher
+    finally:
+        predictor.gate.set()
+        await batcher.stop()
+
+
+def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        asyncio.run(asyncio.wait_for(test(), 60))
+
+    run.__name__ = test.__name__
+    return run
+
+
+async def occupied(batcher: Batcher, predictor: FakePredictor) -> asyncio.Future[Logits]:
+    """A request that the thread is busy with until the gate opens."""
+    predictor.gate.clear()
+    predictor.reached.clear()
+    answer = batcher.submit(["first"], None, SECONDS)
+    await asyncio.to_thread(predictor.reached.wait, SECONDS)
+    return answer
+
+
+@in_loop
+async def test_every_request_gets_its_own_logits() -> None:
+    predictor, draw = FakePredictor(), random.Random(1)
+    async with started(predictor) as batcher:
+        requests = [["x" * draw.randrange(200) for _ in range(draw.randrange(1, 9))] for _ in range(150)]
+        answers = await asyncio.gather(*(batcher.submit(texts, None, SECONDS) for texts in requests))
+    for texts, answer in zip(requests, answers, strict=True):
+        assert np.array_equal(answer, expected(texts))
+    assert batcher.queued == 0
+
+
+@in_loop
+async def test_pairs_stay_with_their_texts() -> None:
+    predictor = FakePredictor(pairs=True)
+    async with started(predictor) as batcher:
+        await batcher.submit(["a", "bb"], ["1", "2"], SECONDS)
+    assert predictor.rounds == [["a1", "bb2"]]
+
+
+@in_loop
+async def test_what_waits_together_is_sorted_together() -> None:
+    predictor = FakePredictor()
+    async with started(predictor) as batcher:
+        first = await occupied(batcher, predictor)
+        others = [batcher.submit(texts, None, SECONDS) for texts in (["ccc", "a"], ["dddd"], ["bb"])]
+        predictor.gate.set()
+        await asyncio.gather(first, *others)
+    assert predictor.rounds == [["first"], ["ccc", "a", "dddd", "bb"]]
+    assert predictor.batches == [["first"], ["a", "bb", "ccc", "dddd"]]
+
+
+@in_loop
+async def test_batches_are_bounded_in_tokens() -> None:
+    predictor = FakePredictor()
+    async with started(predictor) as batcher:
+        await batcher.submit(["x" * LENGTH] * 40, None, SECONDS)
+    rows = MAX_TOKENS // LENGTH
+    assert [len(batch) for batch in predictor.batches] == [rows, rows, 40 - 2 * rows]
+
+
+@in_loop
+async def test_a_round_is_bounded_in_texts() -> None:
+    predictor = FakePredictor()
+    async with started(predictor) as batcher:
+        first = await occupied(batcher, predictor)
+        others = [batcher.submit(["x"], None, SECONDS) for _ in range(ROUND + 10)]
+        predictor.gate.set()
+        await asyncio.gather(first, *others)
+    assert [len(texts) for texts in predictor.rounds] == [1, ROUND, 10]
+
+
+@in_loop
+async def test_a_round_waits_for_company_once_there_is_some() -> None:
+    predictor = FakePredictor()
+    async with started(predictor, wait=20.0) as batcher:
+        first = await occupied(batcher, predictor)
+        crowd = [batcher.submit([text], None, SECONDS) for text in "ab"]
+        predictor.gate.set()
+        crowd += [batcher.submit(["c"] * (ROUND - 2), None, SECONDS)]  # full: nothing more to wait for
+        await asyncio.gather(first, *crowd)
+        one = batcher.submit(["early"], None, SECONDS)
+        await asyncio.sleep(0.1)
+        assert len(predictor.rounds) == 2
+        await asyncio.gather(one, batcher.submit(["later"] * (ROUND - 1), None, SECONDS))
+    assert [len(texts) for texts in predictor.rounds] == [1, ROUND, ROUND]
+
+
+@in_loop
+async def test_a_lone_client_is_not_kept_waiting() -> None:
+    async with started(FakePredictor(), wait=1000.0) as batcher:
+        for text in ("a", "bb"):
+            assert np.array_equal(await batcher.submit([text], None, SECONDS), expected([text]))
+
+
+@in_loop
+async def test_a_failing_batch_fails_only_its_requests() -> None:
+    predictor = FakePredictor()
+    rows = MAX_TOKENS // LENGTH
+    async with started(predictor) as batcher:
+        first = await occupied(batcher, predictor)
+        bad = batcher.submit(["poison"], None, SECONDS)
+        beside = batcher.submit(["x" * LENGTH] * (rows - 1), None, SECONDS)  # with it fills a batch
+        good = batcher.submit(["x" * LENGTH] * 3, None, SECONDS)
+        predictor.gate.set()
+        for answer in (bad, beside):
+            with pytest.raises(RuntimeError, match="the network failed"):
+                await answer
+        assert np.array_equal(await first, expected(["first"]))
+        assert np.array_equal(await good, expected(["x" * LENGTH] * 3))
+        assert np.array_equal(await batcher.submit(["next"], None, SECONDS), expected(["next"]))
+    assert batcher.queued == 0
+
+
+@in_loop
+async def test_what_cannot_be_encoded_fails_alone() -> None:
+    predictor = FakePredictor()
+    async with started(predictor) as batcher:
+        first = await occupied(batcher, predictor)
+        bad = batcher.submit(["unreadable"], None, SECONDS)
+        good = batcher.submit(["good"], None, SECONDS)
+        predictor.gate.set()
+        with pytest.raises(ValueError, match="cannot be encoded"):
+            await bad
+        assert np.array_equal(await good, expected(["good"]))
+        await first
+
+
+@in_loop
+async def test_logits_that_are_no_numbers_are_no_answer() -> None:
+    async with started(FakePredictor()) as batcher:
+        answers = batcher.submit(["nan"], None, SECONDS), batcher.submit(["good"], None, SECONDS)
+        with pytest.raises(ArithmeticError, match="not a finite number"):
+            await answers[0]
+        assert np.array_equal(await answers[1], expected(["good"]))
+
+
+@in_loop
+async def test_the_queue_is_bounded_in_texts() -> None:
+    predictor = FakePredictor()
+    async with started(predictor, capacity=4) as batcher:
+        first = await occupied(batcher, predictor)
+        second = batcher.submit(["a", "b"], None, SECONDS)
+        with pytest.raises(Busy):
+            batcher.submit(["c", "d"], None, SECONDS)
+        third = batcher.submit(["e"], None, SECONDS)
+        assert batcher.queued == 4
+        predictor.gate.set()
+        await asyncio.gather(first, second, third)
+        assert batcher.queued == 0
+        await batcher.submit(["c", "d", "e", "f"], None, SECONDS)
+
+
+@in_loop
+async def test_cancelled_and_late_requests_cost_no_inference_but_hold_their_place() -> None:
+    predictor = FakePredictor()
+    async with started(predictor, capacity=3) as batcher:
+        first = await occupied(batcher, predictor)
+        gone = batcher.submit(["gone"], None, SECONDS)
+        late = batcher.submit(["late"], None, 0.0)
+        gone.cancel()
+        with pytest.raises(Busy):  # cancelled, its text is still in memory
+            batcher.submit(["more"], None, SECONDS)
+        predictor.gate.set()
+        with pytest.raises(TimeoutError):
+            await late
+        await first
+        await batcher.submit(["next"], None, SECONDS)
+    assert predictor.batches == [["first"], ["next"]]
+    assert batcher.queued == 0
+
+
+@in_loop
+async def test_stopping_answers_what_was_accepted_and_takes_nothing_more() -> None:
+    predictor = FakePredictor()
+    batcher = Batcher(predictor, ThreadPoolExecutor(1))  # type: ignore[arg-type]
+    batcher.start()
+    first = await occupied(batcher, predictor)
+    others = [batcher.submit([text], None, SECONDS) for text in ("a", "bb", "ccc")]
+    stop = asyncio.create_task(batcher.stop())
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        batcher.submit(["late"], None, SECONDS)
+    predictor.gate.set()
+    await stop
+    assert [answer.done() for answer in (first, *others)] == [True] * 4
+    assert np.array_equal(await others[2], expected(["ccc"]))

@@ -1,0 +1,189 @@
+"""Hosts, the token and bodies, judged before the service sees a request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+from bunryu.serving.errors import HttpError
+from bunryu.serving.middleware import AccessMiddleware, ErrorMiddleware, HostPolicy
+
+LOCAL, OPEN = HostPolicy(), HostPolicy(loopback=False, names=("bound.lan", "*.tunnel.example"))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "allowed"),
+    [
+        (LOCAL, "localhost", True),
+        (LOCAL, "localhost:8000", True),
+        (LOCAL, "127.0.0.1:8000", True),
+        (LOCAL, "127.8.9.1", True),
+        (LOCAL, "[::1]:8000", True),
+        (LOCAL, "192.168.0.2", False),
+        (LOCAL, "0.0.0.0:8000", False),
+        (LOCAL, "evil.example", False),
+        (LOCAL, "localhost.evil.example", False),
+        (LOCAL, "127.0.0.1.evil.example", False),
+        (LOCAL, "localhost@evil.example", False),
+        (LOCAL, "localhost:8000:9", False),
+        (LOCAL, "localhost:x", False),
+        (LOCAL, "::1", False),
+        (LOCAL, "[::1", False),
+        (LOCAL, "", False),
+        (OPEN, "192.168.0.2:8000", True),
+        (OPEN, "[2001:db8::1]", True),
+        (OPEN, "bound.lan:80", True),
+        (OPEN, "abc.tunnel.example", True),
+        (OPEN, "a.b.tunnel.example", True),
+        (OPEN, "tunnel.example", False),
+        (OPEN, "eviltunnel.example", False),
+        (OPEN, "x.bound.lan", False),
+    ],
+)
+def test_hosts(hosts: HostPolicy, host: str, allowed: bool) -> None:
+    assert hosts.allow(host) is allowed
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """An application that answers the size of the body, and fails if it is "fail"."""
+    body = await Request(scope, receive).body()
+    if body == b"fail":
+        raise ValueError("a secret" + "!" * 300)
+    await PlainTextResponse(str(len(body)))(scope, receive, send)
+
+
+def guarded(
+    *parts: Any, path: str = "/", query: bytes = b"", token: str | None = None, **headers: str
+) -> int:
+    """The status of a request whose body comes in parts; None is a part that never comes."""
+    guard = AccessMiddleware(echo, hosts=LOCAL, token=token, body_bytes=10, body_seconds=0.05)
+    given = {"host": "localhost", **headers}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": query,
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()],
+    }
+    messages = list(parts or [b""])
+
+    async def receive() -> Any:
+        if (part := messages.pop(0)) is None:
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": part, "more_body": bool(messages)}
+
+    statuses: list[int] = []
+
+    async def send(message: Any) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    try:
+        asyncio.run(guard(scope, receive, send))
+    except HttpError as refusal:
+        return refusal.status
+    return statuses[0]
+
+
+def test_a_forged_a_doubled_and_a_missing_host_are_refused() -> None:
+    assert guarded() == 200
+    assert guarded(host="evil.example") == 400
+    guard = AccessMiddleware(echo, hosts=LOCAL, token=None, body_bytes=10, body_seconds=1.0)
+    for hosts in ([], [(b"host", b"localhost"), (b"host", b"evil.example")]):
+        scope = {"type": "http", "path": "/", "headers": hosts}
+        with pytest.raises(HttpError, match="400"):
+            asyncio.run(guard(scope, None, None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("length", ["11", "99999999999999999999"])
+def test_a_body_that_is_said_to_be_too_large_is_not_read(length: str) -> None:
+    assert guarded(None, content_length=length) == 413
+
+
+def test_a_body_that_becomes_too_large_is_not_read_on() -> None:
+    assert guarded(b"12345", b"67890") == 200
+    assert guarded(b"12345", b"67890", b"1", None) == 413
+
+
+def test_a_body_that_does_not_arrive_is_given_up() -> None:
+    assert guarded(b"12345", None) == 408
+
+
+TOKEN = "a-token-of-some-length"
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "authorization", "status"),
+    [
+        ("/", b"", "", 200),
+        ("/health", b"", "", 200),
+        ("/predict", b"", "", 401),
+        ("/nothing", b"", "", 401),
+        ("/predict", b"", f"Bearer {TOKEN}", 200),
+        ("/predict", b"", f"bearer  {TOKEN} ", 200),
+        ("/predict", b"", f"Bearer {TOKEN}x", 401),
+        ("/predict", b"", f"Basic {TOKEN}", 401),
+        ("/predict", b"", TOKEN, 401),
+        ("/predict", b"", "Bearer é", 401),
+        ("/predict", f"token={TOKEN}".encode(), "", 401),
+        ("/docs", f"token={TOKEN}".encode(), "", 200),
+        ("/docs", b"token=wrong", "", 401),
+        ("/docs", b"token=%ff%ed%a0%80", "", 401),
+        ("/docs", b"", "", 401),
+    ],
+)
+def test_all_but_health_and_the_page_need_the_token(
+    path: str, query: bytes, authorization: str, status: int
+) -> None:
+    headers = {"authorization": authorization} if authorization else {}
+    assert guarded(path=path, query=query, token=TOKEN, **headers) == status
+
+
+def outside(body: bytes) -> tuple[list[Any], list[Any]]:
+    """What a request gets sent through the boundary, and the lines of the log."""
+    lines: list[Any] = []
+    sent: list[Any] = []
+    boundary = ErrorMiddleware(echo, headers=[(b"x-safe", b"yes")], log=lines.append)
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/p" * 500,
+        "query_string": b"token=secret",
+        "headers": [],
+        "client": ("192.0.2.1", 1234),
+    }
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(boundary(scope, receive, send))
+    return sent, lines
+
+
+def test_every_answer_has_the_headers_and_a_line_of_the_log() -> None:
+    sent, (line,) = outside(b"12345")
+    assert (b"x-safe", b"yes") in sent[0]["headers"]
+    assert {name: line[name] for name in ("client", "method", "path", "status", "texts")} == {
+        "client": "192.0.2.1",
+        "method": "POST",
+        "path": ("/p" * 500)[:200],
+        "status": 200,
+        "texts": 0,
+    }
+    assert set(line) == {"time", "client", "method", "path", "status", "ms", "texts"}
+
+
+def test_what_goes_wrong_is_logged_with_its_place_and_answered_without() -> None:
+    sent, (failed, access) = outside(b"fail")
+    assert failed["error"] == "ValueError: a secret" + "!" * 192
+    assert failed["trace"][-1].endswith(" echo")
+    assert access["status"] == 500
+    assert (b"x-safe", b"yes") in sent[0]["headers"]
+    assert b"secret" not in sent[1]["body"]
+    assert b'"what": "the service failed to answer"' in sent[1]["body"]

@@ -1,0 +1,185 @@
+"""Clients that are slow, silent, rude or many, and a server that stops in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+from starlette.responses import PlainTextResponse
+
+from bunryu.serving import server as connections
+from bunryu.serving.app import Settings, create_app
+from bunryu.serving.server import Server
+from helpers.serving import (
+    FakePredictor,
+    ignore,
+    parsed,
+    post,
+    raw,
+    read_answer,
+    request_bytes,
+    running,
+    server_of,
+)
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """An application that answers before it has read anything."""
+    if scope["type"] == "lifespan":
+        for stage in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{stage}.complete"})
+    else:
+        await PlainTextResponse("hello")(scope, receive, send)
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with running(hello) as port:
+        yield port
+
+
+GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n"
+
+
+def test_silent_and_half_open_clients_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 60.0)
+    half = request_bytes("/predict", b"x" * 100)[:-50]
+    with running(create_app(FakePredictor(), Settings(), ignore)) as port, ExitStack() as stack:  # type: ignore[arg-type]
+        for start in [b""] * 20 + [b"POST /pre"] * 10 + [GET] * 10 + [half] * 10:
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(start)
+        answer = asyncio.run(post(port, {"text": "영화"}))
+    assert (answer.status, answer.json["label"]) == (200, "길다")
+
+
+@pytest.mark.parametrize("start", [b"", b"GET ", GET, GET + b"\r\n" + GET])
+def test_a_request_that_does_not_arrive_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, port: int, start: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    answers = re.split(rb"(?=HTTP/1.1 \d)", raw(port, start))[1:]
+    last = parsed(answers[-1])
+    assert (last.status, last.what) == (408, "no request arrived within 0.1 s")
+    assert [parsed(answer).status for answer in answers[:-1]] == [200] * start.count(b"\r\n\r\n")
+
+
+def test_headers_are_bounded(port: int) -> None:
+    answer = parsed(raw(port, GET + b"x-long: " + b"x" * (1 << 16)))
+    assert (answer.status, answer.what) == (431, "the headers have more than 65536 bytes")
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"HELLO\r\n\r\n", b"GET / HTTP/1.1\r\nbad\r\n\r\n"]
+)
+def test_what_is_no_http_gets_an_answer_in_the_form_of_errors(port: int, start: bytes) -> None:
+    answer = parsed(raw(port, start))
+    assert (answer.status, answer.what) == (400, "this is no HTTP/1.1 request")
+    assert raw(port, GET + b"connection: close\r\n\r\n").endswith(b"hello")
+
+
+def test_a_large_body_that_was_refused_may_end_and_its_client_reads_the_answer(port: int) -> None:
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    for _ in range(2):
+        client.request("POST", "/", body=b"x" * (10 << 20))
+        assert client.getresponse().read() == b"hello"
+    client.close()
+
+
+def test_a_refused_body_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(connections, "LINGER", 0.1)
+    assert raw(port, b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").endswith(b"hello")
+
+
+def test_a_refused_body_is_thrown_away_within_bounds(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(connections, "LINGER", 60.0)
+    monkeypatch.setattr(connections, "MESSAGE_BYTES", 1 << 20)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                connection.sendall(b"x" * (1 << 16))
+
+
+def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(connections, "MOST", 2)
+    monkeypatch.setattr(connections, "MOST_OPEN", 3)
+    with ExitStack() as stack:
+        for _ in range(2):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            connection.sendall(GET + b"\r\n")
+            assert connection.recv(1 << 16).endswith(b"hello")
+        full = parsed(raw(port, GET + b"\r\n"))
+        assert (full.status, full.what) == (503, "more than 2 connections are open")
+        assert full.headers["retry-after"] == "1"
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        with suppress(ConnectionError):
+            assert raw(port, GET) == b""
+
+
+def test_a_request_on_its_way_at_shutdown_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "GRACE", 20.0)
+    with server_of(hello) as (port, server), socket.create_connection(("127.0.0.1", port), 30) as kept:
+        kept.sendall(GET + b"\r\n")
+        assert kept.recv(1 << 16).endswith(b"hello")
+        server.should_exit = True
+        with pytest.raises(ConnectionError):  # no new ones from now on
+            while True:
+                raw(port, GET + b"connection: close\r\n\r\n")
+        time.sleep(0.2)
+        kept.sendall(GET + b"\r\n")
+        answer = kept.recv(1 << 16)
+        assert answer.endswith(b"hello")
+        assert b"\r\nconnection: close\r\n" in answer
+        assert kept.recv(1) == b""
+
+
+def test_what_was_accepted_is_answered_at_shutdown() -> None:
+    predictor = FakePredictor()
+    app = create_app(predictor, Settings(), ignore)  # type: ignore[arg-type]
+
+    async def clients(port: int, server: Server) -> list[int]:
+        predictor.reached.clear()
+        predictor.gate.clear()
+        waiting = [asyncio.create_task(post(port, {"texts": ["a"] * 9})) for _ in range(20)]
+        health = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        queued = 0
+        while queued < 180:
+            writer.write(health)
+            queued = (await read_answer(reader)).json["queued_texts"]
+        server.should_exit = True
+        assert await reader.read() == b""  # idle connections are closed: it is stopping
+        writer.close()
+        predictor.gate.set()
+        return [(await answer).status for answer in waiting]
+
+    with server_of(app) as (port, server):
+        assert asyncio.run(clients(port, server)) == [200] * 20
+
+
+def test_the_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    server = Server(hello)
+    server.handle_exit(signal.SIGTERM, None)
+    assert (server.should_exit, codes) == (True, [])
+    server.handle_exit(signal.SIGTERM, None)
+    assert codes == []
+    server.handle_exit(signal.SIGINT, None)
+    assert codes == [130]
+
+
+def test_a_server_in_a_thread_leaves_signals_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with running(hello) as port:
+        assert raw(port, GET + b"connection: close\r\n\r\n").endswith(b"hello")
+        assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,221 @@
+"""A sweep from its command line to its closing table, and what the same command does the next time."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bunryu import cli
+from bunryu.errors import BusyError
+from bunryu.runs.run import Run
+from bunryu.sweeps.ledger import Ledger
+from bunryu.sweeps.runner import name_of, put_aside, table
+from helpers.sweeping import TINY, attempts, bomb, bombs, ledger_in, outcomes, runs_in, statuses, sweep
+
+CONFIG = {"seed": 1, "optimizer": {"name": "adamw", "lr": 0.1}, "model": {"name": "tiny"}, "output_root": "o"}
+
+
+def closing(text: str) -> list[str]:
+    """The closing table's lines."""
+    tail = text.rpartition(" jobs, ")[2]
+    return re.findall(r"^  +(\d+ .*?) *$", tail.partition("\nnext")[0], re.MULTILINE)
+
+
+def test_the_name_says_what_is_swept_and_depends_on_all_else() -> None:
+    name = name_of(CONFIG, ["optimizer.lr", "seed"])
+    assert re.fullmatch(r"lr-seed-[0-9a-f]{8}", name)
+    same: list[dict[str, Any]] = [
+        {"seed": 2},
+        {"optimizer": {"name": "adamw", "lr": 0.2}},
+        {"output_root": "elsewhere"},
+    ]
+    for change in same:
+        assert name_of({**CONFIG, **change}, ["optimizer.lr", "seed"]) == name
+    others: list[dict[str, Any]] = [{"optimizer": {"name": "sgd", "lr": 0.1}}, {"model": {"name": "small"}}]
+    for change in others:
+        assert name_of({**CONFIG, **change}, ["optimizer.lr", "seed"]) != name
+    assert name_of(CONFIG, ["optimizer"]) == name_of({**CONFIG, "optimizer": {}}, ["optimizer"])
+    assert len(name_of(CONFIG, [f"model.architecture.{'x' * 30}{n}" for n in range(9)])) == 80
+
+
+def test_the_order_of_the_keys_is_not_part_of_the_name() -> None:
+    assert name_of(CONFIG, ["seed", "optimizer.lr"]) == name_of(CONFIG, ["optimizer.lr", "seed"])
+
+
+def test_a_sweep_is_run_once_grows_and_keeps_its_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(tmp_path, "seed=1,2", "n_jobs=2") == 0
+    first = capsys.readouterr().out
+    ledger = ledger_in(tmp_path)
+    assert re.search(r"\[2/2\]  \d  finished     seed=\d  val/loss 0\.\d{4}\n", first)
+    assert [re.sub(r"0\.\d{4}", "_", line) for line in closing(first)] == [
+        "0  finished     seed=1  val/loss _",
+        "1  finished     seed=2  val/loss _",
+    ]
+    assert f"bunryu report {ledger.path}" in first
+    made, before = runs_in(tmp_path), outcomes(tmp_path)
+    assert len(made) == 2
+    assert {Run(path).config["seed"] for path in made} == {1, 2}
+    assert all(Run(job.run).manifest["overrides"] == job.overrides for job in ledger.jobs() if job.run)
+
+    assert sweep(tmp_path, "seed=1,2") == 0  # the same again: nothing is left to do
+    assert closing(capsys.readouterr().out) == closing(first)
+    assert runs_in(tmp_path) == made
+
+    assert sweep(tmp_path, "seed=2,1,3", "logger=none", "keep_checkpoints=best") == 0
+    grown = closing(capsys.readouterr().out)
+    assert grown[:2] == closing(first)
+    assert grown[2].startswith("2  finished     seed=3")
+    (new,) = set(runs_in(tmp_path)) - set(made)
+    assert Run(new).config["seed"] == 3
+    assert {key: value for key, value in outcomes(tmp_path).items() if key in before} == before
+    assert set(attempts(tmp_path).values()) == {1}
+
+    shutil.move(tmp_path, tmp_path.with_name("moved"))  # runs and sweep together
+    moved = tmp_path.with_name("moved")
+    assert sweep(moved, "seed=1,2,3") == 0
+    assert closing(capsys.readouterr().out) == grown
+    assert len(runs_in(moved)) == 3
+    shutil.move(moved, tmp_path)
+
+
+def test_failures_are_shown_with_their_causes_and_tried_again_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bombs(tmp_path / "package", monkeypatch)
+    fuse = tmp_path / "fuse"
+    fuse.touch()
+    out = tmp_path / "out"
+    arguments = ["seed=1,2", *bomb(fuse), "sweep_name=my sweep"]
+    assert sweep(out, *arguments) == 1
+    printed = capsys.readouterr()
+    cause = "killed by the system (signal 9): perhaps the memory ran out"
+    assert closing(printed.out)[1] == f"1  failed       seed=2  {cause}"
+    assert "1 of 2 jobs did not finish" in printed.err
+    assert "the same command again tries what is missing" in printed.err
+    ledger = ledger_in(out)
+    assert ledger.path == out / "sweeps" / "my-sweep"
+    (failed,) = (job for job in ledger.jobs() if job.status == "failed")
+    assert (failed.cause, failed.attempt) == (cause, 1)
+    assert f"its output: {ledger.log_of(failed.identity)}" in printed.out
+    assert "run directory: " in ledger.log_of(failed.identity).read_text("utf-8")
+
+    assert sweep(out, *arguments, "retry=none") == 1
+    assert attempts(out)[failed.identity] == 1
+    assert closing(capsys.readouterr().out) == closing(printed.out)
+
+    fuse.unlink()
+    assert sweep(out, *arguments) == 0
+    assert sorted(attempts(out).values()) == [1, 2]
+    assert len(runs_in(out)) == 2  # the failed one went on in its directory
+    assert Run(failed.run or Path()).manifest["status"] == "finished"
+
+    assert sweep(out, *arguments, "seed=1", "fresh=true") == 0
+    kept = sorted(path.name for path in (out / "sweeps").iterdir())
+    assert kept[0] == "my-sweep"
+    assert re.fullmatch(r"my-sweep\.\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}", kept[1])
+    assert len(Ledger(out / "sweeps" / kept[0]).jobs()) == 1
+    aside = Ledger(out / "sweeps" / kept[1]).jobs()
+    assert [job.status for job in aside] == ["finished", "finished"]
+    assert [job.run for job in aside if not (job.run or Path()).is_dir()] == []
+    assert len(runs_in(out)) == 3
+
+
+def test_no_job_begins_after_a_failure_if_so_wished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(tmp_path, "optimizer.lr=1e30,1e-3", "seed=1,2", "on_failure=stop") == 1
+    table = closing(capsys.readouterr().out)
+    assert [line.split()[:2] for line in table] == [
+        ["0", "failed"], ["1", "waiting"], ["2", "waiting"], ["3", "waiting"],
+    ]  # fmt: skip
+    assert "the training loss is not finite" in table[0]
+    assert len(runs_in(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["seed=1,2", "optimizer.lr=1e-3,-1"], "optimizer.lr"),
+        (["seed=1,two"], "seed"),
+        (["seed=1,2", "optimzer.lr=1"], "optimizer.lr"),
+        (["model=tiny,tinny"], "model=tiny"),
+        (["seed=1,2", "corpus=table", "corpus.train=nowhere.csv"], "nowhere.csv"),
+        (["+callbacks.more._target_=pytorch_lightning.callbacks.Timer,os.getcwd"], "os.getcwd"),
+        (["optimizer.lr=interval(1e-5,1e-3)"], "interval"),
+        (["seed=1,2", "hydra.sweeper.strategy=no"], "grid or optuna"),
+        (["hydra.sweeper.strategy=optuna", "seed=1"], "nothing to search"),
+        (["seed=1,2", "retry=perhaps"], "retry"),
+        (["seed=1,2", "n_jobs=0"], "n_jobs"),
+    ],
+)
+def test_a_sweep_with_a_job_that_cannot_work_leaves_nothing(
+    overrides: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert sweep(tmp_path / "out", *overrides) == 2
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize("name", ["..", ".", ""])
+def test_a_sweeps_name_names_a_folder_of_its_own(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(tmp_path, "seed=1,2", f"sweep_name='{name}'") == 2
+    assert "sweep_name" in capsys.readouterr().err
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_preset_runs_a_sweep_without_a_flag(tmp_path: Path) -> None:
+    assert cli.run(["train", *TINY, f"output_root={tmp_path}", "sweep=seeds", "seed=4,5"]) == 0
+    assert statuses(tmp_path) == {"seed=4": "finished", "seed=5": "finished"}
+    ledger = ledger_in(tmp_path)
+    assert ledger.facts == {
+        "schema": 1, "name": ledger.path.name, "swept": ["seed"], "monitor": "min val/loss",
+        "strategy": "grid",
+    }  # fmt: skip
+
+
+def ledger_with(path: Path, **facts: Any) -> Ledger:
+    ledger = Ledger.create(path / "sweeps" / "s", {"swept": ["seed"], "monitor": "min val/loss"} | facts)
+    ledger.add("aaa", ["epochs=1", "seed=1"], {})
+    return ledger
+
+
+def test_a_sweep_that_is_at_work_is_not_put_aside(tmp_path: Path) -> None:
+    ledger = ledger_with(tmp_path)
+    with ledger.claimed(ledger.job("aaa")) as attempt:
+        with pytest.raises(BusyError, match="jobs of this sweep are running"):
+            put_aside(ledger)
+        attempt.end("finished")
+    assert ledger.facts["name"] == "s"
+    put_aside(ledger)
+    (aside,) = (tmp_path / "sweeps").iterdir()
+    assert aside.name.startswith("s.")
+
+
+def test_a_folder_without_a_sweep_is_put_aside_too(tmp_path: Path) -> None:
+    ledger = ledger_with(tmp_path)
+    (ledger.path / "sweep.json").unlink()  # killed before it was written
+    put_aside(ledger)
+    assert not ledger.path.exists()
+
+
+def test_the_table_shows_what_is_a_jobs_own(tmp_path: Path) -> None:
+    ledger = ledger_with(tmp_path, swept=["seed", "optimizer.lr"])
+    ledger.add("bbb", ["+optimizer.lr=0.01", "epochs=1", "seed=2"], {})
+    with ledger.claimed(ledger.job("aaa")) as attempt:
+        attempt.end("finished", metrics={"val/loss": 0.123456})
+    with ledger.claimed(ledger.job("bbb")) as attempt:
+        attempt.end("failed", "no luck")
+    assert table(ledger.jobs(), ledger.facts) == [
+        "    0  finished     seed=1                     val/loss 0.1235",
+        "    1  failed       +optimizer.lr=0.01 seed=2  no luck",
+    ]

@@ -1,0 +1,246 @@
+"""A sweep that is a search: Optuna asks, jobs tell, and a start that goes on counts what was."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hydra.core.config_loader import ConfigLoader
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from bunryu import cli
+from bunryu.config.compose import composing
+from bunryu.config.overrides import Grid
+from bunryu.errors import ConfigError
+from bunryu.sweeps.ledger import Ledger
+from bunryu.sweeps.search import Search, space_of
+from bunryu.sweeps.study import Options, open_study
+from helpers.sweeping import SLOW, Driver, attempts, bombs, ledger_in, runs_in, steps_logged, sweep, until
+
+SEARCH = ["hydra.sweeper.strategy=optuna", "optimizer.lr=tag(log, interval(1e-4, 1e-2))"]
+
+
+@pytest.fixture
+def loader() -> Iterator[ConfigLoader]:
+    with composing() as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("choice(16,32)", CategoricalDistribution(["16", "32"])),
+        ("a,'b c'", CategoricalDistribution(["a", "'b c'"])),
+        ("interval(0.0,0.3)", FloatDistribution(0.0, 0.3)),
+        ("interval(1,8)", FloatDistribution(1, 8)),
+        ("int(interval(1,8))", IntDistribution(1, 8)),
+        ("tag(log, interval(1e-5, 1e-3))", FloatDistribution(1e-5, 1e-3, log=True)),
+        ("tag(log, int(interval(1, 64)))", IntDistribution(1, 64, log=True)),
+        ("range(1,10,3)", IntDistribution(1, 7, step=3)),
+        ("range(1,5)", IntDistribution(1, 4)),
+        ("tag(log, range(1,65))", IntDistribution(1, 64, log=True)),
+        ("range(0,1,0.5)", CategoricalDistribution(["0.0", "0.5"])),
+    ],
+)
+def test_the_space_in_hydras_grammar(loader: ConfigLoader, values: str, expected: BaseDistribution) -> None:
+    assert space_of(Grid.parse(loader, ["epochs=1", f"seed={values}"], {})) == {"seed": expected}
+
+
+@pytest.mark.parametrize("values", ["interval(3,1)", "tag(log, interval(0, 1))", "range(5,1)"])
+def test_a_space_that_cannot_be_is_refused(loader: ConfigLoader, values: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        space_of(Grid.parse(loader, [f"seed={values}"], {}))
+    assert caught.value.where == "seed"
+
+
+SPACE = {"x": IntDistribution(1, 3)}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.create(tmp_path / "s", {"swept": ["x"], "monitor": "min val/loss", "study": "s"})
+
+
+def search(ledger: Ledger, n_trials: int, sampler: str = "random", retry: bool = True) -> Search:
+    def add(values: Mapping[str, Any], number: int) -> str:
+        name = f"x{values['x']}"
+        ledger.add(name, [f"x={values['x']}"], {}, number)
+        return name
+
+    options = Options(sampler, n_trials, 7, None, 1)
+    return Search(open_study(ledger, options, SPACE), ledger, SPACE, add, n_trials, retry)
+
+
+def finish(ledger: Ledger, name: str, status: str = "finished") -> None:
+    with ledger.claimed(ledger.job(name)) as attempt:
+        attempt.end(status, metrics={"val/loss": 0.5} if status == "finished" else {})
+
+
+def finish_all(searched: Search, status: str = "finished") -> list[str]:
+    begun = []
+    for name in searched.todo():
+        begun.append(name)
+        finish(searched.ledger, name, status)
+        searched.ended(searched.ledger.job(name))
+    return begun
+
+
+def states(searched: Search) -> list[TrialState]:
+    return [trial.state for trial in searched.study.get_trials()]
+
+
+def test_values_that_were_tried_are_not_tried_again(ledger: Ledger) -> None:
+    searched = search(ledger, 8)
+    begun = finish_all(searched)
+    assert len(begun) == len(set(begun)) <= 3
+    assert states(searched) == [TrialState.COMPLETE] * 8
+    assert searched.study.best_value == 0.5
+    assert searched.identities() == [job.identity for job in ledger.jobs()]
+
+
+def test_the_trials_of_earlier_starts_count(ledger: Ledger) -> None:
+    finish_all(search(ledger, 2))
+    again = search(ledger, 2)
+    assert list(again.todo()) == []
+    more = search(ledger, 5)
+    finish_all(more)
+    assert len(more.study.trials) == more.total == 5
+
+
+def test_a_grid_ends_when_it_has_no_more_points(ledger: Ledger) -> None:
+    searched = search(ledger, 3, "grid")
+    assert sorted(finish_all(searched)) == ["x1", "x2", "x3"]
+    assert finish_all(search(ledger, 3, "grid")) == []
+
+
+def test_a_trial_whose_job_was_half_done_goes_on(ledger: Ledger) -> None:
+    first = search(ledger, 1)
+    name = next(first.todo())
+    finish(ledger, name, "interrupted")
+    first.ended(ledger.job(name))
+    assert states(first) == [TrialState.RUNNING]
+    again = search(ledger, 1)
+    assert finish_all(again) == [name]
+    assert states(again) == [TrialState.COMPLETE]
+
+
+def test_a_trial_whose_job_ended_while_nobody_could_tell_is_told(ledger: Ledger) -> None:
+    first = search(ledger, 1)
+    finish(ledger, next(first.todo()))
+    assert states(first) == [TrialState.RUNNING]
+    again = search(ledger, 1)
+    assert list(again.todo()) == []
+    assert states(again) == [TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize(("retry", "trials"), [(True, 2), (False, 1)])
+def test_another_trial_takes_the_place_of_one_that_failed_before(
+    ledger: Ledger, retry: bool, trials: int
+) -> None:
+    finish_all(search(ledger, 1), "failed")
+    again = search(ledger, 1, retry=retry)
+    finish_all(again)
+    assert states(again)[0] == TrialState.FAIL
+    assert len(states(again)) == trials
+    assert list(search(ledger, 1, retry=False).todo()) == []
+
+
+def test_a_pruned_trial_is_told_as_such(ledger: Ledger) -> None:
+    searched = search(ledger, 1)
+    finish_all(searched, "pruned")
+    assert states(searched) == [TrialState.PRUNED]
+    assert list(search(ledger, 1).todo()) == []
+
+
+def test_two_drivers_of_one_study_share_its_trials(ledger: Ledger) -> None:
+    one, other = search(ledger, 3), search(ledger, 3)
+    begun = [next(one.todo()), next(other.todo())]
+    for name in dict.fromkeys(begun):
+        finish(ledger, name)
+        one.ended(ledger.job(name))
+    finish_all(one)
+    finish_all(other)
+    assert len([state for state in states(one) if state == TrialState.COMPLETE]) == 3
+    assert set(states(one)) == {TrialState.COMPLETE}
+
+
+def study_of(folder: Path) -> optuna.Study:
+    ledger = ledger_in(folder)
+    return open_study(ledger, Options("random", 1, 7, None, 1), {})
+
+
+def test_a_search_end_to_end_counts_goes_on_and_remembers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bombs(tmp_path / "package", monkeypatch)
+    out = tmp_path / "out"
+    arguments = [*SEARCH, "hydra.sweeper.n_trials=2", "checkpoint_every_minutes=0", *SLOW]
+    driver = Driver(tmp_path / "log", lambda: sweep(out, *arguments))
+    until(lambda: steps_logged(out) >= 2)
+    driver.signal(signal.SIGKILL)
+    driver.code()
+    assert sweep(out, *arguments) == 0
+    study = study_of(out)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert sorted(attempts(out).values()) == [1, 2]
+    assert len(runs_in(out)) == 2
+    for job, trial in zip(ledger_in(out).jobs(), study.trials, strict=True):
+        assert job.trial == trial.number
+        assert job.metrics["val/loss"] == trial.value
+        assert job.config["optimizer"]["lr"] == trial.params["optimizer.lr"]
+        assert trial.intermediate_values == {0: pytest.approx(trial.value, abs=1e-6)}
+    assert "2 jobs, 2 finished" in capsys.readouterr().out
+    assert sweep(out, *arguments) == 0
+    assert len(study_of(out).trials) == 2
+    assert len(runs_in(out)) == 2
+
+
+def test_a_search_prunes_and_keeps_its_storage_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five good trials stand in the study: one that learns nothing is stopped after its first epoch."""
+    url = f"sqlite:///{tmp_path}/sesame.db"
+    monkeypatch.setenv("A_STORAGE", url)
+    out = tmp_path / "out"
+    study = optuna.create_study(storage=url, study_name="s", direction="minimize")
+    for _ in range(5):
+        trial = study.ask()
+        trial.report(0.001, 0)
+        trial.set_user_attr("job", "elsewhere")
+        study.tell(trial, 0.001)
+    arguments = [
+        "hydra.sweeper.strategy=optuna", "optimizer.lr=choice(1e-7)", "hydra.sweeper.n_trials=6",
+        "hydra.sweeper.storage=${oc.env:A_STORAGE}", "sweep_name=s", "epochs=3",
+    ]  # fmt: skip
+    assert sweep(out, *arguments) == 0
+    (job,) = ledger_in(out).jobs()
+    assert (job.status, job.trial) == ("pruned", 5)
+    assert job.cause == "pruned after epoch 1: other trials did better by then"
+    assert study.trials[5].state == TrialState.PRUNED
+    assert "pruned       optimizer.lr=1e-07  pruned after epoch 1" in capsys.readouterr().out
+    written = [path.read_text("utf-8", errors="replace") for path in out.rglob("*") if path.is_file()]
+    assert [text for text in written if "sesame" in text] == []
+    assert ledger_in(out).facts["storage"] == "${oc.env:A_STORAGE}"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("max_seq_length='range(64,400)'", "max_seq_length=399 is beyond the model's 300 positions"),
+        ("seed='choice(1,2)' optimizer.lr='interval(-1e-3,1e-3)'", "optimizer.lr=-0.001 is out of range"),
+        ("model='choice(tiny,tinny)'", "'model' has no option 'tinny'"),
+        ("seed='choice(1,2)' accelerator.devices=2", "a trial on several devices cannot be pruned"),
+    ],
+)
+def test_a_search_that_could_come_to_what_cannot_work_is_refused_first(
+    values: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [item.replace("'", "") for item in values.split()]
+    assert cli.run(["train", "-m", *overrides, SEARCH[0], f"output_root={tmp_path / 'o'}"]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,357 @@
+"""``batch_size=auto``: what fits is found, recorded, and a step stays as large as it was."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bunryu import cli
+from bunryu.errors import ConfigError, OutOfMemory
+from bunryu.runs.run import Run
+from bunryu.system import machine
+from bunryu.system.machine import available_memory
+from bunryu.training import batch_size
+from bunryu.training.batch_size import MemoryTrial, settle_batch
+from bunryu.training.task import ClassificationTask
+from helpers.killing import at_call, die, forked, outcome, resume
+from helpers.killing import train as killed_train
+from helpers.sweeping import runs_in, sweep
+from helpers.together import together
+from helpers.together import train as command
+
+
+def config(batch: Any = "auto", accumulated: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "batch_size": batch,
+        "max_seq_length": 16,
+        "datamodule": {"batch_size": batch},
+        "trainer": {"accumulate_grad_batches": accumulated, "precision": "32-true"},
+        "accelerator": {"name": "cpu", "devices": 1},
+        **more,
+    }
+
+
+def at_most(most: int) -> Callable[[int], bool]:
+    """Memory for so many rows."""
+    return lambda rows: rows <= most
+
+
+def found(given: dict[str, Any], most: int) -> tuple[int, int]:
+    settled = settle_batch(given, at_most(most))
+    assert settled["batch_size"] == settled["datamodule"]["batch_size"]
+    return settled["batch_size"], settled["trainer"]["accumulate_grad_batches"]
+
+
+@pytest.mark.parametrize("spelling", ["auto", 0])
+@pytest.mark.parametrize(
+    ("most", "expected"), [(1000, (32, 1)), (32, (32, 1)), (31, (16, 2)), (10, (8, 4)), (1, (1, 32))]
+)
+def test_a_step_has_32_rows_whatever_fits(spelling: Any, most: int, expected: tuple[int, int]) -> None:
+    assert found(config(spelling), most) == expected
+
+
+def test_a_step_of_accumulated_batches_stays_one(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "bunryu"):
+        assert found(config(accumulated=3), 40) == (32, 3)
+    assert "batch_size=auto: 32 rows, and 3 such batches a step" in caplog.text
+    assert found(config(accumulated=3), 1000) == (96, 1)
+
+
+def test_not_one_row_fits() -> None:
+    with pytest.raises(OutOfMemory, match="not even one row of 16 tokens fits") as caught:
+        settle_batch(config(), at_most(0))
+    assert (caught.value.exit_code, caught.value.fix) == (3, "a smaller max_seq_length, or a smaller model")
+
+
+def test_a_number_stays_and_nothing_is_tried() -> None:
+    def never(rows: int) -> bool:
+        raise AssertionError(rows)
+
+    given = config(24, accumulated=2)
+    assert settle_batch(given, never) == given
+    given = config() | {"datamodule": {"batch_size": 24}}
+    assert settle_batch(given, never) == config(24)
+    assert given["batch_size"] == "auto"
+
+
+def test_a_tpu_is_not_tried() -> None:
+    with pytest.raises(ConfigError) as caught:
+        settle_batch(config(accelerator={"name": "tpu"}), at_most(1))
+    assert (caught.value.where, caught.value.fix) == ("batch_size", "batch_size=32")
+
+
+# A card
+
+
+class Model(torch.nn.Module):
+    """Keeps of a row two activations of ``length`` times ``width`` numbers, and little else."""
+
+    config = SimpleNamespace(pad_token_id=0)
+
+    def __init__(self, width: int, error: BaseException | None = None, most: int = 0) -> None:
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(2, width), torch.nn.Linear(width, 2)
+        self.error, self.most = error, most
+        self.tried: list[tuple[int, int]] = []
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        self.tried.append(tuple(input_ids.shape))  # type: ignore[arg-type]
+        assert int(input_ids.min()) > 0
+        assert int(attention_mask.min()) == 1
+        if self.error is not None and len(input_ids) > self.most:
+            raise self.error
+        return SimpleNamespace(logits=self.head(self.embedding(input_ids).tanh().tanh().mean(dim=1)))
+
+
+EXHAUSTED = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
+    MemoryError(),
+]
+
+
+def trial(model: Model, half: torch.dtype | None = None) -> MemoryTrial:
+    return MemoryTrial(model, partial(torch.optim.AdamW, lr=0.1), 16, torch.device("cpu"), half)
+
+
+@pytest.mark.parametrize("error", EXHAUSTED, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_a_card_is_tried_with_two_whole_steps_of_the_longest_rows(error: BaseException) -> None:
+    model = Model(4, error, most=10)
+    assert found(config(), 10) == (8, 4)
+    settled = settle_batch(config(), trial(model))
+    assert (settled["batch_size"], settled["trainer"]["accumulate_grad_batches"]) == (8, 4)
+    assert model.tried == [(32, 16), (16, 16), (8, 16), (8, 16)]
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_nothing_of_what_was_tried_stays_on_the_card() -> None:
+    tried = trial(Model(4))
+    assert tried(2)
+    assert (dict(tried._optimizer.state), tried._model.head.weight.device.type) == ({}, "cpu")
+
+
+def test_in_the_precision_of_the_run() -> None:
+    seen = []
+    model = Model(4)
+    model.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert trial(model, torch.bfloat16)(2)
+    assert seen == [torch.bfloat16] * 2
+
+
+def test_another_error_is_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        trial(Model(4, RuntimeError("shapes do not match")))(2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "precision", "half"),
+    [("gpu", "cuda", "16-mixed", torch.float16), ("gpu", "cuda", "bf16-mixed", torch.bfloat16),
+     ("mps", "mps", "32-true", None)],
+)  # fmt: skip
+def test_which_card_is_tried(
+    kind: str, device: str, precision: str, half: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(batch_size, "_model", lambda given: Model(4))
+    monkeypatch.setattr(
+        batch_size, "MemoryTrial", lambda *known, spare: made.append((*known[2:], spare)) or at_most(16)
+    )
+    optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.1}
+    for devices in (1, 2):
+        given = config(accelerator={"name": kind, "devices": devices}, optimizer=optimizer)
+        given["trainer"]["precision"] = precision
+        assert settle_batch(given)["batch_size"] == 16
+    gradients = 4 * (2 * 4 + 4 * 2 + 2)  # of which a card sends a copy to the others
+    assert made == [(16, torch.device(device), half, spare) for spare in (0, gradients)]
+
+
+# The machine's own memory
+
+
+def test_what_a_row_keeps_is_counted() -> None:
+    width, length = 64, 50
+    kept = batch_size._kept_for_a_row(Model(width), length, None)
+    activations = 2 * width * length * 4
+    assert activations <= kept <= activations + length * 8 * 2 + width * 4 * 2 + 100
+
+
+def tree(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
+    return folder
+
+
+GROUPS = {
+    "version 2": (
+        "0::/a/b\n",
+        {
+            "a/b/memory.max": "max\n",
+            "a/b/memory.current": "500\n",
+            "a/memory.max": "1000\n",
+            "a/memory.current": "700\n",
+            "a/memory.stat": "anon 400\ninactive_file 50\n",
+        },
+        350,
+    ),
+    "version 1": (
+        "8:cpu:/x\n4:memory:/a\n0::/\n",
+        {
+            "memory/a/memory.limit_in_bytes": "2000\n",
+            "memory/a/memory.usage_in_bytes": "600\n",
+            "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 100\n",
+            "memory/memory.limit_in_bytes": "9000\n",
+            "memory/memory.usage_in_bytes": "10\n",
+        },
+        1500,
+    ),
+    "a container that sees only its own": (
+        "0::/../../elsewhere\n",
+        {"memory.max": "800\n", "memory.current": "900\n"},
+        0,
+    ),
+    "no limit": ("0::/a\n", {"a/memory.max": "max\n", "a/memory.current": "5\n"}, 5000),
+    "no groups": ("", {}, 5000),
+}
+
+
+@pytest.mark.parametrize(("membership", "files", "expected"), GROUPS.values(), ids=GROUPS)
+def test_a_container_s_limit_counts(
+    membership: str, files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cgroup").write_text(membership, "utf-8")
+    root = tree(tmp_path / "root", files)
+    groups = machine._control_groups(tmp_path / "cgroup", root)
+    monkeypatch.setattr(machine, "_control_groups", lambda: groups)
+    monkeypatch.setattr(machine, "_meminfo", lambda: 5000)
+    assert available_memory() == expected
+
+
+def test_the_system_s_free_memory(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemFree: 2 kB\nMemAvailable:       3 kB\n", "utf-8")
+    assert machine._meminfo(tmp_path / "meminfo") == 3072
+    assert machine._meminfo(tmp_path / "absent") is None
+
+
+def test_nobody_tells_and_all_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_memory", lambda: None)
+    monkeypatch.setattr(batch_size, "_model", lambda given: Model(4))
+    assert settle_batch(config(accelerator={"name": "cpu", "devices": 1}))["batch_size"] == 32
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(1, 16), (2, 8)])
+def test_processes_share_the_memory(devices: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(4096)
+    weights = sum(weight.nbytes for weight in model.parameters())
+    row = batch_size._kept_for_a_row(model, 16, None)
+    monkeypatch.setattr(batch_size, "SHARE", 1.0)
+    monkeypatch.setattr(machine, "available_memory", lambda: 4 * weights + 17 * row)
+    monkeypatch.setattr(batch_size, "_model", lambda given: model)
+    given = config(accelerator={"name": "cpu", "devices": devices})
+    assert settle_batch(given)["batch_size"] == expected
+
+
+# Runs
+
+
+@pytest.fixture
+def _room_for_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "_fitting", lambda given: at_most(8))
+
+
+@pytest.mark.usefixtures("_room_for_eight")
+def test_a_run_records_what_was_found_and_takes_as_many_steps(train: Callable[..., Run]) -> None:
+    run = train("batch_size=auto")
+    assert run.config["batch_size"] == run.config["datamodule"]["batch_size"] == 8
+    assert run.config["trainer"]["accumulate_grad_batches"] == 4
+    recorded = run.manifest["config"]
+    assert (recorded["batch_size"], recorded["trainer"]["accumulate_grad_batches"]) == (8, 4)
+    assert "batch_size=auto" in run.manifest["overrides"]
+    assert run.manifest["total_steps"] == 6  # of 72 rows, 32 a step, in two epochs
+
+
+def test_with_room_enough_it_is_the_run_it_would_have_been(train: Callable[..., Run]) -> None:
+    automatic, numbered = train("batch_size=0", "epochs=1"), train("batch_size=32", "epochs=1")
+    assert automatic.metrics == numbered.metrics
+    assert automatic.config == {**numbered.config, "output_root": automatic.config["output_root"]}
+
+
+def test_resume_and_reproduce_take_the_recorded_number(tmp_path: Path) -> None:
+    import bunryu.commands.reproduce
+    import bunryu.commands.resume
+    import bunryu.commands.train  # noqa: F401
+
+    def tight() -> None:
+        batch_size._fitting = lambda given: at_most(8)  # type: ignore[assignment]
+
+    def roomy() -> None:
+        batch_size._fitting = lambda given: at_most(1000)  # type: ignore[assignment]
+
+    def killed() -> None:
+        tight()
+        at_call(ClassificationTask, "training_step", 6, die)()
+
+    assert killed_train(tmp_path / "whole", "batch_size=auto", before=tight) == 0
+    assert killed_train(tmp_path / "killed", "batch_size=auto", before=killed) == -signal.SIGKILL
+    assert resume(tmp_path / "killed", before=roomy) == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    (run,) = runs_in(tmp_path / "whole")
+
+    def reproduce() -> int:
+        roomy()
+        return cli.run(["reproduce", str(run)])
+
+    assert forked(tmp_path / "whole", reproduce) == 0
+
+
+def test_every_process_of_a_run_has_the_first_one_s_number(tmp_path: Path) -> None:
+    arguments = command(tmp_path, "batch_size=auto", "accelerator.devices=2", "epochs=1")
+    assert together(tmp_path, arguments) == [0, 0], (tmp_path / "0.log").read_text("utf-8")
+    (path,) = runs_in(tmp_path / "out")
+    assert Run(path).config["batch_size"] == 32
+    assert Run(path).manifest["total_steps"] == 2
+    assert "batch_size=auto: " not in (tmp_path / "1.log").read_text("utf-8")
+
+
+def test_a_sweep_takes_auto_among_numbers(tmp_path: Path) -> None:
+    assert sweep(tmp_path, "batch_size=auto,24") == 0
+    assert sorted(Run(path).config["batch_size"] for path in runs_in(tmp_path)) == [24, 32]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("batch_size=big", "batch_size='big' is no number"),
+        ("datamodule.batch_size=big", "datamodule.batch_size='big' is no number"),
+        ("batch_size=-1", "batch_size=-1 is out of range"),
+        ("batch_size=1.5", "batch_size=1.5 is float"),
+        ("batch_size=true", "batch_size=True is bool"),
+    ],
+)
+def test_what_is_no_batch_size_is_refused(
+    override: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["train", f"output_root={tmp_path / 'out'}", override]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_of_memory_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def training_step(task: Any, batch: Any, batch_idx: int) -> Any:
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr(ClassificationTask, "training_step", training_step)
+    quick = ["limit_rows=72", "batch_size=16", "trainer.accumulate_grad_batches=2", "logger=none"]
+    assert cli.run(["train", *quick, f"output_root={tmp_path}"]) == 3
+    error = capsys.readouterr().err
+    assert "batch_size=8 trainer.accumulate_grad_batches=4; batch_size=auto, which finds what fits" in error

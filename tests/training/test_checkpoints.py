@@ -1,0 +1,251 @@
+"""Checkpoints: whole or not at all; anything in them that could run code is refused and not run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import resource
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bunryu.errors import ModelError, TrainingError
+from bunryu.models.weights import read_weights
+from bunryu.runs.run import Run
+from bunryu.system.files import sha256
+from bunryu.training.checkpoints import (
+    link_checkpoint,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
+from helpers.pickles import Payload
+
+STATE = {"model.classifier.bias": torch.tensor([1.0, 2.0]), "other.count": torch.tensor(3)}
+
+
+def test_only_entries_below_model_come_out_without_their_prefix(tmp_path: Path) -> None:
+    plain = {"epoch": 3, "hyper_parameters": {"lr": 5e-5, "name": "nsmc", "sizes": [1, 2]}}
+    torch.save({"state_dict": STATE, **plain}, tmp_path / "a.ckpt")
+    weights = read_weights(tmp_path / "a.ckpt")
+    assert list(weights) == ["classifier.bias"]
+    assert torch.equal(weights["classifier.bias"], torch.tensor([1.0, 2.0]))
+
+
+def test_a_runs_own_checkpoint_is_read(trained: Run) -> None:
+    path = trained.path / "checkpoints/last.ckpt"
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    weights = read_weights(path)
+    assert "bert.embeddings.word_embeddings.weight" in weights
+    assert {f"model.{name}" for name in weights} == {name for name in saved if name.startswith("model.")}
+    assert all(torch.equal(tensor, saved[f"model.{name}"]) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("place", ["hyper_parameters", "state_dict", "callbacks"])
+def test_a_payload_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, place: str) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "evil.ckpt"
+    contents: dict[str, Any] = {"state_dict": dict(STATE), "hyper_parameters": {}, "callbacks": {}}
+    contents[place]["model.x"] = Payload(canary)
+    torch.save(contents, path)
+    with pytest.raises(ModelError) as caught:
+        read_weights(path)
+    assert not canary.exists()
+    assert caught.value.what.startswith("the checkpoint holds more than tensors and plain values")
+    assert caught.value.where == str(path)
+    torch.load(path, weights_only=False)
+    assert canary.exists()  # the payload is a real one
+
+
+def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "evil.ckpt"
+    path.write_bytes(pickle.dumps(Payload(canary)))
+    with pytest.raises(ModelError):
+        read_weights(path)
+    assert not canary.exists()
+    pickle.loads(path.read_bytes())
+    assert canary.exists()
+
+
+def test_a_pickle_in_torchs_old_format_is_refused_and_not_run(tmp_path: Path) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "evil.ckpt"
+    contents = {"state_dict": STATE, "x": Payload(canary)}
+    torch.save(contents, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ModelError):
+        read_weights(path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("contents", "what"),
+    [
+        ({"weights": 1}, "the checkpoint has no state_dict"),
+        ([1, 2], "the checkpoint has no state_dict"),
+        ({"state_dict": None}, "the checkpoint has no state_dict"),
+        ({"state_dict": {}}, "no entry of its state_dict starts with 'model.'"),
+        ({"state_dict": {"bert.x": torch.ones(1)}}, "no entry of its state_dict starts with 'model.'"),
+        (
+            {"state_dict": {"model.x": 3.0, 5: torch.ones(1)}},
+            "no entry of its state_dict starts with 'model.'",
+        ),
+    ],
+)
+def test_a_checkpoint_without_a_classifier_is_refused(tmp_path: Path, contents: Any, what: str) -> None:
+    torch.save(contents, tmp_path / "a.ckpt")
+    with pytest.raises(ModelError) as caught:
+        read_weights(tmp_path / "a.ckpt")
+    assert caught.value.what == what
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -100])
+def test_a_damaged_file_is_refused(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": STATE}, path)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ModelError) as caught:
+        read_weights(path)
+    assert caught.value.where == str(path)
+    assert "\n" not in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("none.ckpt", "No such file or directory"), ("", "Is a directory")]
+)
+def test_what_is_no_file_is_said(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        read_weights(tmp_path / name)
+    assert caught.value.what == f"the checkpoint cannot be read: {reason}"
+
+
+def checkpoint(value: float, numbers: int = 1000) -> dict[str, Any]:
+    return {"state_dict": {"model.x": torch.full((numbers,), value)}}
+
+
+def value_in(path: Path) -> float:
+    return float(read_checkpoint(path)["state_dict"]["model.x"][0])
+
+
+def test_what_takes_a_name_is_on_the_disk_before_and_its_name_right_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronised: set[tuple[int, int]] = set()  # inode and size
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def seen_fsync(descriptor: int) -> None:
+        state = os.fstat(descriptor)
+        synchronised.add((state.st_ino, state.st_size))
+        if stat.S_ISDIR(state.st_mode):
+            order.append("folder")
+        fsync(descriptor)
+
+    def seen_replace(source: Path, target: Path) -> None:
+        state = os.stat(source)
+        assert Path(source).parent == Path(target).parent  # across file systems it would be a copy
+        assert (state.st_ino, state.st_size) in synchronised, f"{target.name} may be lost in a power cut"
+        order.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "replace", seen_replace)
+    for value in (1.0, 2.0):
+        write_checkpoint(checkpoint(value), tmp_path / "last.ckpt")
+    assert order[:4] == ["last.ckpt.sha256", "folder", "last.ckpt", "folder"]
+    # a checksum's name is on the disk before the checkpoint's follows
+    assert order[4:] == ["previous.ckpt.sha256", "folder", "previous.ckpt", *order[:4]]
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_at_every_moment_all_that_is_there_fits_its_checksum(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = 0
+    replace = os.replace
+
+    def watched(source: Path, target: Path) -> None:
+        nonlocal moments
+        replace(source, target)
+        for path in tmp_path.glob("*.ckpt"):
+            assert sha256(path) in path.with_name(f"{path.name}.sha256").read_text("ascii").split()
+        moments += 1
+
+    monkeypatch.setattr(os, "replace", watched)
+    for value in (1.0, 2.0, 3.0):
+        write_checkpoint(checkpoint(value), tmp_path / name)
+        assert newest_checkpoint(tmp_path) == (tmp_path / name if name == "last.ckpt" else None)
+        assert value_in(tmp_path / name) == value
+    assert moments == (2 + 4 + 4 if name == "last.ckpt" else 2 + 2 + 2)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5000, 100_000])
+def test_a_disk_that_fills_up_within_a_checkpoint_is_named_and_the_old_one_kept(
+    limit: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    write_checkpoint(checkpoint(1.0), path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(TrainingError) as caught:
+            write_checkpoint(checkpoint(2.0, 100_000), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.what == "the disk is full: a checkpoint of 400,000 bytes could not be written"
+    assert caught.value.where == str(path)
+    assert caught.value.fix == f"make room, then bunryu resume {tmp_path}/run"
+    assert sorted(file.name for file in path.parent.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+    assert value_in(path) == 1.0
+
+
+def test_what_cannot_be_written_is_no_full_disk_and_costs_nothing(tmp_path: Path) -> None:
+    class Unwritable:
+        def __reduce__(self) -> tuple[Any, ...]:
+            raise ValueError("not this")
+
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(checkpoint(1.0), path)
+    with pytest.raises(ValueError, match="not this"):
+        write_checkpoint({"x": Unwritable()}, path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+    assert value_in(path) == 1.0
+
+
+def test_one_changed_bit_is_refused_by_the_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    write_checkpoint(checkpoint(1.0), path)
+    assert value_in(path) == 1.0
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        read_checkpoint(path)
+    assert caught.value.what == "the checkpoint is damaged: its checksum does not fit"
+    assert caught.value.where == str(path)
+
+
+def test_a_removed_checkpoint_leaves_no_checksum(tmp_path: Path) -> None:
+    write_checkpoint(checkpoint(1.0), tmp_path / "best-1.ckpt")
+    remove_checkpoint(tmp_path / "best-1.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_name_is_moved_on_and_what_it_named_before_stays(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", cannot)
+    first, second, best = (tmp_path / name for name in ("best-1.ckpt", "best-2.ckpt", "best.ckpt"))
+    write_checkpoint(checkpoint(1.0), first)
+    write_checkpoint(checkpoint(2.0), second)
+    for path, value in ((first, 1.0), (second, 2.0), (second, 2.0)):
+        link_checkpoint(path, best)
+        assert value_in(best) == value
+    assert (value_in(first), value_in(second)) == (1.0, 2.0)

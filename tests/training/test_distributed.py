@@ -1,0 +1,430 @@
+"""Several processes on one run: every row once, one device's figures, one run directory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bunryu import cli
+from bunryu.encoding.batching import join_short_batches, part_of, training_batches
+from bunryu.encoding.encoder import Encoded, Template
+from bunryu.errors import BunryuError, BusyError, ConfigError, OutOfMemory, TrainingError
+from bunryu.runs.run import Run
+from bunryu.sweeps.ledger import Ledger
+from bunryu.system.signals import Interrupted
+from bunryu.training import distributed
+from bunryu.training.datamodule import TextDataModule
+from helpers.killing import outcome
+from helpers.sweeping import Driver
+from helpers.together import (
+    ROWS,
+    Fork,
+    alone,
+    as_srun,
+    as_torchrun,
+    rows_by_epoch,
+    runs_in,
+    together,
+    train,
+    witnessed,
+    witnesses,
+)  # fmt: skip
+
+EPOCHS = {0: list(range(ROWS)), 1: list(range(ROWS))}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _warm() -> None:
+    """Import once what every fork needs."""
+    import bunryu.commands.resume
+    import bunryu.commands.train  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    witnesses(tmp_path / "package", monkeypatch)
+
+
+# Which process gets which rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(8, 300),
+    batch_size=st.integers(1, 20),
+    processes=st.integers(1, 8),
+    batching=st.sampled_from(["bucketed", "random"]),
+    epoch=st.integers(0, 9),
+)
+def test_every_row_goes_to_one_process_once_an_epoch(
+    rows: int, batch_size: int, processes: int, batching: str, epoch: int
+) -> None:
+    lengths = np.arange(rows) * 7 % 50 + 3
+    batches = training_batches(lengths, batch_size * processes, batching, 7, epoch)
+    batches = join_short_batches(batches, processes)
+    parts = [[part_of(batch, rank, processes) for batch in batches] for rank in range(processes)]
+    given_out = [row for own in parts for index, _ in own for row in index.tolist()]
+    assert sorted(given_out) == list(range(rows))
+    for number, batch in enumerate(batches):
+        sizes = [len(own[number][0]) for own in parts]
+        assert min(sizes) > 0
+        assert max(sizes) - min(sizes) <= 1
+        # the mean over processes of weighted means is the mean over rows
+        means = [(lengths[index].mean() * weight) for index, weight in (own[number] for own in parts)]
+        assert np.mean(means) == pytest.approx(lengths[batch].mean())
+
+
+def test_a_batch_with_fewer_rows_than_processes_joins_another() -> None:
+    batches = [np.array([1, 2, 3]), np.array([9]), np.array([4, 5, 6])]
+    assert [batch.tolist() for batch in join_short_batches(batches, 2)] == [[1, 2, 3], [4, 5, 6, 9]]
+    assert [batch.tolist() for batch in join_short_batches(batches, 1)] == [[1, 2, 3], [9], [4, 5, 6]]
+
+
+def test_fewer_rows_than_processes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="fewer rows to train on than processes, which are 3") as caught:
+        join_short_batches([np.array([1, 2])], 3)
+    assert (caught.value.where, caught.value.fix) == ("accelerator.devices", "accelerator.devices=1")
+
+
+def test_one_process_has_a_weight_of_one() -> None:
+    assert part_of(np.array([4, 2]), 0, 1)[1] == 1.0
+    assert [part_of(np.array([4, 2, 7]), rank, 2)[1] for rank in (0, 1)] == [4 / 3, 2 / 3]
+
+
+TEMPLATE = Template(([1], [2]), ([1], [2], [2]), ([0], 0, [0]), ([0], 0, [0], 1, [1]), True)
+
+
+def data_of(rank: int, size: int, rows: int, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, value in as_torchrun(rank, size, 1).items():
+        monkeypatch.setenv(name, value)
+    lengths = np.arange(rows) % 7 + 1
+    ids = np.arange(lengths.sum(), dtype=np.uint16) + 3
+    every = np.arange(rows)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    split = Encoded(ids, offsets, None, None, every % 2, every, TEMPLATE)
+    return TextDataModule(
+        split, split, split, pad_id=0, seed=7, batch_size=batch_size, max_seq_length=6,
+        batching="bucketed", padding="longest", num_workers=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("rows", [8, 15, 16, 17, 41])
+def test_every_process_scores_as_many_batches_and_together_all_rows(
+    size: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for loader in ("val_dataloader", "test_dataloader"):
+        scored = []
+        for rank in range(size):
+            data = data_of(rank, size, rows, 4, monkeypatch)
+            scored.append([batch["index"].tolist() for batch in getattr(data, loader)()])
+        assert {len(own) for own in scored} == {math.ceil(math.ceil(rows / 4) / size)}
+        batches = [tuple(batch) for own in scored for batch in own]
+        assert sorted(row for batch in set(batches) for row in batch) == list(range(rows))
+        assert len(batches) - len(set(batches)) < size  # no more twice than there have to be
+
+
+def test_all_processes_count_the_same_steps_and_name_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = [data_of(rank, 3, 40, 4, monkeypatch).batches_per_epoch for rank in range(3)]
+    assert counted == [4, 4, 4]
+    rows = [data_of(rank, 3, 40, 4, monkeypatch).rows_of(1, 2) for rank in range(3)]
+    assert rows[0] == rows[1] == rows[2]
+    assert len(rows[0]) in (4, 12)
+
+
+# Runs
+
+
+def metrics(run: Path) -> list[tuple[tuple[str, ...], float]]:
+    with open(run / "metrics.csv", encoding="utf-8", newline="") as file:
+        return [
+            ((epoch, step, name), float(value)) for epoch, step, name, value in list(csv.reader(file))[1:]
+        ]
+
+
+def assert_alike(run: Path, other: Path) -> None:
+    """The same records within 1e-5, and the same results and predictions of the same rows."""
+    assert [key for key, _ in metrics(run)] == [key for key, _ in metrics(other)]
+    assert [value for _, value in metrics(run)] == pytest.approx(
+        [value for _, value in metrics(other)], abs=1e-5
+    )
+    assert Run(run).results == pytest.approx(Run(other).results, abs=1e-5)
+    for split in ("validation", "test"):
+        texts = [(path / f"predictions/{split}.csv").read_text("utf-8") for path in (run, other)]
+        tables = [list(csv.reader(text.splitlines())) for text in texts]
+        assert [row[:3] for row in tables[0]] == [row[:3] for row in tables[1]]
+        assert len({row[0] for row in tables[0]}) == len(tables[0]) == ROWS + 1
+        logits = [[float(value) for row in table[1:] for value in row[3:]] for table in tables]
+        assert logits[0] == pytest.approx(logits[1], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One device with twice the batch."""
+    folder = tmp_path_factory.mktemp("one")
+    fork = alone(folder, *train(folder, "batch_size=32"))
+    assert fork.code() == 0, fork.said()
+    (run,) = runs_in(folder)
+    return run
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes that were started from outside; their run, with the rows they saw beside it."""
+    folder = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        witnesses(folder / "package", monkeypatch)
+        arguments = train(folder, "accelerator.devices=2", *witnessed(folder / "rows"))
+        assert together(folder, arguments) == [0, 0], (folder / "0.log").read_text("utf-8")
+    (run,) = runs_in(folder)
+    assert rows_by_epoch(folder / "rows") == EPOCHS
+    return run
+
+
+def test_two_processes_come_to_what_one_device_comes_to_with_twice_the_batch(
+    two_processes: Path, one_device: Path
+) -> None:
+    assert_alike(two_processes, one_device)
+    manifest = Run(two_processes).manifest
+    assert (manifest["status"], manifest["device"]["count"]) == ("finished", 2)
+    assert manifest["total_steps"] == Run(one_device).manifest["total_steps"] == 8
+
+
+def test_one_process_speaks_for_both(two_processes: Path) -> None:
+    logs = [(two_processes.parents[2] / f"{rank}.log").read_text("utf-8") for rank in (0, 1)]
+    assert "run directory: " in logs[0]
+    assert "INFO" not in logs[1].replace("Initializing distributed", "")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["batch_size=9"], pytest.param(["batch_size=9", "batching=random"], marks=pytest.mark.full)],
+    ids=" ".join,
+)
+def test_three_processes_with_unequal_shares(overrides: list[str], tmp_path: Path) -> None:
+    single = train(tmp_path / "one", *overrides, "batch_size=27", "epochs=1")
+    fork = alone(tmp_path / "one", *single)
+    assert fork.code() == 0, fork.said()
+    arguments = train(
+        tmp_path, *overrides, "epochs=1", "accelerator.devices=3", *witnessed(tmp_path / "rows")
+    )
+    assert together(tmp_path, arguments, 3) == [0, 0, 0], (tmp_path / "0.log").read_text("utf-8")
+    ((one,), (three,)) = runs_in(tmp_path / "one"), runs_in(tmp_path)
+    assert rows_by_epoch(tmp_path / "rows") == {0: list(range(ROWS))}
+    assert_alike(three, one)
+
+
+def test_dropout_differs_from_process_to_process_and_not_from_run_to_run(tmp_path: Path) -> None:
+    dropout = ["model.architecture.hidden_dropout_prob=0.3", "accelerator.devices=2", "epochs=1"]
+    for name in ("a", "b"):
+        arguments = train(tmp_path / name, *dropout)
+        assert together(tmp_path / name, arguments) == [0, 0], (tmp_path / name / "0.log").read_text("utf-8")
+    assert outcome(tmp_path / "a" / "out") == outcome(tmp_path / "b" / "out")
+
+
+def slurm_port() -> int:
+    """A free port of those that Lightning makes of a Slurm job's number."""
+    for port in range(15000 + os.getpid() % 5000, 25000):
+        with socket.socket() as listener:
+            if listener.connect_ex(("127.0.0.1", port)):
+                return port
+    raise AssertionError
+
+
+def test_srun_s_processes_find_each_other_and_share_a_run(one_device: Path, tmp_path: Path) -> None:
+    arguments = train(tmp_path, "accelerator.devices=2", *witnessed(tmp_path / "rows"))
+    codes = together(tmp_path, arguments, told=as_srun, port=slurm_port())
+    assert codes == [0, 0], (tmp_path / "0.log").read_text("utf-8")
+    (run,) = runs_in(tmp_path)
+    assert rows_by_epoch(tmp_path / "rows") == EPOCHS
+    assert_alike(run, one_device)
+
+
+@pytest.mark.full
+def test_in_an_allocation_of_salloc_s_too(one_device: Path, tmp_path: Path) -> None:
+    def interactively(rank: int, size: int, port: int) -> dict[str, str]:
+        return {**as_srun(rank, size, port), "SLURM_JOB_NAME": "interactive"}
+
+    arguments = train(tmp_path, "accelerator.devices=2", *witnessed(tmp_path / "rows"))
+    codes = together(tmp_path, arguments, told=interactively, port=slurm_port())
+    assert codes == [0, 0], (tmp_path / "0.log").read_text("utf-8")
+    (run,) = runs_in(tmp_path)
+    assert_alike(run, one_device)
+
+
+def test_lightning_takes_slurm_s_word_under_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in as_srun(0, 2, 15000).items():
+        monkeypatch.setenv(name, value)
+    trainer = pl.Trainer(accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
+    environment: Any = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
+    assert type(environment).__name__ == "SLURMEnvironment"
+    assert (environment.world_size(), environment.main_address) == (2, "localhost")
+    for name, value in as_torchrun(0, 2, 15000).items():  # started inside a step
+        monkeypatch.setenv(name, value)
+    trainer = pl.Trainer(accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
+    environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
+    assert type(environment).__name__ == "TorchElasticEnvironment"
+
+
+def test_processes_and_devices_that_do_not_match_are_refused_with_nothing_on_disk(tmp_path: Path) -> None:
+    assert together(tmp_path, train(tmp_path)) == [2, 2]
+    for rank in (0, 1):
+        said = (tmp_path / f"{rank}.log").read_text("utf-8")
+        assert "2 processes were started on this machine for 1 devices" in said
+        assert "fix:   accelerator.devices=2" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_one_device_is_not_resumed_by_two_processes(one_device: Path, tmp_path: Path) -> None:
+    shutil.copytree(one_device, run := tmp_path / "sample-tiny" / "run")
+    Run(run).end("interrupted", "SIGTERM")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert together(tmp_path, ["resume", str(run)]) == [2, 2]
+    for rank in (0, 1):
+        said = (tmp_path / f"{rank}.log").read_text("utf-8")
+        assert "2 processes were started on this machine for 1 devices" in said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_sweep_in_torchrun_s_processes_is_refused_with_nothing_on_disk(tmp_path: Path) -> None:
+    arguments = train(tmp_path, "seed=1,2", "accelerator.devices=2", multirun=True)
+    assert together(tmp_path, arguments) == [2, 2]
+    for rank in (0, 1):
+        said = (tmp_path / f"{rank}.log").read_text("utf-8")
+        assert "a sweep starts its jobs' processes itself" in said
+    assert not (tmp_path / "out").exists()
+
+
+# Launches: each takes some seconds for the imports of the processes started
+
+
+def test_the_plain_command_starts_the_processes(two_processes: Path, tmp_path: Path) -> None:
+    fork = alone(tmp_path, *train(tmp_path, "accelerator.devices=2", *witnessed(tmp_path / "rows")))
+    assert fork.code() == 0, fork.said()
+    (run,) = runs_in(tmp_path)
+    assert rows_by_epoch(tmp_path / "rows") == EPOCHS
+    assert outcome(tmp_path / "out") == outcome(two_processes.parents[1])
+    assert fork.said().count("epoch 1/2") == 1
+    assert sorted(path.name for path in run.parent.parent.iterdir()) == ["sample-tiny"]
+
+
+def test_torchrun_starts_the_processes(two_processes: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "bunryu.cli", *train(tmp_path, "accelerator.devices=2")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(runs_in(tmp_path)) == 1
+    assert outcome(tmp_path / "out") == outcome(two_processes.parents[1])
+
+
+@pytest.mark.full
+def test_the_jobs_of_a_sweep_start_them_too(two_processes: Path, tmp_path: Path) -> None:
+    arguments = train(tmp_path, "seed=7,8", "accelerator.devices=2", "n_jobs=2", multirun=True)
+    driver = Driver(tmp_path / "console.log", lambda: cli.run(arguments))
+    assert driver.code() == 0, driver.log.read_text("utf-8")
+    runs = runs_in(tmp_path)
+    assert {Run(run).config["seed"] for run in runs} == {7, 8}
+    assert len(runs) == 2
+    (seventh,) = (run for run in runs if Run(run).config["seed"] == 7)
+    assert (seventh / "metrics.csv").read_bytes() == (two_processes / "metrics.csv").read_bytes()
+    (record,) = (tmp_path / "out").glob("sweeps/*/sweep.json")
+    jobs = list(Ledger(record.parent).jobs())
+    assert [job.status for job in jobs] == ["finished", "finished"]
+    assert sorted(str(job.run) for job in jobs) == sorted(map(str, runs))
+
+
+# What ended the processes
+
+
+def a_run(folder: Path, **facts: Any) -> Run:
+    (folder / "run").mkdir()
+    run = Run(folder / "run")
+    (run.path / "config.yaml").write_text("{}", "utf-8")
+    (run.path / "manifest.json").write_text(json.dumps({"status": "running", "exit_reason": None}), "utf-8")
+    if facts:
+        run.record(**facts)
+    return run
+
+
+OUT = "OutOfMemory: out\n  fix: less"
+STOPPED = {"status": "interrupted", "exit_reason": "SIGTERM"}
+GLOO = {"status": "failed", "exit_reason": "RuntimeError: gloo"}
+LOST = {"status": "failed", "exit_reason": "TrainingError: RuntimeError: [pair.cc] Connection closed by peer"}
+FAILURES: list[tuple[dict[str, str], list[int], BaseException, str]] = [
+    ({"status": "failed", "exit_reason": OUT}, [3, 1], OutOfMemory("out\n  fix: less"), ""),
+    ({"status": "failed", "exit_reason": "DataError: a: b"}, [1, -15], BunryuError("a: b"), ""),
+    (STOPPED, [143, 143], Interrupted(15), ""),
+    ({"status": "interrupted", "exit_reason": "SIGINT"}, [130, -15], Interrupted(2), ""),
+    # the first one was only stopped because another had died
+    (STOPPED, [143, 7], TrainingError("exit code 7"), "exit code 7"),
+    (STOPPED, [143, -9], TrainingError("signal 9"), "signal 9"),
+    (GLOO, [1, 3], OutOfMemory("ran out of memory"), "OutOfMemory: "),
+    (GLOO, [1, 1], TrainingError("RuntimeError: gloo"), "RuntimeError: gloo"),
+    (LOST, [1, 1], TrainingError("a process died; it says above of what"), "TrainingError: a process died"),
+    (LOST, [1, 3], OutOfMemory("ran out of memory"), "OutOfMemory: "),
+    ({}, [-9, 143], TrainingError("killed by the system (signal 9)"), "TrainingError: a process was killed"),
+    ({}, [1, -15], TrainingError("it says above"), "TrainingError: a process died"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "codes", "expected", "recorded"), FAILURES)
+def test_a_failure_is_told_by_who_knows_of_it(
+    facts: dict[str, str], codes: list[int], expected: BaseException, recorded: str, tmp_path: Path
+) -> None:
+    run = a_run(tmp_path)
+    before = run.manifest
+    if facts:
+        run.record(**facts)
+    error = distributed._failure(run, before, codes)
+    assert isinstance(error, type(expected))
+    assert error.exit_code == expected.exit_code  # type: ignore[attr-defined]
+    what = error.what if isinstance(error, BunryuError) else str(error)
+    assert (expected.what if isinstance(expected, BunryuError) else str(expected)) in what
+    if recorded:
+        assert run.manifest["status"] == "failed"
+        assert recorded in run.manifest["exit_reason"]
+    else:
+        assert run.manifest["exit_reason"] == facts["exit_reason"]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(4, BusyError), (2, ConfigError)])
+def test_a_run_that_its_processes_never_opened_is_left_as_it_was(
+    code: int, kind: type[BunryuError], tmp_path: Path
+) -> None:
+    run = a_run(tmp_path, status="interrupted", exit_reason="SIGTERM")
+    before = run.manifest
+    assert type(distributed._failure(run, before, [code, -15])) is kind
+    assert run.manifest == before
+
+
+def test_processes_started_meanwhile_read_until_this_one_is_gone(tmp_path: Path) -> None:
+    reader = [sys.executable, "-S", "-c", "import os; print(len(os.read(0, 9)), flush=True)"]
+
+    def work() -> int:
+        before = os.fstat(0)
+        with distributed._input_that_ends_with_this_process():
+            child = subprocess.Popen(reader)
+            try:
+                child.wait(0.2)
+            except subprocess.TimeoutExpired:
+                print("waits", flush=True)
+        assert (os.fstat(0).st_dev, os.fstat(0).st_ino) == (before.st_dev, before.st_ino)
+        return child.wait()
+
+    fork = Fork(tmp_path / "log", work)
+    assert fork.code() == 0, fork.said()
+    assert fork.said() == "waits\n0\n"
