@@ -247,7 +247,9 @@ def test_an_architecture_stands_in_for_weights_that_are_not_here(tmp_path: Path)
     )
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "가", "나", "다", "라"]
     (tmp_path / "hub" / "vocab.txt").write_text("\n".join(words), "utf-8")
-    tokenizer, splits = inputs.encode(config, inputs.read_corpus(config))
+    corpus = inputs.read_corpus(config)
+    _, tokenizer = inputs.tokenizer_of(config, corpus)
+    splits = inputs.encode_splits(config, corpus, tokenizer)
     assert {name: len(split) for name, split in splits.items()} == {"train": 40, "validation": 40, "test": 40}
     stand_in = preflight.stand_in(config["model"], tokenizer, folder)
     assert stand_in == {**config["model"], "name": str(folder)}

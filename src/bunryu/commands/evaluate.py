@@ -94,14 +94,14 @@ def _name(options: argparse.Namespace) -> str:
 
 def _split(opened: OpenedModel, split: str) -> Documents:
     """The run's own split, read as training read it."""
-    from bunryu.config.instantiate import instantiate  # Hydra: only where a config is made into a corpus
-    from bunryu.config.record import resolved
+    from bunryu.config.record import resolved  # Hydra: only where a config is made into a corpus
+    from bunryu.training.inputs import read_corpus
 
     assert opened.run is not None
     config = resolved(
         opened.run.config, str(opened.run.path), "corpus", "limit_rows"
     )  # what else was secret is not needed
-    corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
+    corpus = read_corpus(config)
     examples = corpus.split(split)
     if not examples:
         there = [name for name in SPLITS if corpus.split(name)]

@@ -7,10 +7,9 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bunryu.commands.arguments import Parser
-from bunryu.config.instantiate import check_targets, instantiate
+from bunryu.config.instantiate import check_targets
 from bunryu.config.record import resolved
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
@@ -99,9 +98,10 @@ def _drift(run: Run) -> list[str]:
 
 
 def _corpus_drift(run: Run) -> list[str]:
+    from bunryu.training.inputs import read_corpus
+
     config = resolved(run.config, str(run.path), "corpus", "limit_rows")
-    corpus: Any = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
-    before, now = run.manifest["corpus"]["fingerprint"], corpus.fingerprint()
+    before, now = run.manifest["corpus"]["fingerprint"], read_corpus(config).fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 

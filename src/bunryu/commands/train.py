@@ -21,7 +21,6 @@ from omegaconf.errors import OmegaConfBaseException
 from bunryu.config import hydra_allowlist
 from bunryu.config.compose import as_hydra_reads, shipped_defaults
 from bunryu.config.hydra_errors import explain
-from bunryu.config.instantiate import check_targets
 from bunryu.config.record import check_files, prepared
 from bunryu.errors import BunryuError
 from bunryu.runs.run import Run, kind_of
@@ -81,13 +80,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     choices = HydraConfig.get().runtime.choices
     config = prepared(cfg, shipped_defaults(GlobalHydra.instance().config_loader(), choices))
     check_files([config])
-    check_targets(config)
     # torch: only once a mistake is not to be found without it
-    from bunryu.training import accelerators, batch_size, early_checks
+    from bunryu.training import batch_size, early_checks
 
-    config = accelerators.resolve_auto(config)
-    ranks.check(config["accelerator"]["devices"], config["trainer"].get("num_nodes", 1))
-    early_checks.refuse_machine_problems(config)
+    config = early_checks.settle_and_check(config)
 
     # of the recorded config: a name from the environment stays out of the directory's
     argv = ["bunryu", "train", *sys.argv[1:]]

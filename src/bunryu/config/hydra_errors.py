@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import yaml
 from hydra.errors import HydraException
@@ -11,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bunryu.config import schema
 from bunryu.errors import ConfigError
+from bunryu.keys import keys_of
 from bunryu.system.locations import conf_dir
 
 
@@ -95,15 +95,5 @@ def _shipped_keys() -> list[str]:
         nested = content
         for name in reversed(group):
             nested = {name: nested}
-        keys += _dotted(nested, "")
+        keys += keys_of(nested)
     return keys
-
-
-def _dotted(content: Any, prefix: str) -> list[str]:
-    if not isinstance(content, dict):
-        return []
-    return [
-        key
-        for name, value in content.items()
-        for key in (f"{prefix}{name}", *_dotted(value, f"{prefix}{name}."))
-    ]

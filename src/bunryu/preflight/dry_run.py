@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bunryu.config.instantiate import check_targets
 from bunryu.errors import BunryuError
 from bunryu.preflight import problems as preflight
 from bunryu.preflight.costs import tell
@@ -58,8 +57,7 @@ def dry_run(
     for job in jobs:
         refused = early_checks.refused(job.settle)
         report.add(job.number, refused)
-        report.add(job.number, early_checks.refused(lambda: check_targets(job.filled)))  # noqa: B023
-        for problem in early_checks.machine_problems(job.filled) if refused is None else ():
+        for problem in early_checks.problems_here(job.recorded) if refused is None else ():
             report.add(job.number, problem)
         startup = startup or time.perf_counter() - began  # what every process pays before it has a job
     import torch
@@ -111,13 +109,16 @@ def survey(jobs: list[Job], report: Report, scratch: Path) -> dict[str, dict[str
         try:
             if name not in corpora:
                 corpora[name] = inputs.read_corpus(config)
+                if config["strict_data"]:
+                    corpora[name].refuse_flaws()
                 report.say("", f"corpus {config['corpus']['name']}")
                 report.say(*(f"  {line}" for line in aligned(rows_and_labels(corpora[name]))))
                 report.say(*(f"  - {flaw}" for flaw in corpora[name].warnings))
             if missing := preflight.weights_problem(config["model"]):
                 report.add(job.number, missing)
                 continue
-            tokenizer, splits = inputs.encode(config, corpora[name])
+            _, tokenizer = inputs.tokenizer_of(config, corpora[name])
+            splits = inputs.encode_splits(config, corpora[name], tokenizer)
             if not preflight.is_here(config["model"]):
                 stand_ins[model] = preflight.stand_in(
                     config["model"], tokenizer, scratch / f"model-{len(told)}"

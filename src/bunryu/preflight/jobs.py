@@ -104,8 +104,10 @@ def _job(number: int, overrides: list[str], config: DictConfig) -> Job:
         config.seed = secrets.randbelow(2**32)
     recorded = recorded_of(config)
     filled = schema.container(config)
-    if "force_download" in filled["corpus"]:  # train fetches it again, once; a check does not
-        recorded["corpus"]["force_download"] = filled["corpus"]["force_download"] = False
+    for node in (recorded, filled):  # train fetches and encodes anew if asked to, once; a check does not
+        node["overwrite_cache"] = False
+        if "force_download" in node["corpus"]:
+            node["corpus"]["force_download"] = False
     return Job(number, overrides, recorded, filled)
 
 

@@ -6,10 +6,11 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bunryu.keys import leaves
 from bunryu.system import machine
 from bunryu.system.machine import processor
 
@@ -70,20 +71,12 @@ def surroundings_changes(manifest: Mapping[str, Any]) -> list[str]:
 
 def config_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Differences of two configs, a dotted key a line."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = dict(leaves(before)), dict(leaves(now))
     return [
         f"{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
         if (key in old, old.get(key)) != (key in new, new.get(key))
     ]
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
 
 
 def facts() -> dict[str, Any]:

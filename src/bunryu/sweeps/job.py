@@ -10,7 +10,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bunryu.config.instantiate import check_targets
 from bunryu.config.record import fill_environment
 from bunryu.errors import BunryuError, BusyError, first_line
 from bunryu.runs.provenance import code_changes
@@ -119,7 +118,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
         attempt.names(run.path)
         if run.manifest["status"] == "finished":  # only its record is missing
             return run.results
-    from bunryu.training import accelerators, batch_size, distributed
+    from bunryu.training import batch_size, distributed, early_checks
 
     callbacks = _reporting(job, ledger)
     if run is not None:
@@ -127,8 +126,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     config = dict(job.config)
     if config["seed"] is None:
         config["seed"] = secrets.randbelow(2**32)
-    check_targets(config)
-    config = batch_size.settle_batch(accelerators.resolve_auto(config))
+    config = batch_size.settle_batch(early_checks.settle_and_check(config))
     argv = ["bunryu", "train", *job.overrides]
     root = Path(config["output_root"]).expanduser()
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.names)

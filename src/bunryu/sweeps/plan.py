@@ -19,7 +19,6 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from bunryu.config.compose import composed, shipped_defaults, without_hydra
-from bunryu.config.instantiate import check_targets
 from bunryu.config.overrides import Grid
 from bunryu.config.record import SWEEP_KEYS, check_files, prepared
 from bunryu.errors import BunryuError, ConfigError
@@ -27,7 +26,6 @@ from bunryu.sweeps.ledger import Ledger, identity_of
 from bunryu.sweeps.pool import Slot, run_in_slots
 from bunryu.sweeps.runner import GridJobs, name_of, put_aside
 from bunryu.system import ranks
-from bunryu.training import early_checks
 
 
 @dataclass(frozen=True)
@@ -258,19 +256,14 @@ def check_all(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
 
 def _check(configs: Sequence[Mapping[str, Any]], slot: Slot, n_jobs: int) -> int:
     del slot
-    from bunryu.training import accelerators, batch_size
+    from bunryu.training.batch_size import settle_batch
+    from bunryu.training.early_checks import settle_and_check
 
-    tried: list[Any] = []
     try:
         for config in configs:
-            check_targets(config)
-            settled = batch_size.settle_batch(accelerators.resolve_auto(config), lambda rows: True)
-            ranks.check(settled["accelerator"]["devices"], settled["trainer"].get("num_nodes", 1))
+            settled = settle_batch(settle_and_check(config), lambda rows: True)
             if settled["accelerator"]["name"] == "tpu" and n_jobs > 1:
                 raise ConfigError("one process at a time has a TPU", where="n_jobs", fix="n_jobs=1")
-            if (parts := (settled["optimizer"], settled["trainer"])) not in tried:
-                early_checks.refuse_machine_problems(settled)
-                tried.append(parts)
     except BunryuError as error:
         print(error, flush=True)
         return error.exit_code

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 from bunryu.errors import BusyError, TrainingError
+from bunryu.keys import is_below, leaves
 from bunryu.sweeps.ledger import IRRELEVANT, JobState, Ledger
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def name_of(config: Mapping[str, Any], swept: Sequence[str]) -> str:
         config: of a run without the swept keys' values.
         swept: their names.
     """
-    rest = {key: value for key, value in _leaves(config) if not _below(key, (*swept, *IRRELEVANT))}
+    rest = {key: value for key, value in leaves(config) if not is_below(key, (*swept, *IRRELEVANT))}
     digest = hashlib.sha256(json.dumps([rest, sorted(swept)], sort_keys=True).encode()).hexdigest()[:8]
     return "-".join([*(key.rpartition(".")[2].replace("/", "_") for key in sorted(swept)), digest])[-80:]
 
@@ -213,15 +214,3 @@ def _outcome(job: JobState, metric: str) -> str:
     if metric in job.metrics:
         return f"{metric} {job.metrics[metric]:.4f}"
     return job.cause or ""
-
-
-def _below(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node

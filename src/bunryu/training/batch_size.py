@@ -13,11 +13,11 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
 
-from bunryu.config.instantiate import call, instantiate
+from bunryu.config.instantiate import instantiate
 from bunryu.config.record import fill_environment
 from bunryu.errors import ConfigError, OutOfMemory
-from bunryu.system.locations import cache_folder
 from bunryu.system.machine import available_memory
+from bunryu.training.inputs import classifier_of, read_corpus, tokenizer_of
 
 log = logging.getLogger(__name__)
 
@@ -114,17 +114,10 @@ def _fitting(config: Mapping[str, Any]) -> Fits:
 
 def _model(config: Mapping[str, Any]) -> Any:
     """The model that the run will train."""
-    from bunryu.models.sources import check_length
-
-    corpus = instantiate(fill_environment(config["corpus"], "corpus")).read().limited(config["limit_rows"])
-    source = instantiate(fill_environment(config["model"], "model"))
-    texts = [part for example in corpus.train for part in (example.text, example.pair) if part is not None]
-    tokenizer = source.tokenizer(
-        texts, corpus.cleaner, cache_folder(fill_environment(config["cache_dir"], "cache_dir"))
-    )
-    model = call(source.classifier, "model", tokenizer, corpus.names)
-    check_length(model, config["max_seq_length"])
-    return model.train()
+    names = ("corpus", "limit_rows", "model", "cache_dir", "max_seq_length")
+    config = {name: fill_environment(config[name], name) for name in names}
+    corpus = read_corpus(config)
+    return classifier_of(config, *tokenizer_of(config, corpus), corpus).train()
 
 
 class MemoryTrial:

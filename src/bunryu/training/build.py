@@ -17,15 +17,13 @@ import torch
 
 from bunryu.config.instantiate import call, instantiate
 from bunryu.data.corpus import SPLITS, Corpus
-from bunryu.encoding.encoder import Encoded, Encoder
 from bunryu.errors import ConfigError
-from bunryu.models.sources import check_length
 from bunryu.runs.run import Run
-from bunryu.system.locations import cache_folder
 from bunryu.system.signals import StopRequest
 from bunryu.training.callbacks import StopAndMetricsCallback
 from bunryu.training.checkpoints import steps_of
 from bunryu.training.datamodule import TextDataModule
+from bunryu.training.inputs import classifier_of, encode_splits, read_corpus, tokenizer_of
 from bunryu.training.run_io import AtomicCheckpointIO, RunLogger
 from bunryu.training.summary import log_and_record_summary
 from bunryu.training.task import ClassificationTask
@@ -68,7 +66,7 @@ def build(
     call(optimizer, "optimizer", [torch.nn.Parameter(torch.zeros(1))])
     trainer = _trainer(config, run, stop, start, callbacks)
     with stage("reading the corpus"):
-        corpus: Corpus = instantiate(config["corpus"]).read().limited(config["limit_rows"])
+        corpus = read_corpus(config)
         facts = corpus.facts()
         _refuse_another(facts, recorded)
         run.record(corpus=facts)
@@ -76,19 +74,12 @@ def build(
         corpus.refuse_flaws()
     for warning in corpus.warnings:
         log.warning("%s", warning)
-    source = instantiate(config["model"])
-    cache = cache_folder(config["cache_dir"])
     with stage("tokenizer"):
-        texts = [
-            part for example in corpus.train for part in (example.text, example.pair) if part is not None
-        ]
-        tokenizer = source.tokenizer(texts, corpus.cleaner, cache)
-    encoder = Encoder(tokenizer, corpus.cleaner, cache, overwrite=config["overwrite_cache"])
-    encoded = {name: _encode(encoder, corpus, name) for name in SPLITS}
-    model = call(source.classifier, "model", tokenizer, corpus.names)
-    check_length(model, config["max_seq_length"])
+        source, tokenizer = tokenizer_of(config, corpus)
+    encoded = encode_splits(config, corpus, tokenizer)
+    model = classifier_of(config, source, tokenizer, corpus)
     datamodule = instantiate(config["datamodule"])(
-        *(encoded[name] for name in SPLITS),
+        *(encoded.get(name) for name in SPLITS),
         pad_id=tokenizer.pad_token_id,
         seed=config["seed"],
         **_shapes(config),
@@ -184,23 +175,6 @@ def _for(accelerator: Mapping[str, Any], strategy: str) -> dict[str, Any]:
         "strategy": tpu.Chips(accelerator["devices"]) if strategy == "auto" else strategy,
         "plugins": [tpu.ChipCheckpointIO()],
     }
-
-
-def _encode(encoder: Encoder, corpus: Corpus, name: str) -> Encoded | None:
-    examples = corpus.split(name)
-    if not examples:
-        return None
-    pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
-    start = time.perf_counter()
-    encoded, cached = encoder.encode(
-        [example.text for example in examples],
-        pairs,
-        corpus.label_ids(name),
-        [example.row for example in examples],
-    )
-    source = "from the cache" if cached else "encoded"
-    log.info("%s: %d rows %s in %.2f s", name, len(encoded), source, time.perf_counter() - start)
-    return encoded
 
 
 @contextmanager

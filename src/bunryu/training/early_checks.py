@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from bunryu.config.instantiate import call, instantiate
+from bunryu.config.instantiate import call, check_targets, instantiate
 from bunryu.config.record import fill_environment
 from bunryu.errors import BunryuError, ConfigError
+from bunryu.system import ranks
 
 
 @contextmanager
@@ -31,42 +32,52 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def machine_problems(config: Mapping[str, Any]) -> list[BunryuError]:
-    """An accelerator that is not there, and arguments that Lightning or torch refuses.
+def settle_and_check(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with ``auto`` made concrete, but for ``batch_size``; whatever would fail here is refused.
 
     Args:
-        config: plain values, its targets checked.
-    """
-    import torch
-
-    parameters = [torch.nn.Parameter(torch.zeros(1))]
-    fix = "accelerator=auto, which takes what this machine has; or another value of the argument it names"
-    tries: list[tuple[Callable[[], Any], str]] = [
-        (lambda: call(instantiate(config["optimizer"]), "optimizer", parameters), "another value"),
-    ]
-    if config["accelerator"]["name"] != "tpu":  # whose trainer would take the chips
-        tries.append((lambda: trainer_of(config), fix))
-    return [
-        problem if problem.fix else ConfigError(problem.what, where=problem.where, fix=fix)
-        for attempt, fix in tries
-        if (problem := refused(attempt))
-    ]
-
-
-def refuse_machine_problems(config: Mapping[str, Any]) -> None:
-    """Refuse what ``machine_problems`` finds, before there is a run directory.
-
-    Args:
-        config: settled, its targets checked.
+        config: as a run records it.
 
     Raises:
-        BunryuError: the first of them.
+        BunryuError: the first of the ``problems_here``.
     """
-    names = ("accelerator", "optimizer", "trainer")
-    with quiet():
-        problems = machine_problems({name: fill_environment(config[name], name) for name in names})
-    if problems:
-        raise problems[0]
+    from bunryu.training import accelerators
+
+    settled = accelerators.resolve_auto(config)
+    for problem in problems_here(settled):
+        raise problem
+    return settled
+
+
+def problems_here(config: Mapping[str, Any]) -> Iterator[BunryuError]:
+    """What a settled config would fail at: targets, processes, arguments that Lightning or torch refuses.
+
+    Args:
+        config: as a run records it, its accelerator concrete.
+    """
+    if problem := refused(lambda: check_targets(config)):
+        yield problem
+        return  # nothing of it may be made
+    nodes = config["trainer"].get("num_nodes", 1)
+    if problem := refused(lambda: ranks.check(config["accelerator"]["devices"], nodes)):
+        yield problem
+    fix = "accelerator=auto, which takes what this machine has; or another value of the argument it names"
+    tries: list[tuple[Callable[[], Any], str]] = [(lambda: _optimizer_of(config), "another value")]
+    if config["accelerator"]["name"] != "tpu":  # whose trainer would take the chips
+        tries.append((lambda: trainer_of(config), fix))
+    for attempt, fix in tries:
+        with quiet():
+            problem = refused(attempt)
+        if problem is not None:
+            yield problem if problem.fix else ConfigError(problem.what, where=problem.where, fix=fix)
+
+
+def _optimizer_of(config: Mapping[str, Any]) -> Any:
+    """The optimizer, of one parameter, to see whether it takes its arguments."""
+    import torch
+
+    factory = instantiate(fill_environment(config["optimizer"], "optimizer"), "optimizer")
+    return call(factory, "optimizer", [torch.nn.Parameter(torch.zeros(1))])
 
 
 def trainer_of(config: Mapping[str, Any]) -> Any:
@@ -75,7 +86,8 @@ def trainer_of(config: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: for arguments it refuses, an accelerator among them that is not there.
     """
-    return call(instantiate(config["trainer"]), "trainer or accelerator", logger=False)
+    factory = instantiate(fill_environment(config["trainer"], "trainer"), "trainer")
+    return call(factory, "trainer or accelerator", logger=False)
 
 
 def refused(attempt: Callable[[], Any]) -> BunryuError | None:

@@ -1,48 +1,68 @@
-"""The corpus of a config, its tokenizer, and its encoded splits."""
+"""What a run is made from: its corpus, tokenizer, encoded splits and classifier, each by one function."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bunryu.config.instantiate import instantiate
+from bunryu.config.instantiate import call, instantiate
 from bunryu.data.corpus import SPLITS, Corpus
+from bunryu.system.locations import cache_folder
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # evaluate and reproduce read a corpus before torch is imported
     from bunryu.encoding.encoder import Encoded
+    from bunryu.models.sources import ModelSource
+
+log = logging.getLogger(__name__)
 
 
 def read_corpus(config: Mapping[str, Any]) -> Corpus:
-    """The corpus as the run will have it.
+    """The corpus of a config, cut to ``limit_rows``.
 
-    Raises:
-        BunryuError: for what would stop the run, flaws among it if it is strict.
+    Args:
+        config: with ``corpus`` and ``limit_rows``, references to the environment filled in.
     """
-    corpus: Corpus = instantiate(config["corpus"]).read().limited(config["limit_rows"])
-    if config["strict_data"]:
-        corpus.refuse_flaws()
+    corpus: Corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
     return corpus
 
 
-def encode(config: Mapping[str, Any], corpus: Corpus) -> tuple[Any, dict[str, Encoded]]:
-    """The tokenizer, and every split encoded or from the cache.
+def tokenizer_of(config: Mapping[str, Any], corpus: Corpus) -> tuple[ModelSource, Any]:
+    """Where the config's model comes from, and its tokenizer, learnt from train if the model is new."""
+    source: ModelSource = instantiate(config["model"], "model")
+    texts = [part for example in corpus.train for part in (example.text, example.pair) if part is not None]
+    return source, source.tokenizer(texts, corpus.cleaner, cache_folder(config["cache_dir"]))
 
-    Raises:
-        BunryuError: if the tokenizer cannot be had.
-    """
+
+def encode_splits(config: Mapping[str, Any], corpus: Corpus, tokenizer: Any) -> dict[str, Encoded]:
+    """Every split that has rows, encoded or from the cache."""
     from bunryu.encoding.encoder import Encoder
-    from bunryu.system.locations import cache_folder
 
     cache = cache_folder(config["cache_dir"])
-    texts = [part for example in corpus.train for part in (example.text, example.pair) if part is not None]
-    tokenizer = instantiate(config["model"]).tokenizer(texts, corpus.cleaner, cache)
-    encoder = Encoder(tokenizer, corpus.cleaner, cache, overwrite=False)
+    encoder = Encoder(tokenizer, corpus.cleaner, cache, overwrite=config["overwrite_cache"])
     splits = {}
-    for name in SPLITS:
-        if examples := corpus.split(name):
-            pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
-            rows = [example.row for example in examples]
-            splits[name], _ = encoder.encode(
-                [example.text for example in examples], pairs, corpus.label_ids(name), rows
-            )
-    return tokenizer, splits
+    for name in filter(corpus.split, SPLITS):
+        examples, start = corpus.split(name), time.perf_counter()
+        splits[name], cached = encoder.encode(
+            [example.text for example in examples],
+            None if examples[0].pair is None else [example.pair or "" for example in examples],
+            corpus.label_ids(name),
+            [example.row for example in examples],
+        )
+        source, seconds = "from the cache" if cached else "encoded", time.perf_counter() - start
+        log.info("%s: %d rows %s in %.2f s", name, len(examples), source, seconds)
+    return splits
+
+
+def classifier_of(config: Mapping[str, Any], source: ModelSource, tokenizer: Any, corpus: Corpus) -> Any:
+    """The config's model with an output for each label of the corpus.
+
+    Raises:
+        ConfigError: if the model refuses its arguments or cannot take ``max_seq_length`` tokens.
+    """
+    from bunryu.models.sources import check_length
+
+    model = call(source.classifier, "model", tokenizer, corpus.names)
+    check_length(model, config["max_seq_length"])
+    return model
