@@ -120,6 +120,15 @@ def test_a_folder_just_written_is_in_parity(trained: Run, pair_folder: Path) -> 
     assert load(pair_folder).check_parity() == 0.0
 
 
+def test_weights_are_not_where_their_file_is_mapped(folder: Path) -> None:
+    predictor = load(folder)
+    path = folder / "model.safetensors"
+    with open(path, "r+b") as file:  # overwritten in place
+        file.write(bytes(path.stat().st_size))
+    assert {weight.data_ptr() % 64 for weight in predictor.network.model.parameters()} == {0}
+    assert predictor.check_parity() <= 1e-6
+
+
 def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
     facts = json.loads(path.read_text("utf-8"))
     changed = change(facts)

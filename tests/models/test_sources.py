@@ -176,6 +176,7 @@ def test_weights_of_a_folder_are_loaded_and_reported(
     encoder = [key for key in stored if key.startswith("bert.")]
     assert len(encoder) == 37  # five of the embeddings, sixteen a layer
     assert all(torch.equal(loaded[key], stored[key]) for key in encoder)
+    assert {tensor.data_ptr() % 64 for tensor in loaded.values()} == {0}  # not where the file has them
     assert model.classifier.weight.shape == (3, 8)
     assert model.config.id2label == {0: "부정", 1: "긍정", 2: "neutral"}
     (report,) = [line for line in caplog.messages if line.startswith("weights from")]

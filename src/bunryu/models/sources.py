@@ -151,6 +151,7 @@ class Pretrained:
         )
         _report_weights(model, report, self.name)
         self._check(model, tokenizer)
+        in_own_memory(model)
         # from_pretrained gives a model with dropout off, and Lightning leaves it so.
         return model.train() if "dtype" in _keywords(self.network) else _in_full_precision(model).train()
 
@@ -227,6 +228,18 @@ def _hub_answers() -> bool:
         log.info("the Hub does not answer (%s): only what is cached is used", error)
         return False
     return True
+
+
+def in_own_memory(model: Any) -> Any:
+    """The model with its weights copied out of the file that transformers maps them from.
+
+    There they stand at addresses that the length of the file's header makes, and on some processors a
+    product's last bits depend on those; here at whole cache lines, as in a model that was trained. And what
+    becomes of the file no longer matters.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
 
 
 def _in_full_precision(model: Any) -> Any:
