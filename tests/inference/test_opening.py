@@ -50,7 +50,7 @@ def test_a_run_its_model_and_a_model_alone(run: Path, tmp_path: Path) -> None:
 
 def test_a_moved_run_opens(run: Path, tmp_path: Path) -> None:
     moved = run.rename(tmp_path / "실험 1")
-    assert open_predictor(moved, device="cpu").check_parity() == 0.0
+    assert open_predictor(moved, device="cpu").check_parity() <= 1e-6
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
