@@ -194,5 +194,6 @@ def test_a_stopped_run_goes_on_where_it_was(train: Training, tmp_path: Path) -> 
     assert Run(made).manifest["status"] == "interrupted"
     assert cli.run(["resume", str(made)]) == 0
     resumed = Run(made)
-    assert recorded(resumed, "train/loss_epoch") == recorded(whole, "train/loss_epoch")
-    assert resumed.results["val/loss"] == whole.results["val/loss"]
+    losses = [recorded(run, "train/loss_epoch") for run in (resumed, whole)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6, rel=0)  # the same bits are promised on a CPU alone
+    assert resumed.results["val/loss"] == pytest.approx(whole.results["val/loss"], abs=1e-6, rel=0)

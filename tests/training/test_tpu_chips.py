@@ -122,8 +122,9 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     run = made(tmp_path / "stopped")
     assert run.manifest["status"] == "interrupted"
     assert cli.run(["resume", str(run.path)]) == 0
-    assert chips.recorded(run, "train/loss") == chips.recorded(whole, "train/loss")
-    assert run.results["val/loss"] == whole.results["val/loss"]
+    losses = [chips.recorded(each, "train/loss") for each in (run, whole)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6, rel=0)  # the same bits are promised on a CPU alone
+    assert run.results["val/loss"] == pytest.approx(whole.results["val/loss"], abs=1e-6, rel=0)
 
 
 def test_what_it_leaves_is_scored_on_the_processor(
