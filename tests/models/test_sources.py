@@ -29,7 +29,8 @@ from transformers import (
 from bunryu.data.cleaner import NO_CLEANING
 from bunryu.errors import ConfigError, DownloadError, ModelError
 from bunryu.models import sources as subject
-from bunryu.models.sources import FromScratch, Pretrained, check_length
+from bunryu.models.sources import FromScratch, Pretrained
+from bunryu.models.weights import check_length
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "영화", "배우", "##가", "A", "a"]
 SIZES: dict[str, Any] = {

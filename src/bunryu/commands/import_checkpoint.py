@@ -39,8 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     # Heavy imports follow the checks that need none.
     from bunryu.inference.predictor import load_predictor
     from bunryu.models.folder import write_model_folder
-    from bunryu.models.sources import check_length
-    from bunryu.models.weights import put_weights, read_weights
+    from bunryu.models.weights import check_length, put_weights, read_weights
 
     weights = _current(read_weights(options.file))
     labels = _labels(options.labels, _classes(weights, options.file))

@@ -15,7 +15,7 @@ import torch
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.inference.predictor import Arrays, Predictor
 from bunryu.models.metadata import ModelMetadata, read_labels
-from bunryu.models.weights import load_tokenizer
+from bunryu.models.weights import check_vocabulary, load_tokenizer
 
 GRAPH = "model.onnx"
 FATAL = 4  # onnxruntime's level of messages; what it refuses is raised besides
@@ -65,13 +65,12 @@ def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
         )
     about = ModelMetadata.read(folder)
     tokenizer = load_tokenizer(folder)
-    labels, vocabulary = read_labels(folder), _vocabulary_size(folder)
+    labels = read_labels(folder)
     session = _open(folder / GRAPH, device)
     classes = [output.shape[-1] for output in session.get_outputs() if output.name == "logits"]
     if classes != [len(labels)]:
         raise _misfit(f"config.json has {len(labels)} labels, the graph {classes or 'no logits'}", folder)
-    if len(tokenizer) > vocabulary:
-        raise _misfit(f"the tokenizer has {len(tokenizer)} tokens, the embedding {vocabulary}", folder)
+    check_vocabulary(tokenizer, _vocabulary_size(folder), str(folder))
     runs_on = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else _cuda(device)
     predictor = Predictor(
         name, about, tokenizer, labels, OnnxNetwork(session, str(folder)), runtime="onnx", device=runs_on

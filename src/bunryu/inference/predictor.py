@@ -16,8 +16,14 @@ from bunryu.encoding.batching import Index, bounded_batches
 from bunryu.encoding.encoder import Encoded, Template, smallest_dtype, tokenize, untruncating
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.models.metadata import ModelMetadata, ParitySample
-from bunryu.models.sources import check_length
-from bunryu.models.weights import load_classifier, load_tokenizer, put_weights, read_weights
+from bunryu.models.weights import (
+    check_length,
+    check_vocabulary,
+    load_classifier,
+    load_tokenizer,
+    put_weights,
+    read_weights,
+)
 
 MAX_TOKENS = 2048  # padded tokens a batch: larger ones gain nothing on a CPU
 TOLERANCE = 1e-4  # between the logits of a model's parity samples and those of the loaded model
@@ -182,12 +188,7 @@ def load_predictor(
     if sorted(names) != list(range(len(names))):
         raise ModelError("id2label does not count from 0", where=str(folder / "config.json"))
     labels = [str(names[index]) for index in range(len(names))]
-    if len(tokenizer) > model.config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {model.config.vocab_size}",
-            where=str(folder),
-            fix="vocabulary and weights of the same run",
-        )
+    check_vocabulary(tokenizer, model.config.vocab_size, str(folder))
     check_length(model, about.max_seq_length)
     wide = next(model.parameters()).dtype == torch.float32
     predictor = Predictor(

@@ -16,11 +16,16 @@ from transformers import AutoConfig, BertTokenizer
 from bunryu.data.cleaner import Cleaner
 from bunryu.encoding.vocabulary import learn_wordpiece, read_vocabulary
 from bunryu.errors import ConfigError, DownloadError, ModelError
+from bunryu.models.weights import (
+    WEIGHTS,
+    check_vocabulary,
+    in_own_memory,
+    positions_of,
+    refuse_pickles,
+)
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 PROBE_SECONDS = 5.0
 
 
@@ -123,9 +128,8 @@ class Pretrained:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError("the tokenizer has no Rust implementation", where=self.name)
         if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes it of nothing, silently
-            raise ModelError(
-                "the tokenizer has no vocabulary", where=self.name, fix="add its vocab.txt or tokenizer.json"
-            )
+            fix = "add its vocab.txt or tokenizer.json"
+            raise ModelError("the tokenizer has no vocabulary", where=self.name, fix=fix)
         return tokenizer
 
     def classifier(self, tokenizer: Any, labels: Sequence[str]) -> Any:
@@ -156,12 +160,7 @@ class Pretrained:
         return model.train() if "dtype" in _keywords(self.network) else _in_full_precision(model).train()
 
     def _architecture_alone(self, folder: Path, tokenizer: Any, labels: Sequence[str]) -> Any:
-        if any((folder / name).is_file() for name in PICKLES):
-            raise ModelError(
-                "the weights are a pickle, which can run code when it is loaded",
-                where=str(folder),
-                fix="convert them to model.safetensors on a machine you can spare",
-            )
+        refuse_pickles(folder)
         log.warning(
             "NO WEIGHTS in %s: only its architecture and vocabulary are used, the weights are RANDOM. "
             "Accuracy will be far below the pretrained model's.",
@@ -187,13 +186,8 @@ class Pretrained:
         return _in_full_precision(model).train()
 
     def _check(self, model: Any, tokenizer: Any) -> None:
-        if len(tokenizer) > model.config.vocab_size:
-            raise ModelError(
-                f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {model.config.vocab_size}",
-                where=self.name,
-                fix="give a folder whose vocabulary and weights belong together",
-            )
-        positions = _positions(model)
+        check_vocabulary(tokenizer, model.config.vocab_size, self.name)
+        positions = positions_of(model)
         if self.positions is not None and positions is not None and self.positions > positions:
             raise ConfigError(
                 f"the model has {positions} positions, not {self.positions}",
@@ -230,18 +224,6 @@ def _hub_answers() -> bool:
     return True
 
 
-def in_own_memory(model: Any) -> Any:
-    """The model with its weights copied out of the file that transformers maps them from.
-
-    There they stand at addresses that the length of the file's header makes, and on some processors a
-    product's last bits depend on those; here at whole cache lines, as in a model that was trained. And what
-    becomes of the file no longer matters.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
-    return model
-
-
 def _in_full_precision(model: Any) -> Any:
     """The model in 32 bits; transformers gives it in the precision of its file."""
     model.config.dtype = torch.float32
@@ -274,29 +256,3 @@ def _report_weights(model: Any, report: dict[str, Any], name: str) -> None:
     log.info("weights from %s: %d loaded, %d new (%s), %d unused (%s)",
              name, len(model.state_dict()) - len(new), len(new), ", ".join(new[:6]) or "none",
              len(unused), ", ".join(unused[:6]) or "none")  # fmt: skip
-
-
-def check_length(model: Any, max_seq_length: int) -> None:
-    """Refuse a length beyond the model's positions.
-
-    Raises:
-        ConfigError: with the longest length that works.
-    """
-    positions = _positions(model)
-    if positions is not None and max_seq_length > positions:
-        raise ConfigError(
-            f"max_seq_length={max_seq_length} is beyond the model's {positions} positions",
-            where="max_seq_length",
-            fix=f"max_seq_length={positions}",
-        )
-
-
-def _positions(model: Any) -> int | None:
-    """The longest sequence the model takes; None if it has no such limit."""
-    positions: int | None = getattr(model.config, "max_position_embeddings", None)
-    if positions is None:
-        return None
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return positions - int(module.padding_idx) - 1  # RoBERTa and its kin count from padding_idx + 1
-    return positions

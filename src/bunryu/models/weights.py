@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bunryu.errors import ModelError, first_line
+from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.models.folder import no_progress_bar
-from bunryu.models.sources import PICKLES, WEIGHTS
 
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 PREFIX = "model."  # the attribute under which our task, and the tutorial's, keep the classifier
 
 
@@ -79,12 +80,8 @@ def load_classifier(folder: Path) -> Any:
         ModelError: if weights are missing, pickled, damaged, or not those that config.json describes.
     """
     if not any((folder / name).is_file() for name in WEIGHTS):
-        pickled = any((folder / name).is_file() for name in PICKLES)
-        raise ModelError(
-            "the weights are a pickle, which can run code when it is loaded" if pickled else "no weights",
-            where=str(folder),
-            fix="a folder with model.safetensors",
-        )
+        refuse_pickles(folder)
+        raise ModelError("no weights", where=str(folder), fix="a folder with model.safetensors")
     try:
         with no_progress_bar():
             model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -94,7 +91,7 @@ def load_classifier(folder: Path) -> Any:
     except Exception as error:  # a damaged config.json or index ends anywhere in transformers
         raise ModelError(f"the model cannot be loaded: {first_line(error)}", where=str(folder)) from error
     _refuse_misfits(report["missing_keys"], report["unexpected_keys"], folder)
-    return model
+    return in_own_memory(model)
 
 
 def put_weights(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> None:
@@ -123,3 +120,61 @@ def _refuse_misfits(missing: Iterable[str], left_over: Iterable[str], where: Pat
                 where=str(where),
                 fix="weights and architecture that belong together",
             )
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuse a folder whose weights could run code when they are loaded."""
+    if any((folder / name).is_file() for name in PICKLES):
+        raise ModelError(
+            "the weights are a pickle, which can run code when it is loaded",
+            where=str(folder),
+            fix="convert them to model.safetensors on a machine you can spare",
+        )
+
+
+def check_vocabulary(tokenizer: Any, embeddings: int, where: str) -> None:
+    """Refuse a tokenizer with more tokens than the model has embeddings."""
+    if len(tokenizer) > embeddings:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {embeddings}",
+            where=where,
+            fix="vocabulary and weights that belong together",
+        )
+
+
+def in_own_memory(model: Any) -> Any:
+    """The model with its weights copied out of the file that transformers maps them from.
+
+    There they stand at addresses that the length of the file's header makes, and on some processors a
+    product's last bits depend on those; here at whole cache lines, as in a model that was trained. And what
+    becomes of the file no longer matters.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
+
+
+def check_length(model: Any, max_seq_length: int) -> None:
+    """Refuse a length beyond the model's positions.
+
+    Raises:
+        ConfigError: with the longest length that works.
+    """
+    positions = positions_of(model)
+    if positions is not None and max_seq_length > positions:
+        raise ConfigError(
+            f"max_seq_length={max_seq_length} is beyond the model's {positions} positions",
+            where="max_seq_length",
+            fix=f"max_seq_length={positions}",
+        )
+
+
+def positions_of(model: Any) -> int | None:
+    """The longest sequence the model takes; None if it has no such limit."""
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return positions - int(module.padding_idx) - 1  # RoBERTa and its kin count from padding_idx + 1
+    return positions

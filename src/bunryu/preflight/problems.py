@@ -50,7 +50,8 @@ def weights_problem(model: Mapping[str, Any]) -> BunryuError | None:
 
 def is_here(model: Mapping[str, Any]) -> bool:
     """Whether the model needs no download: none at all, a folder, or weights in the Hub's cache."""
-    from bunryu.models.sources import WEIGHTS, Pretrained
+    from bunryu.models.sources import Pretrained
+    from bunryu.models.weights import WEIGHTS
 
     source = instantiate(model, "model")
     if not isinstance(source, Pretrained) or Path(source.location).is_dir():
@@ -67,7 +68,7 @@ def _fetchable(model: Mapping[str, Any]) -> None:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
-    from bunryu.models.sources import WEIGHTS
+    from bunryu.models.weights import WEIGHTS
 
     name, revision = model["name"], _revision(model)
     fix = "check the network; or model.name=<a folder with config.json, vocab.txt and model.safetensors>; "

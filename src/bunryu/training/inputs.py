@@ -61,7 +61,7 @@ def classifier_of(config: Mapping[str, Any], source: ModelSource, tokenizer: Any
     Raises:
         ConfigError: if the model refuses its arguments or cannot take ``max_seq_length`` tokens.
     """
-    from bunryu.models.sources import check_length
+    from bunryu.models.weights import check_length
 
     model = call(source.classifier, "model", tokenizer, corpus.names)
     check_length(model, config["max_seq_length"])
