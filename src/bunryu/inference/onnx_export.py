@@ -21,7 +21,8 @@ from bunryu.inference.predictor import TOLERANCE, Predictor, TorchNetwork
 from bunryu.models.metadata import ParitySample
 from bunryu.models.weights import load_tokenizer
 
-SPARE = ParitySample("다시 보고 싶은 영화였다", None, ())  # for a model folder that has no samples
+# Takes the place of parity samples in a model folder that has none.
+SPARE = ParitySample("다시 보고 싶은 영화였다", None, ())
 
 
 class _Logits(torch.nn.Module):
@@ -43,15 +44,12 @@ class _Logits(torch.nn.Module):
 
 
 def export_onnx(predictor: Predictor, source: Path, folder: Path) -> float:
-    """Write a graph with dynamic batch and length, and what a predictor of it needs.
+    """Write a graph of any batch and length with its tokenizer; returns how far a logit is from PyTorch's.
 
     Args:
         predictor: run by PyTorch on the CPU; weights of 16 bits become 32 bits.
         source: the model folder it was loaded from.
         folder: an empty folder.
-
-    Returns:
-        The largest difference of a logit between PyTorch and onnxruntime.
 
     Raises:
         ModelError: if it cannot be exported, or the difference is more than ``predictor.TOLERANCE``.
@@ -100,7 +98,7 @@ def _write_graph(model: Any, example: dict[str, npt.NDArray[np.int64]], path: Pa
             fix="predict and serve it with --runtime torch",
         ) from error
     assert program is not None
-    # Stack traces, with this machine's paths; there to mend exporters with.
+    # Stack traces of the exporter, with this machine's paths.
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
     program.save(path)
@@ -108,7 +106,7 @@ def _write_graph(model: Any, example: dict[str, npt.NDArray[np.int64]], path: Pa
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what the exporter tells of other libraries and of its own future."""
+    """Silence the exporter's warnings about other libraries while inside."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -121,7 +119,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _largest_difference(ours: Predictor, exported: Predictor) -> float:
-    """Over the samples alone and in one padded batch, and over the shortest and longest rows there are."""
+    """Of a logit: over the samples one by one and in one batch, and over the shortest and longest row."""
     samples = exported.about.parity
     texts = [sample.text for sample in samples]
     pairs = [sample.pair or "" for sample in samples] if exported.about.takes_pairs else None

@@ -23,36 +23,27 @@ FATAL = 4  # onnxruntime's level of messages; what it refuses is raised besides
 
 @dataclass(frozen=True)
 class OnnxNetwork:
-    """A graph from arrays to logits.
+    """A graph, called with padded arrays, that returns logits of shape (rows, classes)."""
 
-    Args:
-        session: an ``onnxruntime.InferenceSession``.
-        where: for messages.
-    """
-
-    session: Any
-    where: str
+    session: Any  # an onnxruntime.InferenceSession
+    where: str  # the graph's folder, for messages
 
     def __call__(self, batch: Arrays) -> npt.NDArray[np.float32]:
-        """Logits of shape (rows, classes)."""
         feeds = {graph_input.name: batch[graph_input.name] for graph_input in self.session.get_inputs()}
         try:
             logits = self.session.run(["logits"], feeds)[0]
         except Exception as error:  # onnxruntime's errors have no base class of their own
-            raise ModelError(
-                f"onnxruntime cannot run the model: {first_line(error)}",
-                where=self.where,
-                fix="export the run anew",
-            ) from error
+            what = f"onnxruntime cannot run the model: {first_line(error)}"
+            raise ModelError(what, where=self.where, fix="export the run anew") from error
         return np.asarray(logits, np.float32)
 
 
 def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
-    """Load what ``bunryu export --format onnx`` wrote.
+    """A predictor of what ``bunryu export --format onnx`` wrote.
 
     Args:
         folder: ``exports/onnx`` of a run or model folder.
-        name: how the predictor is shown.
+        name: as of ``Predictor``.
         device: ``auto``, ``cpu``, or ``cuda`` with or without a number.
 
     Raises:
@@ -60,9 +51,8 @@ def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
         ModelError: if a file is missing or damaged, or they do not fit together.
     """
     if not (folder / GRAPH).is_file():
-        raise ConfigError(
-            "there is no export", where=str(folder), fix=f"bunryu export {folder.parents[1]} --format onnx"
-        )
+        fix = f"bunryu export {folder.parents[1]} --format onnx"
+        raise ConfigError("there is no export", where=str(folder), fix=fix)
     about = ModelMetadata.read(folder)
     tokenizer = load_tokenizer(folder)
     labels = read_labels(folder)
@@ -90,7 +80,6 @@ def _check_graph(predictor: Predictor, session: Any, folder: Path) -> None:
 
 
 def _vocabulary_size(folder: Path) -> int:
-    """How many tokens have an embedding."""
     try:
         return int(json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"])
     except (ValueError, KeyError, TypeError) as error:
@@ -101,11 +90,8 @@ def _open(path: Path, device: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ConfigError(
-            f"onnxruntime cannot be imported: {error}",
-            where="--runtime onnx",
-            fix="pip install 'bunryu[onnx]'",
-        ) from None
+        what, fix = f"onnxruntime cannot be imported: {error}", "pip install 'bunryu[onnx]'"
+        raise ConfigError(what, where="--runtime onnx", fix=fix) from None
     onnxruntime.set_default_logger_severity(FATAL)
     providers = _providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()

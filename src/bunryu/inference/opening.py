@@ -1,4 +1,4 @@
-"""How every verb after training starts: the run or model folder it is given, opened and checked."""
+"""The run or model folder that a verb is given: found, checked, and loaded as a predictor."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """What a path led to: a model folder, and the run it belongs to, if any."""
+    """A model folder, and the run it belongs to, if any."""
 
     model: Path
     run: Run | None
 
     @property
     def name(self) -> str:
-        """How it is shown: no path in it, since it may be published."""
+        """What pages and messages call it: no path, since pages are published."""
         return f"{self.run.path.parent.name}/{self.run.path.name}" if self.run else self.model.name
 
     @property
     def about(self) -> ModelMetadata:
-        """What the model folder says of itself."""
         return ModelMetadata.read(self.model)
 
     @property
@@ -40,12 +39,12 @@ class OpenedModel:
 
     @property
     def folder(self) -> Path:
-        """Where what is made of it is written."""
+        """Where evaluations and exports of it are written."""
         return self.run.path if self.run else self.model
 
 
 def locate(path: Path) -> OpenedModel:
-    """Find the run and the model folder that a path names.
+    """The run and the model folder that a path names.
 
     Raises:
         ConfigError: if it is neither a run directory nor a model folder.
@@ -82,18 +81,12 @@ def find_checkpoint(opened: OpenedModel, name: str) -> Path:
 
 
 def _of_run(run: Run) -> OpenedModel:
+    """The run with its model, whose classes have to be those the run was trained on."""
     status, labels = status_and_labels(run)
     model = run.path / "model"
     if not model.is_dir():
-        raise ModelError(
-            f"the run is {status} and has no model/", where=str(run.path), fix=f"bunryu resume {run.path}"
-        )
-    _check_labels(model, labels)
-    return OpenedModel(model, run)
-
-
-def _check_labels(model: Path, labels: list[str] | None) -> None:
-    """Refuse a model whose classes are not those the run was trained on."""
+        what, fix = f"the run is {status} and has no model/", f"bunryu resume {run.path}"
+        raise ModelError(what, where=str(run.path), fix=fix)
     names = read_labels(model)
     if labels is not None and names != labels:
         raise ModelError(
@@ -101,18 +94,19 @@ def _check_labels(model: Path, labels: list[str] | None) -> None:
             where=str(model / "config.json"),
             fix="the model/ this run wrote",
         )
+    return OpenedModel(model, run)
 
 
 def open_predictor(
     path: Path, checkpoint: str | None = None, runtime: str = "torch", device: str = "auto"
 ) -> Predictor:
-    """Open what a path names and load it.
+    """A predictor of what a path names.
 
     Args:
         path: a run directory or a model folder.
         checkpoint: another checkpoint than the best, by name or path.
         runtime: ``torch``, or ``onnx`` for what ``bunryu export`` wrote.
-        device: as in ``predictor.load_predictor``.
+        device: as of ``load_predictor``.
 
     Raises:
         ConfigError: if there is no such run, checkpoint, export or device.
@@ -127,16 +121,13 @@ def open_predictor(
         from bunryu.inference.onnx_runtime import load_onnx_predictor
 
         if chosen is not None:
-            raise ConfigError(
-                "an export has weights of its own", where="--checkpoint", fix="export that checkpoint"
-            )
-        exported = load_onnx_predictor(opened.folder / "exports" / "onnx", opened.name, device)
+            fix = "export that checkpoint"
+            raise ConfigError("an export has weights of its own", where="--checkpoint", fix=fix)
+        folder = opened.folder / "exports" / "onnx"
+        exported = load_onnx_predictor(folder, opened.name, device)
         if list(exported.labels) != opened.labels:
-            raise ModelError(
-                f"the export's labels are {list(exported.labels)[:10]}, the model's {opened.labels[:10]}",
-                where=str(opened.folder / "exports" / "onnx"),
-                fix="export the run anew",
-            )
+            what = f"the export's labels are {list(exported.labels)[:10]}, the model's {opened.labels[:10]}"
+            raise ModelError(what, where=str(folder), fix="export the run anew")
         return exported
     from bunryu.inference.predictor import load_predictor
 

@@ -35,18 +35,12 @@ Network = Callable[[Arrays], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class TorchNetwork:
-    """A transformers classifier from arrays to arrays.
+    """A transformers classifier, called with padded arrays, that returns logits of shape (rows, classes)."""
 
-    Args:
-        model: in evaluation mode, on its device.
-        autocast: run in this precision where the run was scored so; None for the weights' own.
-    """
-
-    model: Any
-    autocast: torch.dtype | None = None
+    model: Any  # in evaluation mode, on its device
+    autocast: torch.dtype | None = None  # the run's mixed precision; None for that of the weights
 
     def __call__(self, batch: Arrays) -> npt.NDArray[np.float32]:
-        """Logits of shape (rows, classes)."""
         device = self.model.device
         mixed = torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
         with torch.inference_mode(), mixed:
@@ -56,17 +50,17 @@ class TorchNetwork:
 
 
 class Predictor:
-    """A classifier with its tokenizer, cleaner and labels.
+    """A classifier with its tokenizer, cleaner and labels: texts in, logits out.
 
     Args:
-        name: how it is shown.
+        name: the run's or folder's, for messages and pages.
         about: the model folder's bunryu.json.
-        tokenizer: the model folder's tokenizer.
+        tokenizer: the model folder's.
         labels: names of the classes in id order.
-        network: from padded arrays to logits.
+        network: from padded arrays to logits of shape (rows, classes).
         runtime: what runs the network, ``torch`` or ``onnx``.
         device: where it runs.
-        tolerance: how far logits of parity samples may be off.
+        tolerance: how far a logit of a parity sample may be off.
     """
 
     def __init__(
@@ -138,20 +132,18 @@ class Predictor:
         ]
 
     def check_parity(self) -> float:
-        """Predict the parity samples, one at a time; return the largest difference of a logit.
+        """The largest difference between a logit saved with the model and the same one computed now.
 
         Raises:
             ModelError: if it is more than the tolerance.
         """
         worst = 0.0
         for kept, found in zip(self.about.parity, self.sample_anew(), strict=True):
-            if len(kept.logits) != len(found.logits):
-                raise ModelError(
-                    f"a parity sample has {len(kept.logits)} logits, the model {len(found.logits)} classes",
-                    where=self.name,
-                    fix="bunryu.json and weights of the same run",
-                )
-            difference = np.abs(np.array(kept.logits) - np.array(found.logits))
+            saved, now = np.array(kept.logits), np.array(found.logits)
+            if saved.shape != now.shape:
+                what = f"a parity sample has {len(saved)} logits, the model {len(now)} classes"
+                raise ModelError(what, where=self.name, fix="bunryu.json and weights of the same run")
+            difference = np.abs(saved - now)
             worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else float("inf"))
         if worst > self._tolerance:
             raise ModelError(
@@ -166,11 +158,11 @@ class Predictor:
 def load_predictor(
     folder: Path, name: str, *, checkpoint: Path | None = None, device: str = "auto"
 ) -> Predictor:
-    """Load a model folder with PyTorch; nothing is fetched, and no code from it is run.
+    """A predictor of a model folder, run by PyTorch; nothing is fetched, and no code from it is run.
 
     Args:
         folder: with config.json, model.safetensors, the tokenizer's files and bunryu.json.
-        name: how the predictor is shown.
+        name: as of ``Predictor``.
         checkpoint: a Lightning checkpoint whose weights are taken instead of the folder's.
         device: ``auto``, or a device of PyTorch's such as ``cpu`` or ``cuda:1``.
 
