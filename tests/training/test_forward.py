@@ -50,7 +50,7 @@ def test_the_wide_mask_gives_the_logits_of_the_plain_one(kind: str) -> None:
         plain = model(input_ids=ids, attention_mask=mask).logits
         wide = model(input_ids=ids, attention_mask=wide_mask(mask)).logits
         none = model(input_ids=ids).logits
-    torch.testing.assert_close(wide, plain, atol=1e-6, rtol=0)
+    torch.testing.assert_close(wide, plain, atol=1e-5, rtol=0)
     assert (none - plain).abs().max() > 1e-4  # so the mask did something
 
 
@@ -97,7 +97,7 @@ def test_compilation_sees_each_shape_once_and_leaves_the_model_as_it_was(
         for width in (9, 12, 9, 15, 12):
             batch = a_batch(width=width)
             expected = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-            torch.testing.assert_close(forward(batch), expected, atol=1e-6, rtol=0)
+            torch.testing.assert_close(forward(batch), expected, atol=1e-5, rtol=0)
     assert len(set(shapes)) == 3
     assert len(shapes) == 3 * shapes.count(shapes[0])
     assert list(model.state_dict()) == keys
