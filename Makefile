@@ -5,10 +5,10 @@ SETUP := .venv/.set-up
 TPU := .venv-tpu/bin
 TPU_SETUP := .venv-tpu/.set-up
 
-.PHONY: help setup train test test-faults test-tpu check format bench build clean
+.PHONY: help setup train test test-faults test-cpus test-tpu check format bench build clean
 
 help:
-	@echo "make train | test | test-faults | test-tpu | check | format | bench | build | clean"
+	@echo "make train | test | test-faults | test-cpus | test-tpu | check | format | bench | build | clean"
 
 setup: $(SETUP)
 
@@ -26,6 +26,14 @@ test: $(SETUP)
 
 test-faults: $(SETUP)  ## kills at every batch
 	$(BIN)/python -m pytest -n 2 -m full
+
+# What asserts bits and logits, once more with other processors' kernels: an Intel one's without AVX-512; those
+# that MKL takes on AMD's for the product of a matrix and a vector, whose bits depend on addresses; the oldest.
+CPUS := $(BIN)/python -m pytest -n 2 -m 'cpus and not full'
+test-cpus: $(SETUP)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(CPUS)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(CPUS)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(CPUS)
 
 # torch_xla fits one version of PyTorch alone: an environment of its own, of 8 GB
 $(TPU_SETUP): pyproject.toml constraints-tpu.txt

@@ -46,6 +46,7 @@ def same_figures(run: Run, name: str, prefix: str) -> bool:
     return all(run.results[f"{prefix}/{key}"] == report[key] for key in ("loss", "accuracy", "f1_macro"))
 
 
+@pytest.mark.cpus
 @pytest.mark.parametrize(("split", "prefix"), [("test", "test"), ("validation", "val")])
 def test_a_run_s_own_split_gives_its_results_and_logits_to_the_last_bit(
     split: str, prefix: str, run: Run, capsys: pytest.CaptureFixture[str]
@@ -58,6 +59,7 @@ def test_a_run_s_own_split_gives_its_results_and_logits_to_the_last_bit(
     assert "the same as the run's results.json, to the last bit" in capsys.readouterr().out
 
 
+@pytest.mark.cpus
 @pytest.mark.usefixtures("bf16_anywhere")
 @pytest.mark.parametrize(
     "overrides",
@@ -77,6 +79,7 @@ def test_so_it_does_for_other_configs(overrides: list[str], train: Train) -> Non
     assert same_figures(run, "test", "test")
 
 
+@pytest.mark.cpus
 @pytest.mark.parametrize("suffix", ["tsv", "parquet"])
 def test_pairs_give_their_results_too(suffix: str, train: Train, tmp_path: Path) -> None:
     rows = [
@@ -170,6 +173,7 @@ def test_a_table_s_labels_are_those_of_its_file(train: Train, tmp_path: Path) ->
     assert cli.run(["evaluate", str(run.path)]) == 2  # it has no test split
 
 
+@pytest.mark.cpus
 def test_another_checkpoint_is_scored_by_its_own_weights(train: Train) -> None:
     run = train("epochs=2", "optimizer.lr=3e-3", "monitor=min val/loss")
     evaluate(run, "--checkpoint", "last")

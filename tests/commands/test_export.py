@@ -77,6 +77,7 @@ def test_what_is_written_and_said(exported: Path) -> None:
     assert following == f"next: bunryu predict {exported} --runtime onnx"
 
 
+@pytest.mark.cpus
 def test_onnxruntime_gives_pytorchs_logits(exported: Path) -> None:
     ours = open_predictor(exported, device="cpu")
     theirs = open_predictor(exported, runtime="onnx", device="cpu")
@@ -92,6 +93,7 @@ def test_onnxruntime_gives_pytorchs_logits(exported: Path) -> None:
     assert len({tuple(row) for row in expected.round(4).tolist()}) > 2
 
 
+@pytest.mark.cpus
 def test_an_export_keeps_parity_samples_of_its_own(exported: Path) -> None:
     theirs = open_predictor(exported, runtime="onnx", device="cpu")
     ours = open_predictor(exported, device="cpu")

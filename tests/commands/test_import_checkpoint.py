@@ -75,6 +75,7 @@ def by_hand(model: torch.nn.Module, base: Path) -> list[list[float]]:
         ]
 
 
+@pytest.mark.cpus
 def test_the_same_logits_as_before(tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, output = classifier(), tmp_path / "new" / "imported"
     assert run(write_checkpoint(tmp_path / "a.ckpt", model), base, output) == 0

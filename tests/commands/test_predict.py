@@ -53,6 +53,7 @@ def table(path: Path, texts: list[str], column: str = "document") -> Path:
     return path
 
 
+@pytest.mark.cpus
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "txt", "jsonl", "parquet"])
 def test_every_kind_of_file_gives_the_predictor_s_answers_in_order(
     suffix: str, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -68,6 +69,7 @@ def test_every_kind_of_file_gives_the_predictor_s_answers_in_order(
     assert [row["prediction"] for row in rows] == [["부정", "긍정"][i] for i in expected.argmax(axis=1)]
 
 
+@pytest.mark.cpus
 def test_model_alone_is_enough(trained: Run, tmp_path: Path) -> None:
     source = table(tmp_path / "in.csv", TEXTS)
     for model, out in ((trained.path, "a.csv"), (trained.path / "model", "b.csv")):
@@ -75,6 +77,7 @@ def test_model_alone_is_enough(trained: Run, tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
+@pytest.mark.cpus
 def test_it_gives_the_probabilities_that_the_run_recorded(trained: Run, tmp_path: Path) -> None:
     recorded = rows_of(trained.path / "predictions/test.csv")
     from bunryu.data.corpora import Sample

@@ -23,6 +23,7 @@ def finished(trained: Run, tmp_path: Path) -> Run:
     return Run(Path(shutil.copytree(trained.path, tmp_path / "sample-tiny" / trained.path.name)))
 
 
+@pytest.mark.cpus
 def test_a_run_made_again_is_identical(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     run = train("epochs=1")
     capsys.readouterr()

@@ -90,6 +90,7 @@ def ended(fork: Fork, seconds: float = 120.0) -> int:
     return os.waitstatus_to_exitcode(found[1])
 
 
+@pytest.mark.cpus
 def test_both_processes_killed_and_resumed(whole: dict[str, Any], tmp_path: Path) -> None:
     port = free_port()
     forks = [

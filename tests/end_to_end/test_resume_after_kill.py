@@ -71,6 +71,7 @@ def killed_at(batch: int) -> Any:
 
 
 # Within an accumulated step, from an epoch's end, in the second epoch; every one: make test-faults
+@pytest.mark.cpus
 @pytest.mark.parametrize("batch", [4, 6, 9])
 @pytest.mark.parametrize("overrides", CONFIGS.values(), ids=CONFIGS)
 def test_fault_1_2_3_killed_in_training_a_run_goes_on_to_the_same_bits(
@@ -82,6 +83,7 @@ def test_fault_1_2_3_killed_in_training_a_run_goes_on_to_the_same_bits(
     assert outcome(tmp_path) == whole(*overrides)
 
 
+@pytest.mark.cpus
 def test_fault_1_killed_again_and_again_moved_and_without_its_cache(
     whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,7 @@ def test_fault_1_killed_again_and_again_moved_and_without_its_cache(
     assert len(Run(run_in(tmp_path / "b")).manifest["resumed"]) == 3
 
 
+@pytest.mark.cpus
 def test_fault_1_a_run_goes_on_with_as_many_threads_as_it_began_with(tmp_path: Path) -> None:
     def begin() -> None:
         torch.set_num_threads(2)

@@ -157,6 +157,7 @@ def test_the_model_folder_gives_the_logits_of_the_predictions(trained: Run) -> N
         assert torch.allclose(logits, torch.tensor(sample["logits"]), atol=1e-6)
 
 
+@pytest.mark.cpus
 def test_one_seed_gives_the_same_bits_in_another_process_without_the_cache(
     trained: Run, tmp_path: Path
 ) -> None:
@@ -450,6 +451,7 @@ def test_the_schedule_knows_how_many_steps_are_taken(train: Train, overrides: li
         assert max(int(row["step"]) for row in csv.DictReader(file)) == steps
 
 
+@pytest.mark.cpus
 @pytest.mark.usefixtures("bf16_anywhere")
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_lower_precision_trains_with_clipping_and_counts_rightly(train: Train, precision: str) -> None:

@@ -48,6 +48,7 @@ def test_a_run_its_model_and_a_model_alone(run: Path, tmp_path: Path) -> None:
     assert opened.labels == ["부정", "긍정"]
 
 
+@pytest.mark.cpus
 def test_a_moved_run_opens(run: Path, tmp_path: Path) -> None:
     moved = run.rename(tmp_path / "실험 1")
     assert open_predictor(moved, device="cpu").check_parity() <= 1e-6

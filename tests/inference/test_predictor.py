@@ -79,6 +79,7 @@ def by_hand(folder: Path, texts: list[str], pairs: list[str] | None, length: int
     return np.stack(rows)
 
 
+@pytest.mark.cpus
 def test_logits_are_those_of_tokenizer_and_model_called_by_hand(trained: Run) -> None:
     predictor = open_predictor(trained.path, device="cpu")
     expected = by_hand(trained.path / "model", TEXTS, None, 128)
@@ -91,6 +92,7 @@ def test_logits_are_those_of_tokenizer_and_model_called_by_hand(trained: Run) ->
     assert len({tuple(row) for row in expected.round(4).tolist()}) > 2
 
 
+@pytest.mark.cpus
 def test_pairs_and_cleaning_as_by_hand(pair_folder: Path) -> None:
     predictor = load(pair_folder)
     dirty = ["a1b! c", "", "a " * 9, "b", "b"]
@@ -108,6 +110,7 @@ def test_no_texts_give_no_rows(trained: Run) -> None:
     assert open_predictor(trained.path, device="cpu").predict([]).shape == (0, 2)
 
 
+@pytest.mark.cpus
 def test_padding_to_max_length_changes_nothing_but_rounding(trained: Run) -> None:
     predictor = open_predictor(trained.path, device="cpu")
     encoded, batches = predictor.encode(TEXTS), [np.array([4, 0, 1]), np.array([5, 3, 2])]
@@ -115,11 +118,13 @@ def test_padding_to_max_length_changes_nothing_but_rounding(trained: Run) -> Non
     np.testing.assert_allclose(padded, predictor.predict(TEXTS), rtol=0, atol=1e-5)
 
 
+@pytest.mark.cpus
 def test_a_folder_just_written_is_in_parity(trained: Run, pair_folder: Path) -> None:
     assert open_predictor(trained.path, device="cpu").check_parity() <= 1e-6
     assert load(pair_folder).check_parity() <= 1e-6
 
 
+@pytest.mark.cpus
 def test_weights_are_not_where_their_file_is_mapped(folder: Path) -> None:
     predictor = load(folder)
     path = folder / "model.safetensors"
@@ -366,6 +371,7 @@ def test_code_beside_the_weights_is_never_run(
     assert not canary.exists()
 
 
+@pytest.mark.cpus
 def test_a_checkpoint_gives_its_weights_and_samples(trained: Run, folder: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(trained.path / "checkpoints/last.ckpt", weights_only=True)
     checkpoint["state_dict"]["model.classifier.bias"] += 3.0
@@ -419,6 +425,7 @@ def test_a_device_that_is_not_there_is_refused(trained: Run, device: str) -> Non
     assert "\n" not in caught.value.what
 
 
+@pytest.mark.cpus
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_of_16_bits_have_a_wider_tolerance(folder: Path, dtype: torch.dtype) -> None:
     edit_weights(folder, lambda weights: weights.update({n: t.to(dtype) for n, t in weights.items()}))

@@ -165,6 +165,7 @@ def test_a_vocabulary_file_that_cannot_work_is_refused(
 # --- pretrained weights -------------------------------------------------------------------------
 
 
+@pytest.mark.cpus
 @pytest.mark.parametrize("family", [BertForSequenceClassification, AutoModelForSequenceClassification])
 def test_weights_of_a_folder_are_loaded_and_reported(
     tmp_path: Path, family: Any, caplog: pytest.LogCaptureFixture

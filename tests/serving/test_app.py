@@ -63,6 +63,7 @@ def refused(response: Any) -> tuple[int, str]:
 # ---- answers
 
 
+@pytest.mark.cpus
 def test_predictions_are_the_predictors(client: TestClient, predictor: Predictor) -> None:
     answer = client.post("/predict", json={"texts": TEXTS}).json()
     assert set(answer) == {"predictions"}
@@ -127,6 +128,7 @@ def test_facts(client: TestClient, predictor: Predictor) -> None:
     }
 
 
+@pytest.mark.cpus
 def test_many_clients_get_the_answers_that_belong_to_them(predictor: Predictor) -> None:
     draw = random.Random(3)
     words = [word for text in TEXTS for word in text.split()]

@@ -195,6 +195,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.cpus
 def test_two_processes_come_to_what_one_device_comes_to_with_twice_the_batch(
     two_processes: Path, one_device: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_three_processes_with_unequal_shares(overrides: list[str], tmp_path: Pat
     assert_alike(three, one)
 
 
+@pytest.mark.cpus
 def test_dropout_differs_from_process_to_process_and_not_from_run_to_run(tmp_path: Path) -> None:
     dropout = ["model.architecture.hidden_dropout_prob=0.3", "accelerator.devices=2", "epochs=1"]
     for name in ("a", "b"):

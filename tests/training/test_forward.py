@@ -41,6 +41,7 @@ def a_batch(rows: int = 3, width: int = 9) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.cpus
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_the_wide_mask_gives_the_logits_of_the_plain_one(kind: str) -> None:
     model, batch = a_model(kind), a_batch()
@@ -69,6 +70,7 @@ def test_other_models_keep_the_plain_mask(kind: str) -> None:
         assert not takes_wide_mask(transformers.GPT2ForSequenceClassification(config))
 
 
+@pytest.mark.cpus
 def test_logits_are_the_model_s_to_the_last_bit_and_bfloat16_is_near() -> None:
     model, batch = a_model("bert"), a_batch()
     expected = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits

@@ -111,6 +111,7 @@ def test_the_monitor_is_a_mode_and_a_metric() -> None:
     assert (best.monitor, best.mode) == (stop.monitor, stop.mode) == ("val/accuracy", "max")
 
 
+@pytest.mark.cpus
 @pytest.mark.parametrize("seed", range(8))
 def test_figures_are_those_of_the_rows_in_their_order_to_the_last_bit(seed: int) -> None:
     random = np.random.Generator(np.random.PCG64(seed))
@@ -139,6 +140,7 @@ def recorded(run: Run, name: str) -> list[float]:
     return [float(value) for _, _, key, value in rows if key == name]
 
 
+@pytest.mark.cpus
 def test_shapes_change_no_figure(train: Train) -> None:
     plain, shaped = train(*EXACT), train(*EXACT, *SHAPES)  # 72 rows by 16: the last batch has 8
     for name in ("train/loss", "train/accuracy", "train/loss_epoch", "val/loss", "val/accuracy"):
