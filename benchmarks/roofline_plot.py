@@ -45,7 +45,7 @@ def roofs(
         measured: ``small`` on this CPU, FLOPs a byte and FLOP/s.
     """
     frame = svg.Frame(INTENSITY, FLOPS)
-    parts = [*svg.heading(title), *_axes(frame)]
+    parts = [svg.heading(title), *_axes(frame)]
     machines = list(dict.fromkeys(machine for machine, _, _ in marks))
     highest = max(machines, key=lambda machine: machine.flops)
     for index, machine in enumerate(machines):
@@ -71,7 +71,7 @@ def roofs(
         f'<circle cx="{x}" cy="{y}" r="3.5" fill="#fff" stroke="{COLOURS[0]}" stroke-width="1.5"/>'
         f'<text x="{float(x) + 7}" y="{float(y) + 10}">small, measured</text>'
     )
-    return svg.svg(title, parts)
+    return svg.drawing(title, parts)
 
 
 def growth(title: str, points: Sequence[tuple[int, float, float]], label: str) -> str:
@@ -101,16 +101,9 @@ def draw(svgs: Sequence[str], path: Path) -> None:
 
 def _axes(frame: svg.Frame) -> list[str]:
     """Both axes with their powers of ten."""
-    parts = svg.x_axis(frame, (), "FLOPs a byte that weights and AdamW move")
-    for power, unit in enumerate(UNITS, FLOPS[0]):
-        y = frame.y(power)
-        parts.append(f'<path class="grid" d="M{svg.LEFT} {y}H{svg.WIDTH - svg.RIGHT}"/>')
-        parts.append(f'<text class="end" x="{svg.LEFT - 5}" y="{y + 4}">{unit}</text>')
-    for power in range(INTENSITY[0], INTENSITY[1] + 1):
-        x, bottom = frame.x(power), svg.HEIGHT - svg.BOTTOM
-        parts.append(f'<path class="axis" d="M{x} {bottom}v4"/>')
-        parts.append(f'<text class="middle" x="{x}" y="{bottom + 17}">{10**power:,}</text>')
-    return parts
+    powers = [(power, f"{10**power:,}") for power in range(INTENSITY[0], INTENSITY[1] + 1)]
+    x_axis = svg.x_axis(frame, powers, "FLOPs a byte that weights and AdamW move")
+    return [*x_axis, *svg.grid(frame, enumerate(UNITS, FLOPS[0]))]
 
 
 def _under_roof(frame: svg.Frame, machine: Machine, intensity: float) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-NAMES = ("loss", "accuracy", "f1_macro")
 CALIBRATION_BINS = 15  # as many as Guo et al. 2017 take
 
 

@@ -33,15 +33,10 @@ def made_run(
     (run / "predictions").mkdir(parents=True)
     whole = {"monitor": "min val/loss", "corpus": {"name": "sample"}, "output_root": str(root), **config}
     manifest = {
-        "schema": 1,
-        "status": status,
-        "overrides": [*overrides, f"seed={seed}"],
-        "seed": seed,
-        "config": {**whole, "seed": seed},
-        "start": "2026-01-01T10:00:00+09:00",
-        "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None,
-        "exit_reason": cause,
-    }
+        "schema": 1, "status": status, "overrides": [*overrides, f"seed={seed}"], "seed": seed,
+        "config": {**whole, "seed": seed}, "start": "2026-01-01T10:00:00+09:00",
+        "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None, "exit_reason": cause,
+    }  # fmt: skip
     (run / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False), "utf-8")
     (run / "config.yaml").write_text(json.dumps({**whole, "seed": seed}, ensure_ascii=False), "utf-8")
     lines = ["epoch,step,name,value", "0,10,train/loss,0.9", "1,20,train/loss,0.5"]
@@ -64,3 +59,15 @@ def lr_runs(root: Path, losses: dict[float, Sequence[float]]) -> None:
                 root, f"run-{lr}-{seed}", loss, [f"optimizer.lr={lr}"], seed=seed,
                 wrong=range(int(10 * loss)), optimizer={"lr": lr},
             )  # fmt: skip
+
+
+def hostile_sweep(root: Path) -> None:
+    """A grid of two keys of which one has markup for values, and a failure that says markup."""
+    grid = [(title, lr) for title in (HOSTILE, "한글 & co|x_y") for lr in (0.1, 0.2)]
+    for index, (title, lr) in enumerate(grid):
+        for seed in (1, 2, 3):
+            made_run(
+                root, f"run-{index}-{seed}", 0.3 + 0.1 * index + 0.01 * seed, [f"title={title}", f"lr={lr}"],
+                seed=seed, wrong=range(index), title=title, lr=lr,
+            )  # fmt: skip
+    made_run(root, "failed", None, seed=9, status="failed", cause=f"{HOSTILE}\nof 훈련", title="x", lr=0.1)

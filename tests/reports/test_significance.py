@@ -1,4 +1,4 @@
-"""significance.py: scipy's figures, and 1,000 sweeps of which one knows that nothing differs."""
+"""scipy's figures, and 1,000 sweeps of which one knows what differs in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bunryu.reports.significance import LEVEL, best_gap, combined, gap_p_values, mcnemar, summary
+from bunryu.reports.significance import (
+    LEVEL,
+    PairedComparison,
+    combined,
+    compare_best_two,
+    estimated_means,
+    mcnemar,
+    p_of_gap,
+    summary,
+)
 
 FIRST = [0.90, 0.88, 0.91, 0.89]
 SECOND = [0.87, 0.86, 0.86, 0.88]
@@ -23,9 +32,23 @@ def sweeps(groups: int, seeds: int, ahead: tuple[float, ...] = (), count: int = 
     return scores
 
 
+def p_values(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each sweep's best against its second: p among all groups, and p as if these two had been named."""
+    order = np.argsort(-scores.mean(1), axis=1)
+    scores = np.take_along_axis(scores, order[:, None, :], axis=2)
+    t, p_pair = stats.ttest_rel(scores[:, :, 0], scores[:, :, 1], axis=1)
+    return p_of_gap(t, estimated_means(scores), scores.shape[1] - 1), p_pair
+
+
 def called(scores: np.ndarray) -> float:
     """The share of sweeps whose best is called different from the second."""
-    return float((gap_p_values(scores) < LEVEL).mean())
+    return float((p_values(scores)[0] < LEVEL).mean())
+
+
+def compared(*groups: list[float]) -> PairedComparison:
+    found = compare_best_two(np.array(groups).T)
+    assert found is not None
+    return found
 
 
 def test_a_summary_is_what_one_computes_by_hand() -> None:
@@ -43,20 +66,14 @@ def test_one_seed_has_no_interval_and_equal_ones_none_to_speak_of() -> None:
 
 
 def test_two_groups_are_a_paired_t_test() -> None:
-    found = best_gap(np.array([FIRST, SECOND]).T)
+    found = compared(FIRST, SECOND)
     paired = stats.ttest_rel(FIRST, SECOND)
-    assert found is not None
     assert found.shared == 4
     # differences 0.03, 0.02, 0.05, 0.01: mean 0.0275, std 0.0170783
     assert found.difference == pytest.approx(0.0275, abs=1e-12)
     assert found.t == pytest.approx(0.0275 / (0.01707825 / 2), rel=1e-5)
     assert (found.t, found.p_pair) == (paired.statistic, paired.pvalue)
     assert found.p == pytest.approx(paired.pvalue, abs=1e-8)
-
-
-def test_the_smallest_difference_is_the_one_at_five_percent() -> None:
-    found = best_gap(np.array([FIRST, SECOND]).T)
-    assert found is not None
     error = stats.sem(np.subtract(FIRST, SECOND))
     assert found.smallest == pytest.approx(stats.t.ppf(0.975, 3) * error, rel=1e-6)
 
@@ -65,9 +82,9 @@ def test_the_smallest_difference_is_the_one_at_five_percent() -> None:
 def test_groups_far_behind_change_nothing(seeds: int) -> None:
     near = sweeps(2, seeds, count=200)
     far = np.concatenate([near, near.mean(2, keepdims=True) - 1e4 + sweeps(4, seeds, count=200)], axis=2)
-    pairs = stats.ttest_rel(near[:, :, 0], near[:, :, 1], axis=1).pvalue
-    assert gap_p_values(near) == pytest.approx(pairs, abs=1e-7)
-    assert gap_p_values(far) == pytest.approx(pairs, abs=1e-3)
+    p, p_pair = p_values(near)
+    assert p == pytest.approx(p_pair, abs=1e-7)
+    assert p_values(far)[0] == pytest.approx(p_pair, abs=1e-3)
 
 
 def test_the_gap_among_tied_groups_is_that_of_simulated_ones() -> None:
@@ -78,9 +95,8 @@ def test_the_gap_among_tied_groups_is_that_of_simulated_ones() -> None:
     # five groups with one and the same mean, so that all count as tied
     scores = np.array([[1.0, -1.0, 0.5, -0.5]] * 5).T[None] * [1.0, 1.1, 0.9, 1.2, 0.8]
     shifted = scores + np.array([0.4, 0, 0, 0, 0])
-    advantage = shifted[0, :, 0] - shifted[0, :, 1]
-    t = advantage.mean() / stats.sem(advantage)
-    assert gap_p_values(shifted)[0] == pytest.approx((simulated > t).mean(), abs=2e-3)
+    t = stats.ttest_rel(shifted[0, :, 0], shifted[0, :, 1]).statistic
+    assert p_values(shifted)[0] == pytest.approx((simulated > t).mean(), abs=2e-3)
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -89,15 +105,12 @@ def test_of_sweeps_in_which_nothing_differs_five_percent_are_called(groups: int,
     assert 0.03 <= called(sweeps(groups, seeds)) <= 0.07
 
 
-def test_the_plain_paired_test_would_miss_and_tied_ones_are_not_told_apart_for_others_being_worse() -> None:
-    scores = sweeps(8, 10)
-    best = -np.sort(-np.take_along_axis(scores, np.argsort(-scores.mean(1), 1)[:, None, :], 2).mean(1), 1)
-    assert (best[:, 0] > best[:, 1]).all()
-    order = np.argsort(-scores.mean(1), axis=1)
-    first, second = (np.take_along_axis(scores, order[:, None, [place]], 2)[:, :, 0] for place in (0, 1))
-    assert (stats.ttest_rel(first, second, axis=1).pvalue < LEVEL).mean() < 0.02
-    two_tied = sweeps(8, 10, (5.0, 5.0))
-    assert 0.03 <= called(two_tied) <= 0.07
+def test_the_plain_paired_test_would_miss_what_is_there() -> None:
+    assert (p_values(sweeps(8, 10))[1] < LEVEL).mean() < 0.02
+
+
+def test_tied_groups_are_not_told_apart_since_others_are_worse() -> None:
+    assert 0.03 <= called(sweeps(8, 10, (5.0, 5.0))) <= 0.07
 
 
 def test_a_group_that_diverged_does_not_hide_the_others_noise() -> None:
@@ -121,25 +134,22 @@ def test_a_best_that_is_better_is_found_though_others_are_much_worse(
     assert called(sweeps(groups, seeds, far)) > least
 
 
-def test_what_cannot_be_told_is_none() -> None:
-    assert best_gap(np.array([[0.9, 0.8]])) is None  # one seed
-    assert best_gap(np.array([[0.9, 0.8], [0.7, 0.6]])) is None  # always the same difference
-    assert best_gap(np.array([[0.5, 0.5, 0.1], [0.6, 0.6, 0.2]])) is None
+@pytest.mark.parametrize(
+    "scores", [[[0.9, 0.8]], [[0.9, 0.8], [0.7, 0.6]], [[0.5, 0.5, 0.1], [0.6, 0.6, 0.2]]]
+)
+def test_one_seed_or_always_the_same_difference_cannot_be_judged(scores: list[list[float]]) -> None:
+    assert compare_best_two(np.array(scores)) is None
 
 
 def test_a_best_that_trails_on_the_shared_seeds_is_not_better() -> None:
-    found = best_gap(np.array([SECOND, FIRST]).T)
-    assert found is not None
+    found = compared(SECOND, FIRST)
     assert (found.p, found.difference) == (1.0, pytest.approx(-0.0275, abs=1e-12))
 
 
 def test_groups_that_lack_seeds_are_compared_over_those_they_have() -> None:
     third = [0.5, math.nan, 0.6, 0.55]
-    nowhere = [math.nan] * 4
-    found = best_gap(np.array([FIRST, SECOND, third]).T)
-    with_empty = best_gap(np.array([FIRST, SECOND, third, nowhere]).T)
-    assert found is not None
-    assert found == with_empty
+    found = compared(FIRST, SECOND, third)
+    assert found == compared(FIRST, SECOND, third, [math.nan] * 4)
     assert found.p == pytest.approx(stats.ttest_rel(FIRST, SECOND).pvalue, rel=0.05)
 
 

@@ -20,15 +20,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu report``; returns the exit code."""
     options = _parser().parse_args(arguments)
     entries = collect(options.paths)
-    from bunryu.reports.comparison import compare
-
-    comparison = compare(entries, options.metric)
     from rich.console import Console
 
     from bunryu.reports import tables
+    from bunryu.reports.comparison import compare
     from bunryu.reports.findings import find
 
-    findings = find(comparison)
+    findings = find(compare(entries, options.metric))
     tables.show(findings, Console(highlight=False))
     if options.output is not None:
         names = [path.resolve().name for path in options.paths]
@@ -60,17 +58,15 @@ def _write(findings: Findings, folder: Path, title: str) -> None:
 
 def _winner(findings: Findings) -> str:
     """The best run of the best configuration as an experiment; empty if there is none."""
+    from bunryu.reports.comparison import counted
     from bunryu.reports.winner import experiment_of
 
-    comparison = findings.comparison
-    if not comparison.groups:
+    groups, metric = findings.comparison.groups, findings.comparison.metric
+    if not groups:
         return ""
-    best = next(iter(comparison.groups[0].runs.values()))
-    summary = findings.summaries[0]
-    seeds = f"{summary.n} {'seed' if summary.n == 1 else 'seeds'}"
-    return experiment_of(
-        best, f"best of {len(comparison.groups)} by {comparison.metric}: {summary.mean:.6g} over {seeds}"
-    )
+    best, summary = next(iter(groups[0].runs.values())), findings.summaries[0]
+    figures = f"{summary.mean:.6g} over {counted(summary.n, 'seed')}"
+    return experiment_of(best, f"best of {len(groups)} by {metric}: {figures}")
 
 
 def _parser() -> argparse.ArgumentParser:

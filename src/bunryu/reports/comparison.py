@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from statistics import fmean
 from typing import Any
 
 from bunryu.errors import ConfigError
+from bunryu.keys import leaves, value_at
 from bunryu.reports.entries import RunSummary
 from bunryu.sweeps.ledger import IRRELEVANT
 
@@ -18,12 +21,7 @@ DEFAULT = "(default)"  # of a group whose option no override named
 
 @dataclass(frozen=True)
 class Metric:
-    """What runs are compared by.
-
-    Args:
-        name: such as ``val/loss``.
-        mode: ``min`` or ``max``, whichever is better.
-    """
+    """What runs are compared by: a name such as ``val/loss`` and a mode, ``min`` or ``max``."""
 
     name: str
     mode: str
@@ -32,25 +30,23 @@ class Metric:
         return f"{self.mode} {self.name}"
 
     @property
-    def sign(self) -> int:
-        """What makes larger better."""
-        return 1 if self.mode == "max" else -1
+    def lower_is_better(self) -> bool:
+        return self.mode == "min"
+
+    def goodness(self, value: float) -> float:
+        """The value with a sign that makes larger better."""
+        return -value if self.lower_is_better else value
 
 
 @dataclass(frozen=True)
 class Group:
-    """Finished runs that differ in nothing but the seed.
+    """Finished runs that differ in nothing but the seed."""
 
-    Args:
-        values: what its swept keys are set to.
-        runs: seed -> the newest finished run of it, the best first.
-    """
-
-    values: dict[str, Any]
-    runs: dict[Any, RunSummary]
+    values: dict[str, Any]  # what its swept keys are set to
+    runs: dict[Any, RunSummary]  # seed -> the newest finished run of it, the best first
 
     def scores(self, metric: Metric) -> dict[Any, float]:
-        """The metric, seed by seed."""
+        """Seed -> the metric."""
         return {seed: run.metrics[metric.name] for seed, run in self.runs.items()}
 
     @property
@@ -61,29 +57,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What there is to compare.
-
-    Args:
-        metric: what decides.
-        keys: the swept ones, but for the seed.
-        groups: the best first, by their means.
-        ranked: finished runs that have the metric, the best first.
-        others: the rest, with why they are not ranked.
-        entries: all of them.
-        notes: what a reader should know.
-    """
+    """Runs in order of a metric."""
 
     metric: Metric
-    keys: list[str]
-    groups: list[Group]
-    ranked: list[RunSummary]
-    others: list[tuple[RunSummary, str]]
-    entries: list[RunSummary]
-    notes: list[str] = field(default_factory=list)
-
-    def value(self, run: RunSummary) -> float:
-        """A ranked run's metric."""
-        return run.metrics[self.metric.name]
+    keys: list[str]  # the swept ones, but for the seed
+    groups: list[Group]  # the best first, by their means
+    ranked: list[RunSummary]  # finished runs that have the metric, the best first
+    unranked: list[tuple[RunSummary, str]]  # the other runs, each with the reason
+    entries: list[RunSummary]  # all runs
+    notes: list[str]  # what a reader should know, sentences
 
     @property
     def columns(self) -> dict[str, list[Any]]:
@@ -94,67 +76,69 @@ class Comparison:
     @property
     def scores(self) -> list[float]:
         """Each ranked run's metric."""
-        return [self.value(run) for run in self.ranked]
+        return [run.metrics[self.metric.name] for run in self.ranked]
 
 
-def compare(entries: Sequence[RunSummary], asked: str | None = None) -> Comparison:
+def compare(entries: Sequence[RunSummary], requested: str | None = None) -> Comparison:
     """Rank what finished, in groups that are equal up to the seed.
 
     Args:
         entries: runs and jobs in any state.
-        asked: ``val/accuracy``, ``max val/accuracy``, or None for what the runs themselves watched.
+        requested: ``val/accuracy``, ``max val/accuracy``, or None for what the runs themselves watched.
 
     Raises:
         ConfigError: if runs watched different metrics, or none has the one that is asked for.
     """
-    metric = _metric(entries, asked)
-    ranked: list[RunSummary] = []
-    others: list[tuple[RunSummary, str]] = []
+    metric = _metric(entries, requested)
     newest: dict[tuple[str, Any], RunSummary] = {}
-    repeated = 0
-    for entry in entries:
-        if why := _unranked(entry, metric):
-            others.append((entry, why))
-            continue
-        place = _identity(entry), entry.seed
-        repeated += place in newest
+    reasons = [(entry, _why_unranked(entry, metric)) for entry in entries]
+    finished = [entry for entry, why in reasons if not why]
+    for entry in finished:
+        place = _without_seed(entry), entry.seed
         if place not in newest or entry.name > newest[place].name:
             newest[place] = entry
-    ranked = sorted(newest.values(), key=lambda run: -metric.sign * run.metrics[metric.name])
-    notes = _notes(ranked, repeated)
+    ranked = sorted(newest.values(), key=lambda run: metric.goodness(run.metrics[metric.name]), reverse=True)
     members: dict[str, dict[Any, RunSummary]] = {}
     for run in ranked:
-        members.setdefault(_identity(run), {})[run.seed] = run
-    columns = swept([next(iter(runs.values())) for runs in members.values()])
+        members.setdefault(_without_seed(run), {})[run.seed] = run
+    columns = _swept([next(iter(runs.values())) for runs in members.values()])
     groups = [
         Group({key: values[index] for key, values in columns.items()}, runs)
         for index, runs in enumerate(members.values())
     ]
-    groups.sort(key=lambda group: -metric.sign * _mean(group.scores(metric).values()))
-    return Comparison(metric, list(columns), groups, ranked, others, list(entries), notes)
+    groups.sort(key=lambda group: metric.goodness(fmean(group.scores(metric).values())), reverse=True)
+    unranked = [(entry, why) for entry, why in reasons if why]
+    notes = _notes(ranked, len(finished) - len(ranked))
+    return Comparison(metric, list(columns), groups, ranked, unranked, list(entries), notes)
 
 
-def swept(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
+def _swept(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
     """Keys that tell configurations apart -> each one's value.
 
     First those of the command lines, then as many others as are needed to tell the rest apart, those of
     the top level before those of nodes: a node often repeats what the top level says.
     """
-    leaves = [dict(_leaves(run.config)) for run in runs]
-    typed = [dict(typed_overrides(run.overrides)) for run in runs]
+    configs = [dict(leaves(_decisive(run))) for run in runs]
+    overrides = [dict(typed_overrides(run.overrides)) for run in runs]
     columns: dict[str, list[Any]] = {}
-    for key in dict.fromkeys(key for overrides in typed for key in overrides):
+    for key in dict.fromkeys(chain.from_iterable(overrides)):
         values = [
-            leaf.get(key, overrides.get(key, DEFAULT)) for leaf, overrides in zip(leaves, typed, strict=True)
+            config.get(key, typed.get(key, DEFAULT)) for config, typed in zip(configs, overrides, strict=True)
         ]
-        if len(set(map(repr, values))) > 1:
+        if _count_distinct([values]) > 1:
             columns[key] = values
-    for key in sorted(dict.fromkeys(key for leaf in leaves for key in leaf), key=lambda key: key.count(".")):
-        values = [leaf.get(key) for leaf in leaves]
-        known = Counter(_combinations(columns, len(runs)))
-        if len(set(zip(_combinations(columns, len(runs)), map(repr, values), strict=True))) > len(known):
-            columns[key] = values
+    keys = sorted(dict.fromkeys(chain.from_iterable(configs)), key=lambda key: key.count("."))
+    known = _count_distinct(columns.values())
+    for key in keys:
+        values = [config.get(key) for config in configs]
+        if (distinct := _count_distinct([*columns.values(), values])) > known:
+            columns[key], known = values, distinct
     return columns
+
+
+def _count_distinct(columns: Iterable[list[Any]]) -> int:
+    """How many different rows the columns have; 1 without any column."""
+    return len(set(zip(*(map(repr, column) for column in columns), strict=True))) or 1
 
 
 def typed_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -168,56 +152,57 @@ def typed_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def shown(value: Any) -> str:
-    """A value as a person reads it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
+    """A value as a report shows it: text as it is, numbers to six digits, all else as JSON."""
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _combinations(columns: Mapping[str, list[Any]], count: int) -> list[str]:
-    return [repr([values[index] for values in columns.values()]) for index in range(count)]
+def counted(number: int | str, noun: str) -> str:
+    """Such as "1 seed", "2 seeds" or "no seeds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if not prefix and (key == "seed" or key in IRRELEVANT):
-            continue
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def is_numeric(values: Iterable[Any]) -> bool:
+    """Whether all are numbers; a bool is none."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def _identity(entry: RunSummary) -> str:
-    decisive = {key: value for key, value in entry.config.items() if key not in (*IRRELEVANT, "seed")}
-    return json.dumps(decisive, sort_keys=True)
+def _decisive(entry: RunSummary) -> dict[str, Any]:
+    """What of a run's config, the seed aside, has a say in its result."""
+    return {key: value for key, value in entry.config.items() if key not in (*IRRELEVANT, "seed")}
 
 
-def _metric(entries: Sequence[RunSummary], asked: str | None) -> Metric:
+def _without_seed(entry: RunSummary) -> str:
+    """The same text for runs that differ in nothing but the seed."""
+    return json.dumps(_decisive(entry), sort_keys=True)
+
+
+def _metric(entries: Sequence[RunSummary], requested: str | None) -> Metric:
     finished = [entry for entry in entries if entry.status == "finished"]
-    there = sorted({name for entry in finished for name in entry.metrics})
+    recorded = sorted({name for entry in finished for name in entry.metrics})
     watched = Counter(str(entry.config.get("monitor")) for entry in finished or entries if entry.config)
-    if asked is None:
+    if requested is None:
         if len(watched) > 1:
             raise ConfigError(
                 f"the runs watched different metrics: {', '.join(sorted(watched))}",
                 where="monitor",
                 fix=f"--metric {next(iter(watched)).split()[-1]}",
             )
-        asked = next(iter(watched), "min val/loss")
-    mode, _, name = asked.strip().rpartition(" ")
+        requested = next(iter(watched), "min val/loss")
+    mode, _, name = requested.strip().rpartition(" ")
     if mode not in ("", "min", "max"):
-        raise ConfigError(f"'{asked}' is no metric", where="--metric", fix="val/loss, or max val/accuracy")
-    if there and name not in there:
-        raise ConfigError(f"no finished run has '{name}'", where="--metric", fix=f"one of {', '.join(there)}")
-    known = {monitor.split()[-1]: monitor.split()[0] for monitor in watched if " " in monitor}
+        fix = "val/loss, or max val/accuracy"
+        raise ConfigError(f"'{requested}' is no metric", where="--metric", fix=fix)
+    if recorded and name not in recorded:
+        fix = f"one of {', '.join(recorded)}"
+        raise ConfigError(f"no finished run has '{name}'", where="--metric", fix=fix)
+    modes = {monitor.split()[-1]: monitor.split()[0] for monitor in watched if " " in monitor}
     usual = "min" if name.endswith(("loss", "error")) else "max"
-    return Metric(name, mode or known.get(name, usual))
+    return Metric(name, mode or modes.get(name, usual))
 
 
-def _unranked(entry: RunSummary, metric: Metric) -> str:
+def _why_unranked(entry: RunSummary, metric: Metric) -> str:
     """Why an entry has no place among the others; empty if it has."""
     if entry.status != "finished":
         return entry.cause or entry.status
@@ -229,18 +214,11 @@ def _unranked(entry: RunSummary, metric: Metric) -> str:
 
 def _notes(ranked: Sequence[RunSummary], repeated: int) -> list[str]:
     notes = []
-    corpora = {str(dict(_leaves(run.config)).get("corpus.name")) for run in ranked}
+    corpora = sorted({str(value_at(run.config, "corpus.name")) for run in ranked})
     if len(corpora) > 1:
-        notes.append(
-            f"these runs are of different corpora ({', '.join(sorted(corpora))}): beware of comparing"
-        )
+        notes.append(f"these runs are of different corpora ({', '.join(corpora)}): beware of comparing")
     if repeated:
         notes.append(f"{repeated} runs repeat another's configuration and seed: the newest of each counts")
     if any(run.config.get("limit_rows") is not None for run in ranked):
         notes.append("some runs used only a part of their corpus (limit_rows)")
     return notes
-
-
-def _mean(values: Any) -> float:
-    values = list(values)
-    return math.fsum(values) / len(values)

@@ -14,45 +14,40 @@ from bunryu.errors import BunryuError, ConfigError
 from bunryu.runs.run import Run
 from bunryu.sweeps.ledger import JobState, Ledger
 
-DEPTH = 4  # how far below a folder runs and sweeps are looked for
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+SEARCH_DEPTH = 4  # how far below a folder runs and sweeps are looked for
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)  # what damaged files raise
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run, or one job of a sweep that may not have come to be a run.
+    """One run, or one job of a sweep that may not have come to be a run."""
 
-    Args:
-        name: the run directory's, or the job's.
-        status: finished, running, failed, interrupted, pruned, waiting, dead or damaged.
-        cause: why it did not finish, as far as that is known.
-        path: the run directory, if there is one.
-        config: plain values; empty if it cannot be read.
-        overrides: the command line's, in Hydra's grammar.
-        metrics: the final ones.
-        hours: what it cost so far; None if nobody wrote down when it ended.
-    """
-
-    name: str
-    status: str
-    cause: str | None = None
-    path: Path | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    overrides: Sequence[str] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    hours: float | None = None
+    name: str  # the run directory's, or the job's
+    status: str  # finished, running, failed, interrupted, pruned, waiting, dead or damaged
+    cause: str | None = None  # why it did not finish, as far as that is known
+    path: Path | None = None  # the run directory, if there is one
+    config: Mapping[str, Any] = field(default_factory=dict)  # empty if it cannot be read
+    overrides: Sequence[str] = ()  # the command line's, in Hydra's grammar
+    metrics: Mapping[str, float] = field(default_factory=dict)  # the final ones
+    hours: float | None = None  # what it cost so far; None if nobody wrote down when it ended
 
     @property
     def seed(self) -> Any:
-        """What it was seeded with."""
         return self.config.get("seed")
 
     def curve(self, metric: str) -> list[tuple[float, float]]:
         """(step, value) of what metrics.csv holds of a metric; what cannot be read is left out."""
-        if self.path is None:
-            return []
         try:
-            lines = (self.path / "metrics.csv").read_text("utf-8", "replace").splitlines()
+            lines = (
+                (self.path / "metrics.csv").read_text("utf-8", "replace").splitlines() if self.path else []
+            )
         except OSError:
             return []
         points = []
@@ -60,12 +55,10 @@ class RunSummary:
             if f",{metric}," in line:  # most lines are of other metrics
                 fields = line.split(",")
                 try:
-                    point = float(fields[1]), float(fields[3])
+                    points.append((float(fields[1]), float(fields[3])))
                 except (ValueError, IndexError):  # a line that is being written
                     continue
-                if math.isfinite(point[1]):
-                    points.append(point)
-        return points
+        return [(step, value) for step, value in points if math.isfinite(value)]
 
 
 def collect(paths: Sequence[Path]) -> list[RunSummary]:
@@ -97,11 +90,12 @@ def _found_in(path: Path) -> tuple[list[Path], list[Path]]:
         return [path], []
     if (path / "manifest.json").is_file():
         return [], [path]
-    patterns = ["*/" * depth for depth in range(1, DEPTH)]
-    return tuple(  # type: ignore[return-value]
-        sorted(found.parent for pattern in patterns for found in path.glob(pattern + name))
+    levels = ["*/" * depth for depth in range(1, SEARCH_DEPTH)]
+    sweeps, runs = (
+        sorted(found.parent for level in levels for found in path.glob(level + name))
         for name in ("sweep.json", "manifest.json")
     )
+    return sweeps, runs
 
 
 def _jobs(sweep: Path) -> Iterator[tuple[Path, RunSummary]]:
@@ -113,58 +107,58 @@ def _jobs(sweep: Path) -> Iterator[tuple[Path, RunSummary]]:
         try:
             job = ledger.job(record.stem)
         except (BunryuError, *DAMAGE) as error:
-            damage = f"its record is damaged: {_told(error)}"
-            yield record.resolve(), RunSummary(f"{sweep.name}/{record.stem}", "damaged", damage)
+            cause = f"its record is damaged: {_first_line(error)}"
+            yield record.resolve(), RunSummary(f"{sweep.name}/{record.stem}", "damaged", cause)
         else:
-            place = record if job.run is None else job.run
-            yield place.resolve(), _of_job(job, sweep)
+            yield (job.run or record).resolve(), _of_job(job, sweep)
 
 
 def _of_job(job: JobState, sweep: Path) -> RunSummary:
-    known = RunSummary(
+    summary = RunSummary(
         f"{sweep.name}/job {job.number}", job.status, job.cause, config=job.config, overrides=job.overrides,
-        metrics=_numbers(job.metrics), hours=_attempted(sweep, job.identity),
+        metrics=_numbers(job.metrics), hours=_hours_of_attempts(sweep, job.identity),
     )  # fmt: skip
     if job.run is None or not job.run.is_dir():
-        return known
+        return summary
     run = _of_run(job.run)
     if run.status == "damaged":
-        return replace(run, overrides=job.overrides, config=job.config, hours=known.hours)
+        return replace(run, overrides=job.overrides, config=job.config, hours=summary.hours)
     status = run.status if job.status == "finished" else job.status
-    hours = run.hours if known.hours is None else known.hours
+    hours = run.hours if summary.hours is None else summary.hours
     return replace(run, status=status, cause=job.cause or run.cause, hours=hours)
 
 
-def _attempted(sweep: Path, identity: str) -> float | None:
-    """Hours of all attempts at a job that came to an end."""
+def _hours_of_attempts(sweep: Path, identity: str) -> float | None:
+    """Hours of all attempts at a job that came to an end; None if none did."""
     spent = []
     for record in (sweep / "jobs").glob(f"{identity}.*.json"):
         try:
-            facts = json.loads(record.read_text("utf-8"))
-            spent.append(_hours(facts["start"], facts["end"]))
+            spent.append(_hours(json.loads(record.read_text("utf-8"))))
         except DAMAGE:
             continue
-    known = [hours for hours in spent if hours is not None]
-    return sum(known) if known else None
+    ended = [hours for hours in spent if hours is not None]
+    return sum(ended) if ended else None
 
 
 def _of_run(path: Path) -> RunSummary:
-    """A run as it stands; what is damaged is said and not raised."""
-    run, name = Run(path), path.name
+    """A run as it stands; damage is its status, not an error."""
+    run = Run(path)
     try:
         manifest = run.manifest
-        config, status = manifest["config"], str(manifest["status"])
-        _check(config, manifest["overrides"])
-        hours = _hours(manifest["start"], manifest["end"])
+        config, overrides = manifest["config"], manifest["overrides"]
+        _check(config, overrides)
+        summary = RunSummary(
+            path.name, str(manifest["status"]), manifest.get("exit_reason"), path, config, overrides,
+            hours=_hours(manifest),
+        )  # fmt: skip
     except DAMAGE as error:
-        return RunSummary(name, "damaged", f"its manifest.json is damaged: {_told(error)}", path)
-    entry = RunSummary(
-        name, status, manifest.get("exit_reason"), path, config, manifest["overrides"], hours=hours
-    )
+        cause = f"its manifest.json is damaged: {_first_line(error)}"
+        return RunSummary(path.name, "damaged", cause, path)
     try:
-        return replace(entry, metrics=_numbers(run.results))
+        return replace(summary, metrics=_numbers(run.results))
     except DAMAGE as error:
-        return replace(entry, status="damaged", cause=f"its results.json is damaged: {_told(error)}")
+        cause = f"its results.json is damaged: {_first_line(error)}"
+        return replace(summary, status="damaged", cause=cause)
 
 
 def _check(config: Any, overrides: Any) -> None:
@@ -183,11 +177,13 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _hours(start: str | None, end: str | None) -> float | None:
+def _hours(record: Mapping[str, Any]) -> float | None:
+    """From the start to the end of a run or an attempt; None if it has not ended."""
+    start, end = record["start"], record["end"]
     if start is None or end is None:
         return None
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() / 3600
 
 
-def _told(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,12 +1,18 @@
-"""Is the best of several groups better than the second, or only luckier with its seeds? Figures are scipy's.
+"""Is the best of several groups better than the second, or only luckier with its seeds?
 
-The paired t of the best and the second alone is wrong after choosing them from k groups: nobody drew
-these two beforehand. Here t is what ``scipy.stats.ttest_rel`` gives, but its tail is that of the gap
-between the two largest of k means (Gutmann and Maymin, "Is the selected population the best?", Annals of
-Statistics 15, 1987): the best and the second tied, the others where they were seen. Their distances are
-shrunk towards all groups' median before, as James and Stein shrink (by k + 2 instead of k - 3, so that
-groups that do not differ at all count as tied), in units of the groups' median noise, which one diverged
-group does not move. With two groups, or with all others far behind, this is the paired t-test exactly.
+The paired t-test of the best and the second is wrong after choosing these two from k groups: nobody named
+them beforehand. Here t is that of ``scipy.stats.ttest_rel``, but it is judged by how large the gap between
+the two largest of k means gets by chance (Gutmann and Maymin, "Is the selected population the best?",
+Annals of Statistics 15, 1987). With f = seeds - 1, the density χ_f of a chi variable, the standard normal's
+density φ and distribution Φ, and group i's true mean μ_i in standard errors of one group's mean:
+
+    p    = ∫ χ_f(c) H(t c √(2 / f)) dc              the gap exceeds t of its own estimated standard errors
+    H(g) = Σ_i ∫ φ(x - μ_i) Π_{j≠i} Φ(x - g - μ_j) dx    one mean exceeds all others by g
+
+The μ of the best and the second are taken as equal, the others' where they were seen, shrunk towards all
+groups' median as James and Stein shrink (by k + 2 instead of k - 3, so that groups that do not differ at
+all count as tied). The unit is the groups' median noise, which one diverged group does not move. With two
+groups, or with all others far behind, p is that of the paired t-test.
 
 Why not the plain paired test: of eight groups that do not differ it calls 0.4% different, not 5%, and so
 misses what is there. Why not tie all k: where only two are tied and six are worse it would call 21%
@@ -27,23 +33,15 @@ from scipy import optimize, special, stats
 Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.05
-UNLIKELY = 0.01  # a pair less noisy than this is not of the groups' common noise
-WIDEST = 10.0  # gap of two tied means, in standard errors of one, beyond which nothing is left
-NORMAL = np.arange(-7.0, 7.1, 0.5)  # where a standard normal is summed: exact to ten digits
-GAPS, GAP_WEIGHTS = np.polynomial.legendre.leggauss(32)
+UNUSUAL = 0.01  # probability of noise so small that a pair that has less is not of the common noise
+MAX_GAP = 10.0  # of two tied means, in standard errors of one, beyond which no probability is left
+X, X_STEP = np.linspace(-7.0, 7.0, 29, retstep=True)  # where H is summed: exact to ten digits
+C_NODES, C_WEIGHTS = np.polynomial.legendre.leggauss(32)  # for the integral over c
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A group's metric over its seeds.
-
-    Args:
-        n: how many seeds.
-        mean: over them.
-        std: with n - 1 below the line; None for one seed.
-        low: where the 95% t interval of the mean begins; None for one seed.
-        high: where it ends.
-    """
+    """A group's metric over its seeds: with one seed there is neither deviation nor 95% t interval."""
 
     n: int
     mean: float
@@ -54,23 +52,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The best against the second over the seeds they share.
+    """The best against the second over the seeds they share."""
 
-    Args:
-        shared: how many seeds.
-        difference: mean of the best's advantage, seed by seed.
-        t: of the paired t-test.
-        p_pair: of the paired t-test, as if the two had been named beforehand.
-        p: the same t among all groups they were chosen from.
-        smallest: the smallest difference that noise like this would have let through.
-    """
-
-    shared: int
-    difference: float
-    t: float
-    p_pair: float
-    p: float
-    smallest: float
+    shared: int  # how many seeds
+    difference: float  # mean of the best's advantage, seed by seed
+    t: float  # of the paired t-test
+    p_pair: float  # of the paired t-test, as if the two had been named beforehand
+    p: float  # of the same t among all groups they were chosen from
+    smallest: float  # the smallest difference that would be significant with noise like this
 
 
 def summary(values: Sequence[float]) -> Summary:
@@ -85,55 +74,34 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(n, mean, std, float(low), float(high))
 
 
-def best_gap(scores: Floats) -> PairedComparison | None:
-    """Compare the best group with the second.
+def compare_best_two(scores: Floats) -> PairedComparison | None:
+    """The best group against the second; None for fewer than two seeds, or if their differences do not vary.
 
     Args:
         scores: shape (seeds, groups), larger is better: best first, then the second. Every seed is one
             that these two share; NaN where another group lacks it.
-
-    Returns:
-        None if there are fewer than two seeds, or if the differences do not vary.
     """
     if len(scores) < 2:
         return None
     advantage = scores[:, 0] - scores[:, 1]
-    error = float(np.std(advantage, ddof=1)) / len(advantage) ** 0.5
+    error = float(stats.sem(advantage))
     if error <= 1e-12 * float(np.abs(scores[:, :2]).max()):
         return None
     paired = stats.ttest_rel(scores[:, 0], scores[:, 1])
-    seen = scores[None][:, :, ~np.isnan(scores).all(0)]
-    offsets, freedom = _offsets(seen), len(scores) - 1
+    t, freedom = float(paired.statistic), len(scores) - 1
+    means = estimated_means(scores[:, ~np.isnan(scores).all(0)])
 
-    def excess(log_t: float) -> float:
-        return float(_tail(np.exp([log_t]), offsets, freedom)[0]) - LEVEL
+    def p(t: float) -> float:
+        return float(p_of_gap(np.array(t), means, freedom)) if t > 0 else 1.0
 
-    smallest = error * float(np.exp(optimize.brentq(excess, np.log(1e-3), np.log(1e4))))
-    t = float(paired.statistic)
-    p = 1.0 if t <= 0 else float(_tail(np.array([t]), offsets, freedom)[0])
-    return PairedComparison(len(scores), float(advantage.mean()), t, float(paired.pvalue), p, smallest)
-
-
-def gap_p_values(scores: Floats) -> Floats:
-    """``best_gap``'s p of many sweeps at once, to see what it does to sweeps one knows.
-
-    Args:
-        scores: shape (sweeps, seeds, groups), larger is better, in any order, none missing.
-    """
-    order = np.argsort(-scores.mean(1), axis=1)
-    scores = np.take_along_axis(scores, order[:, None, :], axis=2)
-    advantage = scores[:, :, 0] - scores[:, :, 1]
-    n = scores.shape[1]
-    t = advantage.mean(1) / (advantage.std(1, ddof=1) / n**0.5)
-    return _tail(t, _offsets(scores), n - 1)
+    log_t = optimize.brentq(lambda log_t: p(np.exp(log_t)) - LEVEL, np.log(1e-3), np.log(1e4))
+    smallest = error * float(np.exp(log_t))
+    difference = float(advantage.mean())
+    return PairedComparison(len(scores), difference, t, float(paired.pvalue), p(t), smallest)
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[int, int, float]:
-    """McNemar's exact test of two classifiers on the same rows.
-
-    Args:
-        first: shape (rows,), where the first was right.
-        second: likewise.
+    """McNemar's exact test of two classifiers, each with shape (rows,), True where it was right.
 
     Returns:
         Rows only the first got right, rows only the second did, and the two-sided p.
@@ -151,67 +119,65 @@ def combined(p_values: Sequence[float]) -> float:
     return min(1.0, 2 * float(np.median(p_values)))
 
 
-def _offsets(scores: Floats) -> Floats:
-    """How far behind the best two each group is taken to be, in standard errors of a mean; the best two 0.
+def estimated_means(scores: Floats) -> Floats:
+    """The formula's μ, shape (…, groups), 0 for the best two.
 
     Args:
-        scores: shape (sweeps, seeds, groups), the best two first.
+        scores: shape (…, seeds, groups) as in ``compare_best_two``; no group is all NaN.
     """
-    seeds, groups = scores.shape[1:]
-    centred = scores - np.nanmedian(scores, axis=2, keepdims=True)
-    residual = centred - np.nanmean(centred, axis=1, keepdims=True)
-    counts = np.maximum((~np.isnan(scores)).sum(1) - 1, 1)
-    variances = np.nansum(residual**2, axis=1) / counts
-    # the median of such variances is below their mean, and centring each seed takes its share of them
-    typical = np.median(variances, axis=1) / (stats.chi2.median(seeds - 1) / (seeds - 1))
-    typical *= groups / (groups - 1)
-    # two configurations that come to nearly the same have a noise of their own
-    own = (scores[:, :, 0] - scores[:, :, 1]).var(1, ddof=1) / 2
-    noise = np.where(own < typical * stats.chi2.ppf(UNLIKELY, seeds - 1) / (seeds - 1), own, typical)
-    error = np.sqrt(np.maximum(noise, 1e-300) / seeds)[:, None]
-    # a group that lacks seeds is compared over those it has
-    means = np.nanmean(centred, axis=1)
-    spread = ((means - np.median(means, axis=1, keepdims=True)) / error) ** 2
-    kept = np.clip(1 - (groups + 2) / np.maximum(spread.sum(1, keepdims=True), 1e-300), 0, 1)
-    tied = means[:, :2].mean(1, keepdims=True)
-    offsets = np.minimum(means - tied, 0) / error * kept
-    offsets[:, :2] = 0
-    bounded: Floats = np.maximum(offsets, -2 * WIDEST)
+    centred = scores - np.nanmedian(scores, axis=-1, keepdims=True)
+    means = np.nanmean(centred, axis=-2, keepdims=True)  # over the seeds that a group has
+    error = np.sqrt(np.maximum(_noise(scores, centred - means), 1e-300) / scores.shape[-2])[..., None]
+    means = means[..., 0, :]
+    spread = (((means - np.median(means, axis=-1, keepdims=True)) / error) ** 2).sum(-1, keepdims=True)
+    shrunk = np.clip(1 - (means.shape[-1] + 2) / np.maximum(spread, 1e-300), 0, 1)
+    behind: Floats = np.minimum(means - means[..., :2].mean(-1, keepdims=True), 0) / error * shrunk
+    behind[..., :2] = 0
+    bounded: Floats = np.maximum(behind, -2 * MAX_GAP)
     return bounded
 
 
-def _tail(t: Floats, offsets: Floats, freedom: int) -> Floats:
-    """How often the gap of the two largest of k normal means exceeds t of its own standard errors.
+def _noise(scores: Floats, residuals: Floats) -> Floats:
+    """The variance of one score over seeds, shape (…): the groups' median, or the best two's if far less."""
+    groups, freedom = scores.shape[-1], scores.shape[-2] - 1
+    counts = np.maximum((~np.isnan(scores)).sum(-2) - 1, 1)
+    typical = np.median(np.nansum(residuals**2, axis=-2) / counts, axis=-1)
+    # the median of such variances is below their mean, and centring each seed takes its share of them
+    typical *= freedom / _chi2_quantile(0.5, freedom) * groups / (groups - 1)
+    # two configurations that come to nearly the same have a noise of their own
+    own = (scores[..., 0] - scores[..., 1]).var(-1, ddof=1) / 2
+    noise: Floats = np.where(own < typical * _chi2_quantile(UNUSUAL, freedom) / freedom, own, typical)
+    return noise
 
-    The error is estimated from the pair alone, with ``freedom`` degrees, so that the gap has to exceed
-    t times a chi: summed over what the chi may be.
+
+def p_of_gap(t: Floats, means: Floats, freedom: int) -> Floats:
+    """The formula's p, shape (…).
 
     Args:
-        t: shape (sweeps,), above 0.
-        offsets: shape (sweeps, groups): true means, in standard errors of one mean.
+        t: shape (…), above 0.
+        means: the formula's μ, shape (…, groups).
         freedom: seeds - 1.
     """
-    low, high = (np.sqrt(2 * special.gammaincinv(freedom / 2, p)) for p in (1e-10, 1 - 1e-10))
-    scale = np.maximum(t, 1e-9) * np.sqrt(2 / freedom)
-    first, last = np.minimum(scale * low, WIDEST), np.minimum(scale * high, WIDEST)
-    gaps = (first + last)[:, None] / 2 + (last - first)[:, None] / 2 * GAPS
-    density = stats.chi.pdf(gaps / scale[:, None], freedom) / scale[:, None]
-    weights = (last - first)[:, None] / 2 * GAP_WEIGHTS
-    tail: Floats = np.clip((weights * density * _exceeded(gaps, offsets)).sum(1), 0, 1)
-    return tail
+    scale = np.maximum(t, 1e-9)[..., None] * np.sqrt(2 / freedom)
+    low, high = (
+        np.minimum(_chi2_quantile(tail, freedom) ** 0.5, MAX_GAP / scale) for tail in (1e-10, 1 - 1e-10)
+    )
+    c = (low + high) / 2 + (high - low) / 2 * C_NODES
+    log_density = (freedom - 1) * np.log(c) - c**2 / 2 - special.gammaln(freedom / 2)
+    weights = (high - low) * C_WEIGHTS * np.exp(log_density) * 2 ** (-freedom / 2)
+    p: Floats = np.clip((weights * _exceeded(scale * c, means)).sum(-1), 0, 1)
+    return p
 
 
-def _exceeded(gaps: Floats, offsets: Floats) -> Floats:
-    """P(the largest of k normals exceeds all others by at least the gap), for shape (sweeps, gaps)."""
-    below = NORMAL - gaps[:, :, None]
-    shares = [special.ndtr(below - offset[:, None, None]) for offset in offsets.T]
-    before = [np.ones_like(below)]
-    for share in shares[:-1]:
-        before.append(before[-1] * share)
-    after: Floats = np.ones_like(below)
-    total: Floats = np.zeros(gaps.shape)
-    for index in reversed(range(len(shares))):
-        density = stats.norm.pdf(NORMAL - offsets[:, index, None]) * (NORMAL[1] - NORMAL[0])
-        total += (density[:, None, :] * before[index] * after).sum(-1)
-        after = after * shares[index]
+def _exceeded(gaps: Floats, means: Floats) -> Floats:
+    """The formula's H of gaps, shape (…, gaps), for means of shape (…, groups)."""
+    means = means[..., None, :, None]
+    density = np.exp(-((X - means) ** 2) / 2) / np.sqrt(2 * np.pi)
+    log_below = special.log_ndtr(X - gaps[..., None, None] - means)  # shape (…, gaps, groups, X)
+    log_others_below = log_below.sum(-2, keepdims=True) - log_below
+    total: Floats = (density * np.exp(log_others_below)).sum(axis=(-2, -1)) * X_STEP
     return total
+
+
+def _chi2_quantile(p: float, freedom: int) -> float:
+    return float(2 * special.gammaincinv(freedom / 2, p))

@@ -1,4 +1,4 @@
-"""Small charts as SVG text, to be set into a page.
+"""Small charts as SVG, to be set into a page.
 
 They carry classes instead of colours, so that the page's own style paints them, in light and in dark:
 ``axis`` and ``grid`` for lines, ``series-0``, ``series-1`` … for what is drawn. Every chart has a title
@@ -13,170 +13,180 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from markupsafe import Markup
+
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 360, 270  # of the drawing, in its own units; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 52, 44  # room around the plot for ticks, heading, legend and labels
-LEGEND = 36  # how far down the legend's text stands
-MARKED_POINTS = 40  # a line of no more points than these shows each of them
+LEGEND_Y = 36
+MAX_MARKED_POINTS = 40  # a line of no more points than these shows each of them
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where values stand in the drawing: each range is (low, high), low < high."""
+    """The plot inside the drawing; across and up are the (low, high) of its axes, low < high."""
 
     across: Point
     up: Point
-    width: float = WIDTH
+    left: float = LEFT
+    right: float = RIGHT
+    top: float = TOP
 
     def x(self, value: float) -> float:
-        """How far from the left a value stands."""
+        """How far from the drawing's left a value stands."""
         low, high = self.across
-        return round(LEFT + (value - low) / (high - low) * (self.width - LEFT - RIGHT), 2)
+        return round(self.left + (value - low) / (high - low) * (WIDTH - self.left - self.right), 2)
 
     def y(self, value: float) -> float:
-        """How far from the top."""
+        """How far from the drawing's top a value stands."""
         low, high = self.up
-        return round(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM), 2)
+        return round(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - self.top - BOTTOM), 2)
 
 
-def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str, unit: str = "") -> str:
+def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str, unit: str = "") -> Markup:
     """Lines over a common axis, with a legend.
 
     Args:
-        title: what the chart shows; stands above the plot.
+        title: stands above the plot.
         series: name -> (x, y) in the order of x; points that are not finite are left out.
-        x_label: what runs along the horizontal axis.
-        unit: ``%`` to show shares of 1 as percentages.
+        x_label: stands below the plot.
+        unit: ``%`` to show y, shares of 1, as percentages.
     """
     finite = {
         name: [point for point in points if all(map(math.isfinite, point))] for name, points in series.items()
     }
     points = [point for some in finite.values() for point in some]
     x_ticks, y_ticks = round_numbers([x for x, _ in points]), round_numbers([y for _, y in points])
-    # round numbers around the values upwards, but no empty end along the steps of a training
+    # the vertical axis ends at round numbers, the horizontal one where the training ends
     first, last = min((x for x, _ in points), default=0.0), max((x for x, _ in points), default=0.0)
     across = (first, last) if first < last else (x_ticks[0], x_ticks[-1])
     frame = Frame(across, (y_ticks[0], y_ticks[-1]))
-    x_ticks = [tick for tick in x_ticks if across[0] <= tick <= across[1]]
-    parts = [*heading(title), *grid(frame, y_ticks, unit), *x_axis(frame, x_ticks, x_label)]
-    place = LEFT
+    inside = labelled(tick for tick in x_ticks if across[0] <= tick <= across[1])
+    parts = [heading(title), *grid(frame, labelled(y_ticks, unit)), *x_axis(frame, inside, x_label)]
+    left = LEFT
     for index, (name, some) in enumerate(finite.items()):
-        parts.append(f'<path class="line series-{index}" d="M{place} {LEGEND - 4}h24"/>')
-        parts += _line([(frame.x(x), frame.y(y)) for x, y in some], index)
-        parts.append(f'<text x="{place + 30}" y="{LEGEND}">{escape(name)}</text>')
-        place += 52 + 7 * len(name)
-    return svg(title, parts)
+        style, drawn = f"series-{index}", [(frame.x(x), frame.y(y)) for x, y in some]
+        parts.append(path(f"line {style}", f"M{left} {LEGEND_Y - 4}h24"))
+        if len(drawn) > 1:
+            parts.append(line(style, [f"{x} {y}" for x, y in drawn]))
+        if len(drawn) <= MAX_MARKED_POINTS:
+            parts += [dot(style, x, y) for x, y in drawn]
+        parts.append(text("", left + 30, LEGEND_Y, name))
+        left += 52 + 7 * len(name)
+    return drawing(title, parts)
 
 
-def bars(title: str, counts: Sequence[int], edges: Sequence[float], x_label: str, kind: int) -> str:
-    """A histogram.
-
-    Args:
-        title: what the chart shows; stands above the plot.
-        counts: the height of each bar.
-        edges: where bars begin and end, one more than there are bars; shares of 1.
-        x_label: what runs along the horizontal axis.
-        kind: which series the bars are painted as.
-    """
+def bars(title: str, counts: Sequence[int], edges: Sequence[float], x_label: str, kind: int) -> Markup:
+    """A histogram in the colour of series ``kind``; edges, shares of 1, are one more than counts."""
     y_ticks = round_numbers([0, 4, *counts])
     frame = Frame((edges[0], edges[-1]), (0, y_ticks[-1]))
-    parts = [*heading(title), *grid(frame, y_ticks)]
+    parts = [heading(title), *grid(frame, labelled(y_ticks))]
     for count, low, high in zip(counts, edges, edges[1:], strict=False):
         parts.append(
             f'<rect class="bar series-{kind}" {_box(frame, low, high, 0, count)}>'
             f"<title>{low:.1%} to {high:.1%}: {count:,} rows</title></rect>"
         )
-    parts += x_axis(frame, edges[:: max(1, len(counts) // 5)], x_label, "%")
-    return svg(title, parts)
+    parts += x_axis(frame, labelled(edges[:: max(1, len(counts) // 5)], "%"), x_label)
+    return drawing(title, parts)
 
 
-def reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> str:
+def reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> Markup:
     """Accuracy over confidence: a bar a bin, the gap to the bin's mean confidence, and the ideal diagonal.
 
-    Args:
-        title: what the chart shows; stands above the plot.
-        bins: ``calibration`` of ``metrics.report``; bins without rows are left out.
+    Bins are the ``calibration`` of ``metrics.report``; those without rows are left out.
     """
     frame = Frame((0.0, 1.0), (0.0, 1.0))
-    ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    parts = [*heading(title), *grid(frame, ticks, "%")]
+    ticks = labelled([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], "%")
+    parts = [heading(title), *grid(frame, ticks)]
     for found in bins:
         low, high, confidence, accuracy = (found[key] for key in ("from", "to", "confidence", "accuracy"))
         if not found["rows"] or not math.isfinite(confidence):
             continue
-        said = (
-            f"confidence {low:.1%} to {high:.1%}: {found['rows']:,} rows, "
-            f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}"
-        )
         parts.append(
-            f"<g><title>{said}</title>"
+            f"<g><title>confidence {low:.1%} to {high:.1%}: {found['rows']:,} rows, "
+            f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}</title>"
             f'<rect class="bar series-0" {_box(frame, low, high, 0, accuracy)}/>'
             f'<rect class="gap" {_box(frame, low, high, *sorted((confidence, accuracy)))}/></g>'
         )
-    parts.append(f'<path class="ideal" d="M{frame.x(0)} {frame.y(0)}L{frame.x(1)} {frame.y(1)}"/>')
-    for place, paint, name in ((0, "bar series-0", "accuracy"), (80, "gap", "gap to confidence")):
-        parts.append(f'<rect class="{paint}" x="{LEFT + place}" y="{LEGEND - 10}" width="12" height="11"/>')
-        parts.append(f'<text x="{LEFT + place + 18}" y="{LEGEND}">{name}</text>')
-    parts.append(f'<path class="ideal" d="M{LEFT + 212} {LEGEND - 4}h24"/>')
-    parts.append(f'<text x="{LEFT + 242}" y="{LEGEND}">ideal</text>')
-    parts += x_axis(frame, ticks, "confidence", "%")
-    return svg(title, parts)
+    parts.append(path("ideal", f"M{frame.x(0)} {frame.y(0)}L{frame.x(1)} {frame.y(1)}"))
+    for left, style, name in ((LEFT, "bar series-0", "accuracy"), (LEFT + 80, "gap", "gap to confidence")):
+        parts.append(f'<rect class="{style}" x="{left}" y="{LEGEND_Y - 10}" width="12" height="11"/>')
+        parts.append(text("", left + 18, LEGEND_Y, name))
+    parts.append(path("ideal", f"M{LEFT + 212} {LEGEND_Y - 4}h24"))
+    parts.append(text("", LEFT + 242, LEGEND_Y, "ideal"))
+    parts += x_axis(frame, ticks, "confidence")
+    return drawing(title, parts)
 
 
-def meter(share: float) -> str:
+def meter(share: float) -> Markup:
     """A bar of at most its cell's width, beside a figure that says the same; hidden from screen readers."""
-    return (
+    return Markup(
         '<svg class="meter" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none">'
         f'<rect class="rail" width="100" height="6"/><rect class="bar series-0" width="{100 * share:.1f}" '
         'height="6"/></svg>'
     )
 
 
-def svg(title: str, parts: Iterable[str], width: float = WIDTH, height: float = HEIGHT) -> str:
-    """The drawing that the parts make."""
-    return (
-        f'<svg class="chart" role="img" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
+def drawing(title: str, parts: Iterable[str], width: float = WIDTH) -> Markup:
+    """The whole drawing, which a template need not escape any more."""
+    return Markup(
+        f'<svg class="chart" role="img" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )
 
 
-def heading(title: str) -> list[str]:
-    """What stands above a plot."""
-    return [f'<text class="heading" x="{LEFT}" y="14">{escape(title)}</text>']
+def heading(title: str) -> str:
+    return text("heading", LEFT, 14, title)
 
 
-def _line(drawn: Sequence[Point], index: int) -> list[str]:
+def text(style: str, x: float | str, y: float | str, words: str) -> str:
+    named = f' class="{style}"' if style else ""
+    return f'<text{named} x="{x}" y="{y}">{escape(words)}</text>'
+
+
+def path(style: str, d: str) -> str:
+    return f'<path class="{style}" d="{d}"/>'
+
+
+def line(style: str, points: Iterable[str]) -> str:
+    """A line through points, each written as "x y"."""
+    return path(f"line {style}", f"M{'L'.join(points)}")
+
+
+def dot(style: str, x: float | str, y: float | str, radius: float = 3.5, note: str = "") -> str:
+    """A dot, with a note that shows when the mouse rests on it."""
+    start = f'<circle class="dot {style}" cx="{x}" cy="{y}" r="{radius}"'
+    return f"{start}><title>{escape(note)}</title></circle>" if note else f"{start}/>"
+
+
+def grid(frame: Frame, ticks: Iterable[tuple[float, str]]) -> list[str]:
+    """Lines across the plot, each with its label on the left."""
     parts = []
-    if len(drawn) > 1:
-        path = "L".join(f"{x} {y}" for x, y in drawn)
-        parts.append(f'<path class="line series-{index}" d="M{path}"/>')
-    if len(drawn) <= MARKED_POINTS:
-        parts += [f'<circle class="dot series-{index}" cx="{x}" cy="{y}" r="3.5"/>' for x, y in drawn]
-    return parts
-
-
-def grid(frame: Frame, ticks: Sequence[float], unit: str = "") -> list[str]:
-    """Lines across the plot, each with its value on the left."""
-    parts = []
-    for tick in ticks:
+    for tick, label in ticks:
         y = frame.y(tick)
-        parts.append(f'<path class="grid" d="M{LEFT} {y}H{frame.width - RIGHT}"/>')
-        parts.append(f'<text class="end" x="{LEFT - 6}" y="{y + 4:.4g}">{tick_label(tick, unit)}</text>')
+        parts.append(path("grid", f"M{LEFT} {y}H{WIDTH - RIGHT}"))
+        parts.append(text("end", LEFT - 6, f"{y + 4:.4g}", label))
     return parts
 
 
-def x_axis(frame: Frame, ticks: Sequence[float], label: str, unit: str = "") -> list[str]:
+def x_axis(frame: Frame, ticks: Iterable[tuple[float, str]], label: str) -> list[str]:
     """The line below a plot, with its values and what they are."""
     bottom = HEIGHT - BOTTOM
-    parts = [f'<path class="axis" d="M{LEFT} {bottom}H{frame.width - RIGHT}"/>']
-    for tick in ticks:
+    parts = [path("axis", f"M{LEFT} {bottom}H{WIDTH - RIGHT}")]
+    for tick, name in ticks:
         x = frame.x(tick)
-        parts.append(f'<path class="axis" d="M{x} {bottom}v4"/>')
-        parts.append(f'<text class="middle" x="{x}" y="{bottom + 17}">{tick_label(tick, unit)}</text>')
-    middle = (LEFT + frame.width - RIGHT) / 2
-    parts.append(f'<text class="middle label" x="{middle}" y="{HEIGHT - 6}">{escape(label)}</text>')
+        parts.append(path("axis", f"M{x} {bottom}v4"))
+        parts.append(text("middle", x, bottom + 17, name))
+    parts.append(text("middle label", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, label))
     return parts
+
+
+def labelled(ticks: Iterable[float], unit: str = "") -> list[tuple[float, str]]:
+    """Each value with the text that an axis shows for it."""
+    if unit == "%":
+        return [(tick, f"{100 * tick:.4g}%") for tick in ticks]
+    return [(tick, f"{tick:,.0f}" if abs(tick) >= 1000 else f"{tick:.4g}") for tick in ticks]
 
 
 def _box(frame: Frame, left: float, right: float, bottom: float, top: float) -> str:
@@ -196,10 +206,3 @@ def round_numbers(values: Sequence[float]) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [index * step for index in range(first, last + 1)]
-
-
-def tick_label(value: float, unit: str = "") -> str:
-    """A value as an axis shows it."""
-    if unit == "%":
-        return f"{100 * value:.4g}%"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

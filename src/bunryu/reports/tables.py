@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bunryu.reports.comparison import shown
+from bunryu.reports.comparison import counted, shown
 from bunryu.reports.findings import Findings
 from bunryu.reports.significance import Summary
 
-Rows = list[list[str]]
+HeaderAndRows = tuple[list[str], list[list[str]]]
 
 TERMINAL_ROWS = 15  # of a table on the terminal; the files hold all
-LATEX = {
+LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%",
     "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", '"': r"\textquotedbl{}", "|": r"\textbar{}",
-}  # fmt: skip
+})  # fmt: skip
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
@@ -59,53 +59,49 @@ def short_keys(keys: Sequence[str]) -> list[str]:
     return [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
 
 
-def group_table(findings: Findings) -> tuple[list[str], Rows]:
-    """Groups, the best first: header and rows."""
+def group_table(findings: Findings) -> HeaderAndRows:
+    """Groups, the best first."""
     comparison = findings.comparison
     header = ["#", *short_keys(comparison.keys), "seeds", "mean", "std", "95% interval"]
-    rows = [
+    return header, [
         [str(place), *map(shown, group.values.values()), str(summary.n), figure(summary.mean),
          deviation(summary), interval(summary)]
         for place, (group, summary) in enumerate(zip(comparison.groups, findings.summaries, strict=True), 1)
     ]  # fmt: skip
-    return header, rows
 
 
-def run_table(findings: Findings) -> tuple[list[str], Rows]:
-    """Ranked runs, the best first: header and rows."""
+def run_table(findings: Findings) -> HeaderAndRows:
+    """Ranked runs, the best first."""
     comparison = findings.comparison
-    columns = list(comparison.columns.values())
+    columns, scores = comparison.columns.values(), comparison.scores
     header = ["#", *short_keys(comparison.keys), "seed", comparison.metric.name, "time", "run"]
-    rows = [
-        [str(place), *(shown(column[place - 1]) for column in columns), shown(run.seed),
-         figure(comparison.value(run)), duration(run.hours), run.name]
-        for place, run in enumerate(comparison.ranked, 1)
+    return header, [
+        [str(index + 1), *(shown(column[index]) for column in columns), shown(run.seed),
+         figure(scores[index]), duration(run.hours), run.name]
+        for index, run in enumerate(comparison.ranked)
     ]  # fmt: skip
-    return header, rows
 
 
-def importance_table(findings: Findings) -> tuple[list[str], Rows]:
-    """Swept keys by how much they matter: header and rows."""
-    rows = [
+def importance_table(findings: Findings) -> HeaderAndRows:
+    """Swept keys by how much they matter."""
+    return ["key", "share of variance", "by chance", "values"], [
         [each.key, f"{each.share:.1%}", f"{each.chance:.1%}", str(each.levels)]
         for each in findings.importance
     ]
-    return ["key", "share of variance", "by chance", "values"], rows
 
 
-def unranked_table(findings: Findings) -> tuple[list[str], Rows]:
-    """What did not finish, with why: header and rows."""
-    rows = [
-        [entry.name, entry.status, " ".join(why.split())[:300]] for entry, why in findings.comparison.others
+def unranked_table(findings: Findings) -> HeaderAndRows:
+    """What did not finish, with why."""
+    return ["run", "status", "cause"], [
+        [entry.name, entry.status, " ".join(why.split())[:300]] for entry, why in findings.comparison.unranked
     ]
-    return ["run", "status", "cause"], rows
 
 
 def cost(findings: Findings) -> str:
     """What all of it took, in hours."""
-    known = sum(entry.hours is not None for entry in findings.comparison.entries)
+    timed = sum(entry.hours is not None for entry in findings.comparison.entries)
     missing = f"; {findings.untimed} whose end is not known are not counted" if findings.untimed else ""
-    return f"{findings.hours:.2f} hours over {known} {'run' if known == 1 else 'runs'}{missing}"
+    return f"{findings.hours:.2f} hours over {counted(timed, 'run')}{missing}"
 
 
 def show(findings: Findings, console: Console) -> None:
@@ -123,18 +119,17 @@ def show(findings: Findings, console: Console) -> None:
             if len(rows) > TERMINAL_ROWS:
                 console.print(Text(f"  … and {len(rows) - TERMINAL_ROWS} more, with -o FOLDER"))
             console.print()
-    style = {"yes": "green", "no": "yellow"}.get(findings.answer, "yellow")
-    console.print(Text(findings.verdict, style=style))
-    for line in (findings.on_rows if findings.split else "", *comparison.notes, f"cost: {cost(findings)}"):
-        if line:
-            console.print(Text(line))
+    console.print(Text(findings.verdict, style="green" if findings.answer == "yes" else "yellow"))
+    rows_compared = [findings.row_verdict] if findings.split else []
+    for line in (*rows_compared, *comparison.notes, f"cost: {cost(findings)}"):
+        console.print(Text(line))
 
 
 def markdown(findings: Findings) -> str:
     """The report as Markdown."""
     comparison = findings.comparison
     parts = [f"# {len(comparison.ranked)} runs by {comparison.metric}", _escaped(findings.verdict)]
-    parts += [_escaped(findings.on_rows), *(f"Note: {_escaped(note)}" for note in comparison.notes)]
+    parts += [_escaped(findings.row_verdict), *(f"Note: {_escaped(note)}" for note in comparison.notes)]
     for title, (header, rows) in (
         ("Configurations", group_table(findings)),
         ("What mattered", importance_table(findings)),
@@ -142,25 +137,18 @@ def markdown(findings: Findings) -> str:
         ("Not ranked", unranked_table(findings)),
     ):
         if rows:
-            lines = [header, ["---"] * len(header), *rows]
-            parts.append(f"## {title}")
-            parts.append(
-                "\n".join(
-                    "| " + " | ".join(cell if cell == "---" else _escaped(cell) for cell in line) + " |"
-                    for line in lines
-                )
-            )
+            lines = (" | ".join(map(_escaped, row)) for row in (header, ["---"] * len(header), *rows))
+            parts += [f"## {title}", "\n".join(f"| {line} |" for line in lines)]
     return "\n\n".join([*parts, f"Cost: {cost(findings)}."]) + "\n"
 
 
 def latex(findings: Findings) -> str:
     """The table of configurations for a paper, with booktabs."""
     header, rows = group_table(findings)
-    keys = len(findings.comparison.keys)
     lines = [
         "% needs \\usepackage{booktabs}; hangul needs kotex or XeLaTeX",
         f"% {' '.join(findings.verdict.split())}",
-        f"\\begin{{tabular}}{{r{'l' * keys}rrrr}}",
+        f"\\begin{{tabular}}{{r{'l' * len(findings.comparison.keys)}rrrr}}",
         "\\toprule",
         _latex_row(header),
         "\\midrule",
@@ -172,32 +160,29 @@ def latex(findings: Findings) -> str:
 
 
 def comma_separated(findings: Findings) -> str:
-    """Every run as a row of CSV, ranked ones first."""
-    comparison = findings.comparison
-    place = {
-        id(run): number for number, group in enumerate(comparison.groups, 1) for run in group.runs.values()
+    """Every run as a row of CSV, ranked ones first; metrics to the last bit."""
+    comparison, columns = findings.comparison, findings.comparison.columns.values()
+    group_numbers = {
+        id(run): n for n, group in enumerate(comparison.groups, 1) for run in group.runs.values()
     }
     metrics = list(dict.fromkeys(name for entry in comparison.entries for name in entry.metrics))
     content = io.StringIO(newline="")
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(
-        ["rank", "configuration", "run", "status", "seed", *comparison.keys, *metrics, "hours", "cause"]
-    )
+    first = ["rank", "configuration", "run", "status", "seed"]
+    writer.writerow([*first, *comparison.keys, *metrics, "hours", "cause"])
     ranked = [(run, "") for run in comparison.ranked]
-    for rank, (entry, why) in enumerate([*ranked, *comparison.others], 1):
-        number = place.get(id(entry))
-        values = comparison.groups[number - 1].values if number else {}
+    for index, (entry, why) in enumerate([*ranked, *comparison.unranked]):
+        is_ranked = index < len(ranked)
+        places = [index + 1, group_numbers[id(entry)]] if is_ranked else ["", ""]
+        values = [shown(column[index]) if is_ranked else "" for column in columns]
         name = entry.name if entry.path is None else f"{entry.path.parent.name}/{entry.path.name}"
-        writer.writerow(
-            [rank if number else "", number or "", name, entry.status, entry.seed]
-            + [shown(values[key]) if key in values else "" for key in comparison.keys]
-            + [repr(entry.metrics[name]) if name in entry.metrics else "" for name in metrics]
-            + ["" if entry.hours is None else f"{entry.hours:.6f}", why]
-        )
+        figures = [repr(entry.metrics[metric]) if metric in entry.metrics else "" for metric in metrics]
+        hours = "" if entry.hours is None else f"{entry.hours:.6f}"
+        writer.writerow([*places, name, entry.status, entry.seed, *values, *figures, hours, why])
     return content.getvalue()
 
 
-def _rich(header: Sequence[str], rows: Rows) -> Table:
+def _rich(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for index, name in enumerate(header):
         column = [row[index] for row in rows]
@@ -214,4 +199,4 @@ def _escaped(text: str) -> str:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join("".join(LATEX.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
+    return " & ".join(cell.translate(LATEX) for cell in cells) + r" \\"

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bunryu.errors import ConfigError
+from bunryu.reports.entries import collect
+from bunryu.sweeps.ledger import Ledger
+from helpers.comparing import made_run
+
+
+def test_a_curve_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
+    run = made_run(tmp_path, "run", 0.5)
+    with open(run / "metrics.csv", "a", encoding="utf-8") as file:
+        file.write("1,30,val/loss,nan\n1,x,val/loss,1\n2,40,val/loss,0.25\n2,50,val/loss,")
+    (entry,) = collect([run])
+    assert entry.curve("val/loss") == [(10, 0.6), (20, 0.5), (40, 0.25)]
+    (run / "metrics.csv").unlink()
+    assert entry.curve("val/loss") == []
+
+
+def made_sweep(root: Path) -> Path:
+    """Four jobs: finished, failed twice before it had a run, waiting, and one with a damaged record."""
+    run = made_run(root, "run", 0.5, ["optimizer.lr=0.1"], optimizer={"lr": 0.1})
+    sweep = root / "sweeps" / "mine"
+    ledger = Ledger.create(sweep, {"monitor": "min val/loss"})
+    for name in ("aaaa", "bbbb", "cccc"):
+        ledger.add(name, [f"optimizer.lr={name}"], {"monitor": "min val/loss", "optimizer": {"lr": name}})
+    (sweep / "jobs" / "dddd.json").write_text("{", "utf-8")
+    hour = {"start": "2026-01-01T10:00:00", "end": "2026-01-01T11:00:00", "metrics": {"val/loss": 0.5}}
+    done = {"status": "finished", "run": f"../../sample-tiny/{run.name}", **hour}
+    dead = {"status": "failed", "run": None, "cause": "killed by signal 9", **hour}
+    for name, facts in (("aaaa.1", done), ("bbbb.1", dead), ("bbbb.2", dead)):
+        (sweep / "jobs" / f"{name}.json").write_text(json.dumps(facts), "utf-8")
+    return sweep
+
+
+def test_all_jobs_of_a_sweep_are_found_in_whatever_state(tmp_path: Path) -> None:
+    entries = {entry.name: entry for entry in collect([made_sweep(tmp_path)])}
+    assert {name: (entry.status, entry.hours) for name, entry in entries.items()} == {
+        "run": ("finished", 1.0),
+        "mine/job 1": ("failed", 2.0),
+        "mine/job 2": ("waiting", None),
+        "mine/dddd": ("damaged", None),
+    }
+    assert entries["run"].overrides == ["optimizer.lr=0.1", "seed=1"]
+    assert entries["mine/job 1"].cause == "killed by signal 9"
+
+
+def test_a_folder_holds_sweeps_and_runs_each_counted_once(tmp_path: Path) -> None:
+    sweep = made_sweep(tmp_path)
+    made_run(tmp_path, "alone", 0.6)
+    names = [entry.name for entry in collect([tmp_path, sweep, tmp_path / "sample-tiny" / "alone"])]
+    assert sorted(names) == ["alone", "mine/dddd", "mine/job 1", "mine/job 2", "run"]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("", "neither a run nor a sweep"), ("nowhere", "no such directory")]
+)
+def test_a_path_without_runs_is_refused(tmp_path: Path, name: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what) as caught:
+        collect([tmp_path / name])
+    assert caught.value.exit_code == 2
+    assert "outputs" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "cause"),
+    [
+        ("manifest.json", b'{"schema": 1', "JSONDecodeError: "),
+        ("manifest.json", b"[]", "TypeError: "),
+        ("manifest.json", b'{"status": "finished", "config": {"seed": []}, "overrides": [1]}',
+         "TypeError: config is no mapping with a seed"),
+        ("results.json", b"\xff", "UnicodeDecodeError: "),
+    ],
+)  # fmt: skip
+def test_a_damaged_run_is_an_entry_that_says_so(
+    tmp_path: Path, file: str, content: bytes, cause: str
+) -> None:
+    run = made_run(tmp_path, "run", 0.5)
+    (run / file).write_bytes(content)
+    (entry,) = collect([run])
+    assert entry.status == "damaged"
+    assert str(entry.cause).startswith(f"its {file} is damaged: {cause}")

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bunryu.reports.comparison import compare
+from bunryu.reports.entries import collect
+from bunryu.reports.findings import Findings, find
+from bunryu.reports.page import page
+from helpers.comparing import lr_runs, made_run
+
+BETTER = {0.1: [0.30, 0.32, 0.31, 0.33], 0.2: [0.50, 0.53, 0.50, 0.52], 0.3: [0.6, 0.7, 0.65, 0.7]}
+
+
+def findings_of(root: Path, metric: str | None = None) -> Findings:
+    return find(compare(collect([root]), metric))
+
+
+def test_a_difference_beyond_seed_noise_is_said_with_its_size(tmp_path: Path) -> None:
+    lr_runs(tmp_path, BETTER)
+    found = findings_of(tmp_path)
+    assert found.answer == "yes"
+    assert found.verdict.startswith(
+        "Yes: the best (optimizer.lr=0.1) differs from the second (optimizer.lr=0.2) beyond seed noise. "
+        "Its val/loss is 0.1975 lower on average (4 shared seeds, p = "
+    )
+    # per seed the best is wrong on 3 rows and the second on 5, its 3 among them
+    assert [(each.seed, each.won, each.lost, each.p) for each in found.mcnemar] == [
+        (str(seed), 2, 0, 0.5) for seed in (1, 2, 3, 4)
+    ]
+    assert found.row_verdict == (
+        "Row by row on test their predictions do not differ in how many are right: over 4 seeds, 8 rows are "
+        "right only for the best and 0 only for the second (McNemar, exact; twice the median of each seed's "
+        "p = 1)."
+    )
+    higher = findings_of(tmp_path, "val/accuracy")
+    assert higher.answer == "yes"
+    assert "Its val/accuracy is 0.1975 higher on average" in higher.verdict
+
+
+def test_noise_is_called_noise_with_what_could_have_been_seen(tmp_path: Path) -> None:
+    lr_runs(tmp_path, {0.1: [0.30, 0.45, 0.31, 0.33], 0.2: [0.40, 0.33, 0.35, 0.36]})
+    found = findings_of(tmp_path)
+    assert found.gap is not None
+    assert found.answer == "no"
+    assert f"4 seeds show no difference below {found.gap.smallest:.2g}." in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("losses", "why"),
+    [
+        ({0.1: [0.3], 0.2: [0.5]}, "share 1 seed, and seed noise shows only in two or more"),
+        ({0.1: [0.3, 0.4], 0.2: [0.5, 0.6]}, "differ by the same for each of 2 shared seeds"),
+        ({0.1: [0.3, 0.4]}, "all finished runs have one configuration"),
+        ({}, "no run has finished"),
+    ],
+)
+def test_too_little_to_tell_is_said(tmp_path: Path, losses: dict[float, list[float]], why: str) -> None:
+    lr_runs(tmp_path, losses)
+    made_run(tmp_path, "waiting", None, status="interrupted", cause="SIGTERM")
+    found = findings_of(tmp_path)
+    assert found.answer == "cannot tell"
+    assert why in found.verdict
+    assert "</html>" in page(found, "t", "")  # a page of whatever there is
+
+
+def test_predictions_of_other_rows_are_not_compared(tmp_path: Path) -> None:
+    lr_runs(tmp_path, {0.1: [0.3, 0.31], 0.2: [0.5, 0.52]})
+    table = tmp_path / "sample-tiny" / "run-0.1-1" / "predictions" / "test.csv"
+    table.write_text(table.read_text("utf-8").replace("0,긍정", "77,긍정", 1), "utf-8")
+    (tmp_path / "sample-tiny" / "run-0.2-2" / "predictions" / "test.csv").write_text("row\n1\n", "utf-8")
+    found = findings_of(tmp_path)
+    assert (found.split, found.mcnemar) == (None, [])

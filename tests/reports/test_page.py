@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Request, sync_playwright
+
+from bunryu.commands import report
+from bunryu.reports.comparison import compare
+from bunryu.reports.entries import collect
+from bunryu.reports.findings import find
+from bunryu.reports.page import page, thinned
+from helpers.comparing import HOSTILE, hostile_sweep, lr_runs
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome")
+def test_the_page_stands_in_a_browser_alone(tmp_path: Path) -> None:
+    hostile_sweep(tmp_path)
+    assert report.main([str(tmp_path), "-o", str(tmp_path / "report")]) == 0
+    path = tmp_path / "report" / "report.html"
+    requests: list[Request] = []
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": 390, "height": 800})
+        shown.on("request", lambda request: requests.append(request))
+        shown.on("console", lambda message: complaints.append(message.text))
+        shown.goto(path.as_uri())
+        for width in (390, 1000):
+            shown.set_viewport_size({"width": width, "height": 800})
+            assert shown.evaluate("document.documentElement.scrollWidth") == width
+            # two keys, their heat map, two kinds of curves, parallel coordinates: each large enough to read
+            measure = "all => all.map(one => one.getBoundingClientRect().width)"
+            sizes = shown.locator("svg.chart").evaluate_all(measure)
+            assert len(sizes) == 6
+            assert min(sizes) > 250
+        assert shown.locator("script").count() == 0
+        assert shown.locator("h2").all_text_contents()[1:] == [
+            "Configurations", "What mattered", "The winner as an experiment", "val/loss over the keys",
+            "All runs at once", "Learning curves", "Not ranked", "Runs",
+            "The best against the second, row by row", "How the figures are made",
+        ]  # fmt: skip
+        rows = shown.locator("section[aria-labelledby=groups] tbody tr")
+        assert rows.first.locator("td").all_text_contents()[:5] == ["1", HOSTILE, "0.1", "3", "0.3200"]
+        assert "of 훈련" in str(shown.locator("section[aria-labelledby=others] .cause").text_content())
+        browser.close()
+    assert [request.url for request in requests] == [path.as_uri()]
+    assert complaints == []
+
+
+def test_a_diverged_run_does_not_stretch_the_page(tmp_path: Path) -> None:
+    lr_runs(tmp_path, {0.1: [0.3, 0.31, 0.32], 0.2: [0.4, 0.41, 0.42], 9.0: [4e6]})
+    drawn = page(find(compare(collect([tmp_path]))), "t", "")
+    assert "4000000" not in drawn.split('id="over"')[1].split("</section>")[0]
+    assert 'class="dot series-0 faint off"' in drawn
+
+
+def test_only_the_best_runs_curve_is_drawn_as_the_best(tmp_path: Path) -> None:
+    lr_runs(tmp_path, {0.1: [0.3], 0.2: [0.4]})
+    findings = find(compare(collect([tmp_path])))
+    curves = page(findings, "t", "").split('id="curves"')[1].split("</section>")[0]
+    assert curves.count('class="line best"') == 2
+    (tmp_path / "sample-tiny" / "run-0.1-1" / "metrics.csv").unlink()
+    curves = page(findings, "t", "").split('id="curves"')[1].split("</section>")[0]
+    assert curves.count('class="line best"') == 0
+    assert curves.count('class="line faint rank-2"') == 2
+
+
+def test_a_long_curve_is_thinned_and_ends_where_it_ends() -> None:
+    points = [(float(step), 1.0) for step in range(1000)]
+    assert len(thinned(points)) <= 61
+    assert thinned(points)[-1] == (999.0, 1.0)
+    assert thinned(points[:3]) == points[:3]
