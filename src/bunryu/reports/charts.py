@@ -63,12 +63,9 @@ def curves(
 
 
 def parallel(
-    title: str,
-    columns: Mapping[str, Sequence[Any]],
-    scores: Sequence[float],
-    metric: str,
+    title: str, columns: Mapping[str, Sequence[Any]], scores: Sequence[float], metric: str,
     lower_is_better: bool,
-) -> Markup:
+) -> Markup:  # fmt: skip
     """Parallel coordinates: an axis a key, the metric last with its best on top, a line for every run.
 
     Columns are key -> its value in each run; scores are of the metric, the best run's first.
@@ -86,28 +83,21 @@ def parallel(
         # runs of one value side by side, the better ones above, or they would hide each other
         aside = SIDE_BY_SIDE * (0.5 - index / len(scores))
         places = [axes[key].place(values[index]) + aside for key, values in columns.items()]
-        points = [
-            f"{LEFT + gap * across:g} {_down(place):g}"
-            for across, place in enumerate([*places, metric_place(score)])
-        ]
+        places.append(metric_place(score))
+        points = [f"{LEFT + gap * at:g} {_down(place):g}" for at, place in enumerate(places)]
         parts.append(svg.line(_rank_class(index / len(scores)), points))
-    for across, (key, axis) in enumerate(axes.items()):
-        parts += _upright_axis(round(LEFT + gap * across, 1), key, axis.ticks)
-    labelled = [(metric_place(tick), label) for tick, label in svg.labelled(ticks)]
-    parts += _upright_axis(round(LEFT + gap * len(axes), 1), metric, labelled)
+    named = [(key, axis.ticks) for key, axis in axes.items()]
+    named.append((metric, [(metric_place(tick), label) for tick, label in svg.labelled(ticks)]))
+    for at, (name, labels) in enumerate(named):
+        x = round(LEFT + gap * at, 1)
+        parts.append(svg.path("axis", f"M{x} {PARALLEL_TOP}V{PARALLEL_BOTTOM}"))
+        parts.append(svg.text("middle label", x, 16, shortened(name, 24)))
+        parts += [svg.text("halo", x + 6, _down(place) + 4, label) for place, label in labels]
     return svg.drawing(title, parts, round(PARALLEL_WIDTH, 1))
 
 
 def _down(place: float) -> float:
     return round(PARALLEL_BOTTOM - place * (PARALLEL_BOTTOM - PARALLEL_TOP), 1)
-
-
-def _upright_axis(x: float, name: str, ticks: Sequence[tuple[float, str]]) -> list[str]:
-    return [
-        svg.path("axis", f"M{x} {PARALLEL_TOP}V{PARALLEL_BOTTOM}"),
-        svg.text("middle label", x, 16, shortened(name, 24)),
-        *(svg.text("halo", x + 6, _down(place) + 4, label) for place, label in ticks),
-    ]
 
 
 def _rank_class(rank: float) -> str:

@@ -46,7 +46,6 @@ class Group:
     runs: dict[Any, RunSummary]  # seed -> the newest finished run of it, the best first
 
     def scores(self, metric: Metric) -> dict[Any, float]:
-        """Seed -> the metric."""
         return {seed: run.metrics[metric.name] for seed, run in self.runs.items()}
 
     @property
@@ -75,7 +74,6 @@ class Comparison:
 
     @property
     def scores(self) -> list[float]:
-        """Each ranked run's metric."""
         return [run.metrics[self.metric.name] for run in self.ranked]
 
 
@@ -102,10 +100,8 @@ def compare(entries: Sequence[RunSummary], requested: str | None = None) -> Comp
     for run in ranked:
         members.setdefault(_without_seed(run), {})[run.seed] = run
     columns = _swept([next(iter(runs.values())) for runs in members.values()])
-    groups = [
-        Group({key: values[index] for key, values in columns.items()}, runs)
-        for index, runs in enumerate(members.values())
-    ]
+    rows = ({key: column[at] for key, column in columns.items()} for at in range(len(members)))
+    groups = list(map(Group, rows, members.values()))
     groups.sort(key=lambda group: metric.goodness(fmean(group.scores(metric).values())), reverse=True)
     unranked = [(entry, why) for entry, why in reasons if why]
     notes = _notes(ranked, len(finished) - len(ranked))
@@ -122,14 +118,12 @@ def _swept(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
     overrides = [dict(typed_overrides(run.overrides)) for run in runs]
     columns: dict[str, list[Any]] = {}
     for key in dict.fromkeys(chain.from_iterable(overrides)):
-        values = [
-            config.get(key, typed.get(key, DEFAULT)) for config, typed in zip(configs, overrides, strict=True)
-        ]
+        pairs = zip(configs, overrides, strict=True)
+        values = [config.get(key, typed.get(key, DEFAULT)) for config, typed in pairs]
         if _count_distinct([values]) > 1:
             columns[key] = values
-    keys = sorted(dict.fromkeys(chain.from_iterable(configs)), key=lambda key: key.count("."))
     known = _count_distinct(columns.values())
-    for key in keys:
+    for key in sorted(dict.fromkeys(chain.from_iterable(configs)), key=lambda key: key.count(".")):
         values = [config.get(key) for config in configs]
         if (distinct := _count_distinct([*columns.values(), values])) > known:
             columns[key], known = values, distinct
@@ -184,11 +178,8 @@ def _metric(entries: Sequence[RunSummary], requested: str | None) -> Metric:
     watched = Counter(str(entry.config.get("monitor")) for entry in finished or entries if entry.config)
     if requested is None:
         if len(watched) > 1:
-            raise ConfigError(
-                f"the runs watched different metrics: {', '.join(sorted(watched))}",
-                where="monitor",
-                fix=f"--metric {next(iter(watched)).split()[-1]}",
-            )
+            what = f"the runs watched different metrics: {', '.join(sorted(watched))}"
+            raise ConfigError(what, where="monitor", fix=f"--metric {next(iter(watched)).split()[-1]}")
         requested = next(iter(watched), "min val/loss")
     mode, _, name = requested.strip().rpartition(" ")
     if mode not in ("", "min", "max"):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +55,8 @@ class RunSummary:
         points = []
         for line in lines:
             if f",{metric}," in line:  # most lines are of other metrics
-                fields = line.split(",")
-                try:
-                    points.append((float(fields[1]), float(fields[3])))
-                except (ValueError, IndexError):  # a line that is being written
-                    continue
+                with suppress(ValueError, IndexError):  # a line that is being written
+                    points.append((float(line.split(",")[1]), float(line.split(",")[3])))
         return [(step, value) for step, value in points if math.isfinite(value)]
 
 
@@ -76,9 +75,8 @@ def collect(paths: Sequence[Path]) -> list[RunSummary]:
                 where=str(path),
                 fix="a run directory, a sweep's folder, or a folder of them such as outputs",
             )
-        for sweep in sweeps:
-            for place, entry in _jobs(sweep):
-                entries.setdefault(place, entry)
+        for place, entry in chain.from_iterable(map(_jobs, sweeps)):
+            entries.setdefault(place, entry)
         for run in runs:
             entries.setdefault(run.resolve(), _of_run(run))
     return list(entries.values())
@@ -107,8 +105,8 @@ def _jobs(sweep: Path) -> Iterator[tuple[Path, RunSummary]]:
         try:
             job = ledger.job(record.stem)
         except (BunryuError, *DAMAGE) as error:
-            cause = f"its record is damaged: {_first_line(error)}"
-            yield record.resolve(), RunSummary(f"{sweep.name}/{record.stem}", "damaged", cause)
+            name, cause = f"{sweep.name}/{record.stem}", _damage("record", error)
+            yield record.resolve(), RunSummary(name, "damaged", cause)
         else:
             yield (job.run or record).resolve(), _of_job(job, sweep)
 
@@ -132,10 +130,8 @@ def _hours_of_attempts(sweep: Path, identity: str) -> float | None:
     """Hours of all attempts at a job that came to an end; None if none did."""
     spent = []
     for record in (sweep / "jobs").glob(f"{identity}.*.json"):
-        try:
+        with suppress(*DAMAGE):
             spent.append(_hours(json.loads(record.read_text("utf-8"))))
-        except DAMAGE:
-            continue
     ended = [hours for hours in spent if hours is not None]
     return sum(ended) if ended else None
 
@@ -152,13 +148,11 @@ def _of_run(path: Path) -> RunSummary:
             hours=_hours(manifest),
         )  # fmt: skip
     except DAMAGE as error:
-        cause = f"its manifest.json is damaged: {_first_line(error)}"
-        return RunSummary(path.name, "damaged", cause, path)
+        return RunSummary(path.name, "damaged", _damage("manifest.json", error), path)
     try:
         return replace(summary, metrics=_numbers(run.results))
     except DAMAGE as error:
-        cause = f"its results.json is damaged: {_first_line(error)}"
-        return replace(summary, status="damaged", cause=cause)
+        return replace(summary, status="damaged", cause=_damage("results.json", error))
 
 
 def _check(config: Any, overrides: Any) -> None:
@@ -185,5 +179,5 @@ def _hours(record: Mapping[str, Any]) -> float | None:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() / 3600
 
 
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _damage(what: str, error: BaseException) -> str:
+    return f"its {what} is damaged: {type(error).__name__}: {error}".splitlines()[0]

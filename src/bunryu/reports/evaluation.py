@@ -42,15 +42,10 @@ CURVES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def write_evaluation(
-    folder: Path,
-    examples: Sequence[Example],
-    labels: npt.NDArray[np.int64],
-    logits: npt.NDArray[np.float32],
-    names: Sequence[str],
-    facts: Mapping[str, Any],
-    curves: Sequence[Curve],
-    account: RowCounts | None,
-) -> dict[str, Any]:
+    folder: Path, examples: Sequence[Example], labels: npt.NDArray[np.int64],
+    logits: npt.NDArray[np.float32], names: Sequence[str], facts: Mapping[str, Any],
+    curves: Sequence[Curve], account: RowCounts | None,
+) -> dict[str, Any]:  # fmt: skip
     """Write predictions.csv, evaluation.html and, as the last, evaluation.json, whose content is returned.
 
     Args:
@@ -77,11 +72,14 @@ def write_evaluation(
         }
         for index in order
     ]
+    wrong = [row for row in rows if row["label"] != row["prediction"]]
+    # the surest first, one without a confidence last
+    wrong.sort(key=lambda row: 0.0 if math.isnan(row["confidence"]) else -row["confidence"])
     found = {
         "facts": dict(facts),
         **metrics.report(logits, labels, names),
         "account": None if account is None else dataclasses.asdict(account),
-        "worst_mistakes": _worst_mistakes(rows),
+        "worst_mistakes": wrong[:WORST_MISTAKES],
     }
     page = _page(found, names, _confidence_charts(confidence, predicted == labels, names), curves)
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,17 +125,9 @@ def _as_csv(rows: Sequence[Row], logits: npt.NDArray[np.float32], names: Sequenc
     return content.getvalue()
 
 
-def _worst_mistakes(rows: Sequence[Row]) -> list[Row]:
-    """The wrong rows the model was surest of, the surest first; one without a confidence last."""
-    wrong = [row for row in rows if row["label"] != row["prediction"]]
-    wrong.sort(key=lambda row: 0.0 if math.isnan(row["confidence"]) else -row["confidence"])
-    return wrong[:WORST_MISTAKES]
-
-
 def _common_confusions(matrix: npt.NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
     """The pairs of a class and another it was taken for, the most frequent first."""
-    pairs = np.argwhere(matrix - np.diag(np.diag(matrix))).tolist()
-    pairs.sort(key=lambda pair: -matrix[tuple(pair)])
+    pairs = sorted(np.argwhere(matrix).tolist(), key=lambda pair: -matrix[tuple(pair)])
     return [
         {
             "label": names[label],
@@ -145,8 +135,9 @@ def _common_confusions(matrix: npt.NDArray[np.int64], names: Sequence[str]) -> l
             "rows": int(matrix[label, prediction]),
             "share": float(matrix[label, prediction] / matrix[label].sum()),
         }
-        for label, prediction in pairs[:COMMON_CONFUSIONS]
-    ]
+        for label, prediction in pairs
+        if label != prediction
+    ][:COMMON_CONFUSIONS]
 
 
 def _confidence_charts(
@@ -170,9 +161,9 @@ def _learning_charts(curves: Sequence[Curve]) -> list[Markup]:
     found = []
     for heading, legend in CURVES.items():
         series = {
-            name: _averaged(next(recorded[metric] for metric in places if metric in recorded))
+            name: _averaged(points)
             for name, places in legend.items()
-            if recorded.keys() & set(places)
+            if (points := next((recorded[metric] for metric in places if metric in recorded), None))
         }
         if series:
             found.append(svg.lines(heading, series, "step", "%" if heading == "Accuracy" else ""))
@@ -182,8 +173,6 @@ def _learning_charts(curves: Sequence[Curve]) -> list[Markup]:
 def _averaged(points: Sequence[svg.Point]) -> list[svg.Point]:
     """Means of equally many neighbours, so that the line of a long training is as short as any."""
     size = -(-len(points) // CURVE_POINTS)
-    if size == 1:
-        return list(points)
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in some) / len(some), sum(y for _, y in some) / len(some)) for some in groups]
 

@@ -81,15 +81,11 @@ def _verdict(comparison: Comparison, gap: PairedComparison | None) -> tuple[str,
     names = f"the best ({groups[0].label}) and the second ({groups[1].label})"
     shared = len(_shared_seeds(groups))
     if shared < 2:
-        return "cannot tell", (
-            f"Cannot tell: {names} share {counted(shared or 'no', 'seed')}, and seed noise shows only in two "
-            "or more. Sweep seed=1,2,3,4,5 too."
-        )
+        why = f"share {counted(shared or 'no', 'seed')}, and seed noise shows only in two or more."
+        return "cannot tell", f"Cannot tell: {names} {why} Sweep seed=1,2,3,4,5 too."
     if gap is None:
-        return "cannot tell", (
-            f"Cannot tell: {names} differ by the same for each of {shared} shared seeds, so that seed noise "
-            "cannot be measured."
-        )
+        why = f"differ by the same for each of {shared} shared seeds, so that seed noise cannot be measured."
+        return "cannot tell", f"Cannot tell: {names} {why}"
     side = "lower" if metric.lower_is_better == (gap.difference >= 0) else "higher"
     figures = f"{gap.shared} shared seeds, p = {gap.p:.2g}"
     size = f"{abs(gap.difference):.4g} {side} on average"

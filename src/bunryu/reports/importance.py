@@ -50,8 +50,7 @@ def importance(columns: Mapping[str, Sequence[Any]], scores: Sequence[float]) ->
 
 def _levels(column: Sequence[Any]) -> npt.NDArray[np.int64]:
     """Each run's level of a key, counted from 0."""
-    names = {name: index for index, name in enumerate(dict.fromkeys(map(repr, column)))}
-    if is_numeric(column) and len(names) > MAX_LEVELS:
+    if is_numeric(column) and len(set(column)) > MAX_LEVELS:
         edges = np.quantile(column, np.linspace(0, 1, FIFTHS + 1)[1:-1])
-        return np.unique(np.searchsorted(edges, column, side="right"), return_inverse=True)[1]
-    return np.array([names[repr(value)] for value in column], dtype=np.int64)
+        column = np.searchsorted(edges, column, side="right").tolist()
+    return np.unique(list(map(repr, column)), return_inverse=True)[1]

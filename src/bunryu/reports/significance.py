@@ -14,11 +14,10 @@ groups' median as James and Stein shrink (by k + 2 instead of k - 3, so that gro
 all count as tied). The unit is the groups' median noise, which one diverged group does not move. With two
 groups, or with all others far behind, p is that of the paired t-test.
 
-Why not the plain paired test: of eight groups that do not differ it calls 0.4% different, not 5%, and so
-misses what is there. Why not tie all k: where only two are tied and six are worse it would call 21%
-different. This calls 4 to 6% in either case, and 12% at its worst, where six are 2.5 standard errors of a
-mean behind two that are tied and there are ten seeds. Why not permutations within seeds: three seeds and
-two groups have eight, too few for any 5%.
+Of eight groups that do not differ the plain paired test calls 0.4% different, not 5%, and so misses what is
+there. With all k taken as equal, 21% would be called different where only two are equal and six are worse.
+This calls 4 to 6% in either case, and 12% at its worst, where six are 2.5 standard errors of a mean behind
+two equal ones and there are ten seeds. Permutations within three seeds of two groups are eight, too few.
 """
 
 from __future__ import annotations
@@ -95,8 +94,7 @@ def compare_best_two(scores: Floats) -> PairedComparison | None:
         return float(p_of_gap(np.array(t), means, freedom)) if t > 0 else 1.0
 
     log_t = optimize.brentq(lambda log_t: p(np.exp(log_t)) - LEVEL, np.log(1e-3), np.log(1e4))
-    smallest = error * float(np.exp(log_t))
-    difference = float(advantage.mean())
+    difference, smallest = float(advantage.mean()), error * float(np.exp(log_t))
     return PairedComparison(len(scores), difference, t, float(paired.pvalue), p(t), smallest)
 
 
@@ -159,9 +157,8 @@ def p_of_gap(t: Floats, means: Floats, freedom: int) -> Floats:
         freedom: seeds - 1.
     """
     scale = np.maximum(t, 1e-9)[..., None] * np.sqrt(2 / freedom)
-    low, high = (
-        np.minimum(_chi2_quantile(tail, freedom) ** 0.5, MAX_GAP / scale) for tail in (1e-10, 1 - 1e-10)
-    )
+    ends = _chi2_quantile(1e-10, freedom) ** 0.5, _chi2_quantile(1 - 1e-10, freedom) ** 0.5
+    low, high = (np.minimum(end, MAX_GAP / scale) for end in ends)
     c = (low + high) / 2 + (high - low) / 2 * C_NODES
     log_density = (freedom - 1) * np.log(c) - c**2 / 2 - special.gammaln(freedom / 2)
     weights = (high - low) * C_WEIGHTS * np.exp(log_density) * 2 ** (-freedom / 2)

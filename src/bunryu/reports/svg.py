@@ -47,11 +47,8 @@ class Frame:
 def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str, unit: str = "") -> Markup:
     """Lines over a common axis, with a legend.
 
-    Args:
-        title: stands above the plot.
-        series: name -> (x, y) in the order of x; points that are not finite are left out.
-        x_label: stands below the plot.
-        unit: ``%`` to show y, shares of 1, as percentages.
+    Series are name -> (x, y) in the order of x, of which points that are not finite are left out; unit is
+    ``%`` to show y, shares of 1, as percentages.
     """
     finite = {
         name: [point for point in points if all(map(math.isfinite, point))] for name, points in series.items()
@@ -87,8 +84,8 @@ def bars(title: str, counts: Sequence[int], edges: Sequence[float], x_label: str
             f'<rect class="bar series-{kind}" {_box(frame, low, high, 0, count)}>'
             f"<title>{low:.1%} to {high:.1%}: {count:,} rows</title></rect>"
         )
-    parts += x_axis(frame, labelled(edges[:: max(1, len(counts) // 5)], "%"), x_label)
-    return drawing(title, parts)
+    x_ticks = labelled(edges[:: max(1, len(counts) // 5)], "%")
+    return drawing(title, [*parts, *x_axis(frame, x_ticks, x_label)])
 
 
 def reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> Markup:
@@ -113,10 +110,8 @@ def reliability(title: str, bins: Sequence[Mapping[str, Any]]) -> Markup:
     for left, style, name in ((LEFT, "bar series-0", "accuracy"), (LEFT + 80, "gap", "gap to confidence")):
         parts.append(f'<rect class="{style}" x="{left}" y="{LEGEND_Y - 10}" width="12" height="11"/>')
         parts.append(text("", left + 18, LEGEND_Y, name))
-    parts.append(path("ideal", f"M{LEFT + 212} {LEGEND_Y - 4}h24"))
-    parts.append(text("", LEFT + 242, LEGEND_Y, "ideal"))
-    parts += x_axis(frame, ticks, "confidence")
-    return drawing(title, parts)
+    parts += [path("ideal", f"M{LEFT + 212} {LEGEND_Y - 4}h24"), text("", LEFT + 242, LEGEND_Y, "ideal")]
+    return drawing(title, [*parts, *x_axis(frame, ticks, "confidence")])
 
 
 def meter(share: float) -> Markup:

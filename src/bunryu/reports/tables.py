@@ -84,10 +84,9 @@ def run_table(findings: Findings) -> HeaderAndRows:
 
 def importance_table(findings: Findings) -> HeaderAndRows:
     """Swept keys by how much they matter."""
-    return ["key", "share of variance", "by chance", "values"], [
-        [each.key, f"{each.share:.1%}", f"{each.chance:.1%}", str(each.levels)]
-        for each in findings.importance
-    ]
+    header = ["key", "share of variance", "by chance", "values"]
+    found = findings.importance
+    return header, [[e.key, f"{e.share:.1%}", f"{e.chance:.1%}", str(e.levels)] for e in found]
 
 
 def unranked_table(findings: Findings) -> HeaderAndRows:
@@ -162,14 +161,13 @@ def latex(findings: Findings) -> str:
 def comma_separated(findings: Findings) -> str:
     """Every run as a row of CSV, ranked ones first; metrics to the last bit."""
     comparison, columns = findings.comparison, findings.comparison.columns.values()
-    group_numbers = {
-        id(run): n for n, group in enumerate(comparison.groups, 1) for run in group.runs.values()
-    }
+    groups = enumerate(comparison.groups, 1)
+    group_numbers = {id(run): number for number, group in groups for run in group.runs.values()}
     metrics = list(dict.fromkeys(name for entry in comparison.entries for name in entry.metrics))
+    header = ["rank", "configuration", "run", "status", "seed", *comparison.keys, *metrics, "hours", "cause"]
     content = io.StringIO(newline="")
     writer = csv.writer(content, lineterminator="\n")
-    first = ["rank", "configuration", "run", "status", "seed"]
-    writer.writerow([*first, *comparison.keys, *metrics, "hours", "cause"])
+    writer.writerow(header)
     ranked = [(run, "") for run in comparison.ranked]
     for index, (entry, why) in enumerate([*ranked, *comparison.unranked]):
         is_ranked = index < len(ranked)
