@@ -26,17 +26,6 @@ def test_two_rows_by_hand() -> None:
     assert found["f1_macro"] == pytest.approx(1 / 3, abs=1e-15)
 
 
-def test_three_classes_by_hand() -> None:
-    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
-    predicted = [0, 0, 1, 1, 2, 2, 2, 2, 0, 1]
-    matrix = confusion(labels, np.array(predicted), 3)
-    assert matrix.tolist() == [[2, 1, 0], [0, 1, 1], [1, 1, 3]]
-    found = scores(logits_for(predicted, 3), labels)
-    assert found["accuracy"] == 0.6
-    # F1 = 2 hits / (true + predicted): 4/6, 2/5, 6/9.
-    assert found["f1_macro"] == pytest.approx((4 / 6 + 2 / 5 + 6 / 9) / 3, abs=1e-15)
-
-
 @pytest.mark.parametrize(
     ("labels", "predicted", "classes", "f1"),
     [
@@ -61,18 +50,11 @@ def test_the_loss_is_torchs_cross_entropy(classes: int) -> None:
     assert found["accuracy"] == (logits.argmax(1) == labels).mean()
 
 
-def test_large_logits_neither_overflow_nor_round_away() -> None:
-    found = scores(np.array([[1e4, 0.0], [-1e4, 1e4]], np.float32), np.array([1, 1]))
-    assert found["loss"] == 5000.0
-
-
-def test_sixteen_bit_logits_are_summed_in_double() -> None:
+def test_logits_are_summed_in_double_and_neither_overflow_nor_round_away() -> None:
+    assert scores(np.array([[1e4, 0.0], [-1e4, 1e4]], np.float32), np.array([1, 1]))["loss"] == 5000.0
     logits = np.tile(np.array([[0.0, 1.0]], np.float16), (100_000, 1))
     loss = scores(logits, np.ones(100_000, np.uint8))["loss"]
     assert loss == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-12)
-
-
-def test_a_loss_that_is_not_finite_shows() -> None:
     assert math.isnan(scores(np.array([[math.nan, 0.0]]), np.array([0]))["loss"])
 
 
@@ -105,7 +87,9 @@ def test_a_report_by_hand() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
     found = report(logits_for([0, 0, 1, 1, 2, 2, 2, 2, 0, 1], 3), labels, ["가", "나", "다"])
     assert found["confusion"] == [[2, 1, 0], [0, 1, 1], [1, 1, 3]]
-    assert found["f1_micro"] == 0.6
+    assert found["accuracy"] == found["f1_micro"] == 0.6
+    # F1 = 2 hits / (true + predicted)
+    assert found["f1_macro"] == pytest.approx((4 / 6 + 2 / 5 + 6 / 9) / 3, abs=1e-15)
     assert found["classes"]["가"] == {"precision": 2 / 3, "recall": 2 / 3, "f1": 4 / 6, "support": 3}
     assert found["classes"]["나"] == {"precision": 1 / 3, "recall": 1 / 2, "f1": 2 / 5, "support": 2}
     assert found["classes"]["다"] == {"precision": 3 / 4, "recall": 3 / 5, "f1": 6 / 9, "support": 5}
@@ -117,15 +101,6 @@ def test_a_report_by_hand() -> None:
     assert found["expected_calibration_error"] == pytest.approx(0.6 - confidence, abs=1e-15)
 
 
-def test_a_report_holds_the_very_scores() -> None:
-    generator = np.random.default_rng(5)
-    logits = generator.normal(scale=3.0, size=(1001, 4)).astype(np.float32)
-    labels = generator.integers(0, 4, 1001)
-    found, wanted = report(logits, labels, list("abcd")), scores(logits, labels)
-    assert {name: found[name].hex() for name in wanted} == {name: wanted[name].hex() for name in wanted}
-    assert json.loads(json.dumps(found)) == found
-
-
 def test_figures_that_would_divide_by_zero_are_zero() -> None:
     # c is never predicted, d is no row's label, e neither
     found = report(logits_for([0, 0, 3], 5), np.array([0, 2, 0]), list("abcde"))["classes"]
@@ -135,11 +110,14 @@ def test_figures_that_would_divide_by_zero_are_zero() -> None:
     assert found["a"] == {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2}
 
 
-def test_the_calibration_error_is_a_sum_over_bins() -> None:
+def test_a_report_holds_the_very_scores_and_an_error_summed_over_bins() -> None:
     generator = np.random.default_rng(11)
     logits = generator.normal(scale=2.0, size=(400, 3)).astype(np.float32)
     labels = generator.integers(0, 3, 400)
     found = report(logits, labels, ["a", "b", "c"])
+    assert json.loads(json.dumps(found)) == found
+    wanted = scores(logits, labels)
+    assert {name: found[name].hex() for name in wanted} == {name: wanted[name].hex() for name in wanted}
     confidence = softmax(logits).max(axis=1)
     right = logits.argmax(axis=1) == labels
     places = np.ceil(confidence * 15).astype(int) - 1

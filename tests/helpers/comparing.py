@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bunryu.reports.comparison import compare
+from bunryu.reports.entries import collect
+from bunryu.reports.findings import Findings, find
+
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -15,19 +19,10 @@ def made_run(
     status: str = "finished", cause: str | None = None, wrong: Sequence[int] = (), minutes: int = 6,
     **config: Any,
 ) -> Path:  # fmt: skip
-    """A run directory of ten predicted rows.
+    """A run directory of ten predicted rows, of which test gets some wrong.
 
-    Args:
-        root: the folder of all runs.
-        name: its own.
-        loss: its val/loss; None for no results.
-        overrides: its command line, the seed's left out.
-        seed: its seed.
-        status: of its manifest.
-        cause: why it ended so.
-        wrong: rows of test it gets wrong.
-        minutes: how long it took; 0 for no end.
-        config: keys of its config; a key of a node as a mapping.
+    Its val/loss is None for no results; its end is missing for 0 minutes; its command line is that of the
+    overrides and the seed. Config is keys of its config, a key of a node as a mapping.
     """
     run = root / "sample-tiny" / name
     (run / "predictions").mkdir(parents=True)
@@ -49,6 +44,10 @@ def made_run(
         (run / "predictions" / "test.csv").write_text(table + "\n", "utf-8")
     (run / "metrics.csv").write_text("\n".join(lines) + "\n", "utf-8")
     return run
+
+
+def findings_of(root: Path, metric: str | None = None) -> Findings:
+    return find(compare(collect([root]), metric))
 
 
 def lr_runs(root: Path, losses: dict[float, Sequence[float]]) -> None:

@@ -4,17 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bunryu.reports.comparison import compare
-from bunryu.reports.entries import collect
-from bunryu.reports.findings import Findings, find
 from bunryu.reports.page import page
-from helpers.comparing import lr_runs, made_run
+from helpers.comparing import findings_of, lr_runs, made_run
 
 BETTER = {0.1: [0.30, 0.32, 0.31, 0.33], 0.2: [0.50, 0.53, 0.50, 0.52], 0.3: [0.6, 0.7, 0.65, 0.7]}
-
-
-def findings_of(root: Path, metric: str | None = None) -> Findings:
-    return find(compare(collect([root]), metric))
 
 
 def test_a_difference_beyond_seed_noise_is_said_with_its_size(tmp_path: Path) -> None:

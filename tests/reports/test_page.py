@@ -7,11 +7,8 @@ import pytest
 from playwright.sync_api import Request, sync_playwright
 
 from bunryu.commands import report
-from bunryu.reports.comparison import compare
-from bunryu.reports.entries import collect
-from bunryu.reports.findings import find
 from bunryu.reports.page import page, thinned
-from helpers.comparing import HOSTILE, hostile_sweep, lr_runs
+from helpers.comparing import HOSTILE, findings_of, hostile_sweep, lr_runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -53,14 +50,14 @@ def test_the_page_stands_in_a_browser_alone(tmp_path: Path) -> None:
 
 def test_a_diverged_run_does_not_stretch_the_page(tmp_path: Path) -> None:
     lr_runs(tmp_path, {0.1: [0.3, 0.31, 0.32], 0.2: [0.4, 0.41, 0.42], 9.0: [4e6]})
-    drawn = page(find(compare(collect([tmp_path]))), "t", "")
+    drawn = page(findings_of(tmp_path), "t", "")
     assert "4000000" not in drawn.split('id="over"')[1].split("</section>")[0]
     assert 'class="dot series-0 faint off"' in drawn
 
 
 def test_only_the_best_runs_curve_is_drawn_as_the_best(tmp_path: Path) -> None:
     lr_runs(tmp_path, {0.1: [0.3], 0.2: [0.4]})
-    findings = find(compare(collect([tmp_path])))
+    findings = findings_of(tmp_path)
     curves = page(findings, "t", "").split('id="curves"')[1].split("</section>")[0]
     assert curves.count('class="line best"') == 2
     (tmp_path / "sample-tiny" / "run-0.1-1" / "metrics.csv").unlink()

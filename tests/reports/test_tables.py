@@ -9,14 +9,8 @@ import pytest
 from rich.console import Console
 
 from bunryu.reports import tables
-from bunryu.reports.comparison import compare
-from bunryu.reports.entries import collect
-from bunryu.reports.findings import Findings, find
-from helpers.comparing import HOSTILE, hostile_sweep, lr_runs, made_run
-
-
-def findings_of(root: Path) -> Findings:
-    return find(compare(collect([root])))
+from bunryu.reports.findings import Findings
+from helpers.comparing import HOSTILE, findings_of, hostile_sweep, lr_runs, made_run
 
 
 def printed(found: Findings, width: int) -> list[str]:
