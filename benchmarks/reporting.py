@@ -16,6 +16,7 @@ import numpy as np
 
 import machine
 from bunryu.reports.significance import LEVEL, estimated_means, p_of_gap
+from bunryu.runs.run import SCHEMA
 from setting import arguments, print_table
 
 LEARNING_RATES, LENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (32, 64, 128, 256)
@@ -116,7 +117,7 @@ def made_up(root: Path, seeds: int) -> int:
         run.mkdir(parents=True)
         start = datetime(2026, 1, 1) + timedelta(minutes=count)
         manifest = {
-            "schema": 1, "status": "finished", "overrides": overrides, "seed": seed, "config": config,
+            "schema": SCHEMA, "status": "finished", "overrides": overrides, "seed": seed, "config": config,
             "start": start.isoformat(), "end": (start + timedelta(seconds=50)).isoformat(),
         }  # fmt: skip
         (run / "manifest.json").write_text(json.dumps(manifest, indent=2), "utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 from bunryu.reports.comparison import compare
 from bunryu.reports.entries import collect
 from bunryu.reports.findings import Findings, find
+from bunryu.runs.run import SCHEMA
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -28,7 +29,7 @@ def made_run(
     (run / "predictions").mkdir(parents=True)
     whole = {"monitor": "min val/loss", "corpus": {"name": "sample"}, "output_root": str(root), **config}
     manifest = {
-        "schema": 1, "status": status, "overrides": [*overrides, f"seed={seed}"], "seed": seed,
+        "schema": SCHEMA, "status": status, "overrides": [*overrides, f"seed={seed}"], "seed": seed,
         "config": {**whole, "seed": seed}, "start": "2026-01-01T10:00:00+09:00",
         "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None, "exit_reason": cause,
     }  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 
 from bunryu.errors import ConfigError
 from bunryu.reports.entries import collect
+from bunryu.runs.run import SCHEMA
 from bunryu.sweeps.ledger import Ledger
 from helpers.comparing import made_run
 
@@ -69,9 +70,9 @@ def test_a_path_without_runs_is_refused(tmp_path: Path, name: str, what: str) ->
 @pytest.mark.parametrize(
     ("file", "content", "cause"),
     [
-        ("manifest.json", b'{"schema": 1', "JSONDecodeError: "),
+        ("manifest.json", b'{"schema":', "JSONDecodeError: "),
         ("manifest.json", b"[]", "TypeError: "),
-        ("manifest.json", b'{"status": "finished", "config": {"seed": []}, "overrides": [1]}',
+        ("manifest.json", json.dumps({"schema": SCHEMA, "config": {"seed": []}, "overrides": [1]}).encode(),
          "TypeError: config is no mapping with a seed"),
         ("results.json", b"\xff", "UnicodeDecodeError: "),
     ],
