@@ -1,63 +1,121 @@
-"""The README's commands are run as they stand there; the few that cannot be are listed with their reason."""
+"""The documentation: its commands run, its links lead somewhere, its tables are complete."""
 
 from __future__ import annotations
 
+import argparse
+import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
+from bunryu import cli
+from bunryu.preflight.jobs import composed_jobs
+from bunryu.preflight.report import Report
+from bunryu.runs.run import Run
 
-# Every block that is not run, by its first line, with the reason the README gives.
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src/bunryu"
+DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+PAGES = ["README.md", *DOCS, "README.ko.md", "CONTRIBUTING.md"]
+
+# Every block that is not run, by its first command, with the reason that its page gives.
 NOT_RUN = {
     "git clone <this repository> bunryu": "needs the repository's address",
-    "make test": "this is the test",
+    "pip install -c constraints.txt -e .": "changes the environment it is typed in",
+    "pip install -e .": "changes the environment it is typed in",
+    'eval "$(bunryu train -sc install=bash)"': "changes the shell it is typed in",
     "bunryu train experiment=nsmc_small": "downloads NSMC and trains for 20 minutes",
     "bunryu train experiment=nsmc_kcbert": "downloads 440 MB and wants a GPU",
-    "tensorboard --logdir outputs": "serves until it is stopped",
-    'eval "$(bunryu train -sc install=bash)"': "changes the shell it is typed in",
+    "bunryu train experiment=nsmc_kcbert corpus.validation=0.05": "downloads 440 MB and wants a GPU",
+    "bunryu train accelerator=cpu accelerator.devices=2 debug=limit": "two processes, tested on their own",
+    "torchrun --nproc-per-node 2 -m bunryu train accelerator=cpu accelerator.devices=2 debug=limit": (
+        "the same run as above"
+    ),
+    "pip install -c constraints-tpu.txt -e '.[tpu]'": "needs a TPU",
+    "bunryu train -m experiment=nsmc_kcbert optimizer.lr=2e-5,5e-5 seed=1,2,3 hydra/launcher=submitit_slurm "
+    "hydra.launcher.partition=gpu hydra.launcher.gpus_per_node=1 hydra.launcher.cpus_per_task=8 "
+    "hydra.launcher.timeout_min=240": "needs a Slurm cluster",
+    "bunryu train -m experiment=nsmc_small limit_rows=20000 optimizer.lr='tag(log, interval(1e-4, 1e-2))' "
+    "batch_size='choice(16, 32, 64)' hydra.sweeper.strategy=optuna hydra.sweeper.n_trials=20": (
+        "trains for an hour"
+    ),
+    "bunryu resume $RUN": "needs a run that was stopped",
+    "bunryu predict $RUN reviews.parquet -o out.csv --keep id": "needs a file",
+    "bunryu predict $RUN reviews.csv -o out.csv": "needs a file",
     "bunryu serve $RUN": "serves until it is stopped",
+    "tensorboard --logdir outputs": "serves until it is stopped",
+    "pip install -c constraints.txt -e '.[onnx]'": "needs the extra onnx",
     "bunryu import-checkpoint epoch=1-val_loss=0.27.ckpt --model beomi/kcbert-base --output my-kcbert": (
         "needs a checkpoint of the tutorial's"
     ),
-    "bunryu train -m experiment=nsmc_kcbert optimizer.lr=2e-5,5e-5 hydra/launcher=submitit_slurm \\": (
-        "needs a Slurm cluster"
-    ),
-    "!pip install -q -c constraints.txt -e .": "a hosted notebook's cell",
-    "make bench": "takes a quarter of an hour",
+    "make test": "this is the test",
 }
+
+TUTORIAL_ARGUMENTS = (
+    "pretrained_model_name downstream_task_name downstream_corpus_name downstream_corpus_root_dir "
+    "downstream_model_dir max_seq_length save_top_k monitor seed overwrite_cache force_download "
+    "test_mode learning_rate epochs batch_size cpu_workers fp16 tpu_cores "
+    "downstream_model_checkpoint_fpath"
+).split()
 
 
 @dataclass(frozen=True)
 class Block:
-    script: str
+    page: str
+    commands: list[str]
     reason: str
 
-    @property
-    def first(self) -> str:
-        return self.script.splitlines()[0].split("  #")[0].strip()
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text("utf-8")
 
 
-BLOCKS = [
-    Block(script, reason or "")
-    for reason, script in re.findall(r"(?:<!-- not run: (.+?) -->\n)?```sh\n(.*?)```", README, re.DOTALL)
-]
+def commands_of(script: str) -> list[str]:
+    """The commands of a block, without comments and line breaks; one with a here-document stays whole."""
+    if "<<" in script:
+        return [script]
+    joined = re.sub(r"\s*\\\n\s*", " ", script)
+    return [line for line in (re.sub(r"\s+#.*", "", line) for line in joined.splitlines()) if line]
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        for reason, script in re.findall(
+            r"(?:<!-- not run: (.+?) -->\n)?```sh\n(.*?)```", text_of(page), re.DOTALL
+        ):
+            yield Block(page, commands_of(script), reason)
+
+
+def to_run() -> Iterator[Block]:
+    """The blocks that are run, without the commands that stand in an earlier one too."""
+    seen: set[str] = set()
+    for block in blocks():
+        new = [command for command in block.commands if command not in seen]
+        if new and not block.reason:
+            seen |= {command for command in new if not command.startswith("RUN=")}
+            yield Block(block.page, new, "")
+
+
+SKIPPED = [block for block in blocks() if block.reason]
+RUN = list(to_run())
 
 
 def test_the_blocks_that_are_not_run_are_these() -> None:
-    assert {block.first: block.reason for block in BLOCKS if block.reason} == NOT_RUN
+    assert {block.commands[0]: block.reason for block in SKIPPED} == NOT_RUN
+    assert {(block.commands[0], block.reason) for block in SKIPPED} == set(NOT_RUN.items())
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout's files elsewhere, so that what the commands leave does not pile up in it."""
+def copy(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Path:
+    """The checkout's files elsewhere, so that the commands leave nothing in it, with a finished run."""
     folder = tmp_path_factory.mktemp("readme") / "bunryu"
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
@@ -68,35 +126,113 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv").mkdir()
     (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
     (folder / ".venv/.set-up").touch()  # newer than what it depends on: make has nothing to install
+    shutil.copytree(trained.path, folder / "outputs/sample-tiny" / trained.path.name)
     return folder
 
 
-@pytest.mark.parametrize(
-    "block", [block for block in BLOCKS if not block.reason], ids=lambda block: block.first
-)
-def test_a_command_of_the_readme_runs(block: Block, copy: Path) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path}
-    environment.pop("OMP_NUM_THREADS")
+@pytest.mark.parametrize("block", RUN, ids=lambda block: f"{block.page}: {block.commands[0][:60]}")
+def test_a_block_runs(block: Block, copy: Path) -> None:
+    script = "\n".join(block.commands)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.script], cwd=copy, env=environment, capture_output=True,
+        ["bash", "-euo", "pipefail", "-c", script], cwd=copy, env=environment, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, f"{block.script}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
-def test_every_file_and_folder_the_readme_links_is_there() -> None:
-    links = re.findall(r"\]\(((?!https?://|#|\.\./)[^)]+)\)", README)
-    assert len(links) >= 8
-    assert [link for link in links if not (ROOT / link.split("#")[0]).exists()] == []
+NOT_RUN_COMMANDS = sorted(
+    {
+        found
+        for block in SKIPPED
+        for command in block.commands
+        for found in re.findall(r"\bbunryu [a-z-]+ [^|]+", command)
+        if "-sc" not in found
+    }
+)
 
 
-def test_the_readme_maps_every_argument_of_the_tutorial() -> None:
-    section = README.split("## The tutorial's arguments")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert " ".join(rows) == (
-        "pretrained_model_name downstream_task_name downstream_corpus_name downstream_corpus_root_dir "
-        "downstream_model_dir max_seq_length save_top_k monitor seed overwrite_cache force_download "
-        "test_mode learning_rate epochs batch_size cpu_workers fp16 tpu_cores "
-        "downstream_model_checkpoint_fpath"
+@pytest.mark.parametrize("command", NOT_RUN_COMMANDS)
+def test_a_command_that_is_not_run_is_composed_or_has_its_options(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, verb, *arguments = shlex.split(command)
+    if verb == "train":
+        report = Report()
+        overrides = [argument for argument in arguments if argument != "-m"]
+        _, jobs, _ = composed_jobs(argparse.Namespace(overrides=overrides, config_dir=None), report)
+        assert jobs
+        assert report.problems == {}
+        return
+    with pytest.raises(SystemExit):
+        cli.run([verb, "--help"])
+    known = capsys.readouterr().out
+    assert [part for part in arguments if part.startswith("-") and f"{part} " not in known] == []
+
+
+def outside_code(page: str) -> str:
+    return re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", outside_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, "BENCHMARKS.md", "CHANGELOG.md"])
+def test_every_link_leads_somewhere(page: str) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", outside_code(page)):
+        if link.startswith(("http://", "https://", "../../actions/")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        inside = target.is_relative_to(ROOT) and target.exists()
+        if not inside or (anchor and anchor not in anchors(str(target.relative_to(ROOT)))):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(([^)#\s]+)\)", text_of("README.md")))
+    assert {"README.ko.md", "CONTRIBUTING.md", "CHANGELOG.md", "BENCHMARKS.md", *DOCS} - linked == set()
+    assert "](README.md)" in text_of("README.ko.md")
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text_of("README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"), [("docs/tutorial-map.md", "## Every argument"), ("README.ko.md", "## 튜토리얼의 인자")]
+)
+def test_every_argument_of_the_tutorial_is_mapped(page: str, heading: str) -> None:
+    section = text_of(page).split(heading)[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == TUTORIAL_ARGUMENTS
+
+
+def test_the_architecture_names_every_file_and_nothing_else() -> None:
+    named = []
+    for folder, section in re.findall(
+        r"^### `src/bunryu/([\w/]*)`\n(.*?)(?=^#)", text_of("docs/architecture.md") + "#", re.DOTALL | re.MULTILINE
+    ):
+        named += [folder + name for name in re.findall(r"^- `([^`]+)`: ", section, re.MULTILINE)]
+    files = [path for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    there = sorted(str(path.relative_to(SOURCE)) for path in files if path.name != "__init__.py")
+    assert sorted(named) == there
+
+
+def test_the_architectures_table_is_the_one_that_is_tested() -> None:
+    tree = ast.parse((ROOT / "tests/test_architecture.py").read_text("utf-8"))
+    (value,) = (
+        statement.value
+        for statement in tree.body
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == "MAY_IMPORT"
     )
+    assert value is not None
+    may_import = {name: set() if ast.unparse(node) == "set()" else ast.literal_eval(node)
+                  for name, node in zip(map(ast.literal_eval, value.keys), value.values, strict=True)}  # type: ignore[attr-defined]  # fmt: skip
+    rows = re.findall(r"^\| `(\w+)/` \|.*\| ([^|]*) \|$", text_of("docs/architecture.md"), re.MULTILINE)
+    written = {name: set(re.findall(r"`(\w+)`", allowed)) for name, allowed in rows}
+    assert {name: allowed for name, allowed in written.items() if name != "commands"} == may_import
