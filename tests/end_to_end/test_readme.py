@@ -22,7 +22,7 @@ from bunryu.preflight.report import Report
 from bunryu.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src/bunryu"
+SOURCE = ROOT / "src"
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 PAGES = ["README.md", *DOCS, "README.ko.md", "CONTRIBUTING.md"]
 
@@ -64,7 +64,7 @@ TUTORIAL_ARGUMENTS = (
     "downstream_model_dir max_seq_length save_top_k monitor seed overwrite_cache force_download "
     "test_mode learning_rate epochs batch_size cpu_workers fp16 tpu_cores "
     "downstream_model_checkpoint_fpath"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def commands_of(script: str) -> list[str]:
 def blocks() -> Iterator[Block]:
     for page in PAGES:
         for reason, script in re.findall(
-            r"(?:<!-- not run: (.+?) -->\n)?```sh\n(.*?)```", text_of(page), re.DOTALL
+            r"(?:<!-- not run: ([^\n]+) -->\n)?```sh\n(.*?)```", text_of(page), re.DOTALL
         ):
             yield Block(page, commands_of(script), reason)
 
@@ -130,7 +130,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("block", RUN, ids=lambda block: f"{block.page}: {block.commands[0][:60]}")
+@pytest.mark.parametrize("block", RUN, ids=[f"{number}-{block.page}" for number, block in enumerate(RUN)])
 def test_a_block_runs(block: Block, copy: Path) -> None:
     script = "\n".join(block.commands)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -205,22 +205,24 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "heading"), [("docs/tutorial-map.md", "## Every argument"), ("README.ko.md", "## 튜토리얼의 인자")]
+    ("page", "heading"),
+    [("docs/tutorial-map.md", "## Every argument"), ("README.ko.md", "## 튜토리얼의 인자")],
 )
 def test_every_argument_of_the_tutorial_is_mapped(page: str, heading: str) -> None:
     section = text_of(page).split(heading)[1].split("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == TUTORIAL_ARGUMENTS
+    assert " ".join(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == TUTORIAL_ARGUMENTS
 
 
 def test_the_architecture_names_every_file_and_nothing_else() -> None:
-    named = []
-    for folder, section in re.findall(
-        r"^### `src/bunryu/([\w/]*)`\n(.*?)(?=^#)", text_of("docs/architecture.md") + "#", re.DOTALL | re.MULTILINE
-    ):
-        named += [folder + name for name in re.findall(r"^- `([^`]+)`: ", section, re.MULTILINE)]
-    files = [path for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    there = sorted(str(path.relative_to(SOURCE)) for path in files if path.name != "__init__.py")
-    assert sorted(named) == there
+    sections = re.split(r"^### `src/([\w/]+/)`$", text_of("docs/architecture.md"), flags=re.MULTILINE)[1:]
+    named = [
+        folder + name
+        for folder, section in zip(sections[::2], sections[1::2], strict=True)
+        for name in re.findall(r"^- `([^`]+)`: ", section, re.MULTILINE)
+    ]
+    files = [path for path in SOURCE.rglob("*.*") if path.is_file() and "__pycache__" not in path.parts]
+    there = [str(path.relative_to(SOURCE)) for path in files if path.name not in ("__init__.py", "py.typed")]
+    assert sorted(named) == sorted(there)
 
 
 def test_the_architectures_table_is_the_one_that_is_tested() -> None:
