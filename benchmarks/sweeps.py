@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import machine
-from bunryu.sweeps.job import close
+from bunryu.sweeps.job import record_exit
 from bunryu.sweeps.ledger import JobState, Ledger
 from bunryu.sweeps.runner import GridJobs, run
 from setting import arguments, print_table
@@ -104,9 +104,9 @@ def book_keeping(folder: Path) -> float:
         def launch(ledger: Ledger, identities: Iterator[str]) -> Iterator[str]:
             for name in identities:
                 with ledger.claimed(ledger.job(name)) as attempt:
-                    attempt.names(folder / name)
+                    attempt.record_run(folder / name)
                     attempt.end("finished", metrics={"val/loss": 0.5})
-                close(ledger, name, 0)
+                record_exit(ledger, name, 0)
                 yield name
 
         run(ledger, GridJobs(ledger, names, retry=True), launch, stop_on_failure=False)

@@ -8,19 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import transformers
 
 from bunryu.commands import check
-from bunryu.config import schema
-from bunryu.config.compose import as_hydra_reads, composed, composing
-from bunryu.errors import ConfigError
-from bunryu.preflight import costs, timing
-from bunryu.preflight import jobs as inspection
-from bunryu.preflight import jobs as jobs_
-from bunryu.preflight import problems as preflight
+from bunryu.preflight import timing
 from bunryu.preflight.estimate import Measured
-from bunryu.sweeps.plan import command_line
-from bunryu.training import inputs
 
 QUICK = ["limit_rows=72", "batch_size=16", "epochs=2", "trainer.log_every_n_steps=1"]
 
@@ -93,53 +84,6 @@ def test_a_sweep_measures_each_length_once_and_shows_what_each_cuts(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_preset_makes_a_sweep_and_the_command_line_stands_above_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    preset = tmp_path / "sweep" / "mine.yaml"
-    preset.parent.mkdir()
-    params = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 1,2\n      epochs: 3,4\n"
-    preset.write_text(f"# @package _global_\n{params}", "utf-8")
-    monkeypatch.setenv("BUNRYU_CONFIG_DIR", str(tmp_path))
-    with composing() as loader:
-        planned = command_line(loader, ["sweep=mine", "epochs=9"])
-    assert planned.swept == ["seed"]
-    assert [sorted(job) for job in planned.jobs] == [
-        ["epochs=9", "seed=1", "sweep=mine"],
-        ["epochs=9", "seed=2", "sweep=mine"],
-    ]
-
-
-def test_a_search_is_its_trials_times_its_costliest_job() -> None:
-    search = ["hydra.sweeper.strategy=optuna", "hydra.sweeper.n_trials=5"]
-    space = ["optimizer.lr=tag(log, interval(1e-5, 1e-3))", "max_seq_length=32,64", "model=tiny,small"]
-    with composing() as loader:
-        planned = command_line(loader, as_hydra_reads([*search, *space]))
-    assert (planned.count, planned.swept) == (5, ["optimizer.lr", "max_seq_length", "model"])
-    assert planned.jobs == [[*search, "optimizer.lr=0.001", "max_seq_length=64", "model=tiny"]]
-
-
-def test_an_interval_is_no_grid() -> None:
-    with composing() as loader, pytest.raises(ConfigError, match=r"optimizer\.lr is an interval") as caught:
-        command_line(loader, ["optimizer.lr=interval(1e-5, 1e-3)"])
-    assert caught.value.fix == "hydra.sweeper.strategy=optuna, or optimizer.lr=choice(…)"
-
-
-def test_a_budget_that_is_too_small_is_refused_with_both_figures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from omegaconf import OmegaConf
-
-    assert jobs_._settings(OmegaConf.create({})).budget_hours is None
-    settings = jobs_._settings(OmegaConf.create({"budget_hours": 2, "n_jobs": 3}))
-    assert settings == inspection.Settings(3, 2.0)
-    refused = costs.over_budget(3 * 3600.0, 2.0)
-    assert refused is not None
-    assert refused.what == "the estimate is 3 hours, the budget 2"
-    assert costs.over_budget(2 * 3600.0, 2.0) is None
-    assert costs.over_budget(1e9, None) is None
-
-
 @pytest.mark.parametrize(
     ("arguments", "problems"),
     [
@@ -210,64 +154,6 @@ def test_what_torch_and_files_would_refuse_is_listed_together(
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_hub_is_asked_for_the_weights_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub.errors import EntryNotFoundError
-
-    asked: list[str] = []
-    served = {"model.safetensors.index.json"}
-
-    def metadata(url: str, timeout: float) -> object:
-        asked.append(url.rpartition("/")[2])
-        if asked[-1] in served:
-            return object()
-        raise EntryNotFoundError("404")
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", metadata)
-    with composing():
-        config = schema.container(composed(["model=pretrained", "model.name=someone/model"])[0])
-    assert preflight.weights_problem(config["model"]) is None
-    assert asked == ["model.safetensors", "model.safetensors.index.json"]
-    served.clear()
-    problem = preflight.weights_problem(config["model"])
-    assert problem is not None
-    assert problem.what.endswith("https://huggingface.co: it has no safetensors weights")
-    with monkeypatch.context() as patch:
-        patch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: "/there")
-        assert preflight.weights_problem(config["model"]) is None
-
-
-def test_an_architecture_stands_in_for_weights_that_are_not_here(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    with composing():
-        overrides = ["model=pretrained", f"model.name={tmp_path / 'hub'}", "limit_rows=40"]
-        config = schema.container(composed(overrides)[0])
-    transformers.BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2).save_pretrained(
-        tmp_path / "hub"
-    )
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "가", "나", "다", "라"]
-    (tmp_path / "hub" / "vocab.txt").write_text("\n".join(words), "utf-8")
-    corpus = inputs.read_corpus(config)
-    _, tokenizer = inputs.tokenizer_of(config, corpus)
-    splits = inputs.encode_splits(config, corpus, tokenizer)
-    assert {name: len(split) for name, split in splits.items()} == {"train": 40, "validation": 40, "test": 40}
-    stand_in = preflight.stand_in(config["model"], tokenizer, folder)
-    assert stand_in == {**config["model"], "name": str(folder)}
-    assert preflight.is_here(stand_in)
-    assert transformers.AutoConfig.from_pretrained(folder).hidden_size == 4
-    assert len(transformers.AutoTokenizer.from_pretrained(folder)) == 9
-
-
-def test_room_that_is_not_there_is_named(tmp_path: Path) -> None:
-    root = tmp_path / "runs" / "below"
-    assert preflight.room_problems(root, 1, 1, at_once=1, on_cpu=True) == []
-    disk, memory = preflight.room_problems(root, 1 << 60, 1 << 50, at_once=2, on_cpu=True)
-    assert disk.what.startswith("the runs need 1073741824.00 GiB on disk, ")
-    assert memory.what.startswith("the jobs need 2097152.00 GiB of memory, the machine has ")
-    assert memory.where == "batch_size and max_seq_length; 2 jobs at a time"
-    assert len(preflight.room_problems(root, 1, 1 << 50, at_once=1, on_cpu=False)) == 0
-
-
 def test_an_accelerator_that_is_not_there_and_a_column_that_is_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,9 +187,3 @@ def test_secrets_are_not_told(
     err = capsys.readouterr().err
     assert "sesame" not in err
     assert "corpus.train=${oc.env:CHECK_SECRET}.csv" in err
-
-
-def test_durations_read_well() -> None:
-    assert [costs.duration(s) for s in (0.04, 59.9, 61.4, 3599.6, 90061)] == [
-        "0.0 s", "59.9 s", "0:01:01", "1:00:00", "25:01:01",
-    ]  # fmt: skip

@@ -13,7 +13,8 @@ import pytest
 
 from bunryu.errors import BusyError, ModelError
 from bunryu.sweeps import attempts
-from bunryu.sweeps.attempts import Attempt, alive, exists, read_record, write_record
+from bunryu.sweeps.attempts import Attempt, alive, process_exists, read_record, write_record
+from helpers.sweeping import until
 
 
 @pytest.fixture
@@ -23,10 +24,15 @@ def path(tmp_path: Path) -> Path:
     return folder / "abc.1.json"
 
 
+@pytest.fixture(scope="module")
 def dead_pid() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+def touched(path: Path, seconds_ago: float) -> None:
+    os.utime(path, times=(time.time() - seconds_ago,) * 2)
 
 
 def test_the_second_to_begin_is_refused_and_the_first_ones_record_stays(path: Path) -> None:
@@ -42,7 +48,7 @@ def test_the_second_to_begin_is_refused_and_the_first_ones_record_stays(path: Pa
 def test_a_record_names_the_run_relative_to_the_sweep_and_how_it_ended(path: Path) -> None:
     attempt = Attempt(path)
     attempt.begin()
-    attempt.names(path.parents[2] / "sample-tiny" / "run")
+    attempt.record_run(path.parents[2] / "sample-tiny" / "run")
     attempt.end("failed", "the reason", {"val/loss": 0.5})
     facts = read_record(path)
     assert {key: facts[key] for key in ("status", "run", "cause", "metrics", "pid")} == {
@@ -56,25 +62,33 @@ def test_a_record_names_the_run_relative_to_the_sweep_and_how_it_ended(path: Pat
     assert [item.name for item in path.parent.iterdir()] == ["abc.1.json"]
 
 
-def test_a_process_of_this_machine_is_dead_as_soon_as_it_is_gone(path: Path) -> None:
+def test_a_process_of_this_machine_is_dead_as_soon_as_it_is_gone(path: Path, dead_pid: int) -> None:
     Attempt(path).begin()
     facts = read_record(path)
     assert alive(path, facts) is True
-    assert alive(path, {**facts, "pid": dead_pid()}) is False
+    assert alive(path, {**facts, "pid": dead_pid}) is False
 
 
-def test_a_process_of_another_machine_is_dead_once_its_record_is_not_touched(path: Path) -> None:
+def test_a_process_of_another_machine_is_dead_once_its_record_is_not_touched(
+    path: Path, dead_pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Attempt(path).begin()
-    facts = {**read_record(path), "host": "another", "pid": dead_pid()}
+    facts = {**read_record(path), "host": "another", "pid": dead_pid}
     assert alive(path, facts) is True
     for age, living in ((attempts.DEAD - 10, True), (attempts.DEAD + 10, False)):
-        os.utime(path, times=(time.time() - age,) * 2)
+        touched(path, age)
         assert alive(path, facts) is living
+
+    def refused(self: Path, *arguments: object, **keywords: object) -> None:
+        raise PermissionError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refused)  # a copy that can only be read
+    assert alive(path, facts) is False
 
 
 def test_a_number_that_another_process_got_since_does_not_keep_a_job(path: Path) -> None:
     Attempt(path).begin()  # of this very process, which is there
-    os.utime(path, times=(time.time() - attempts.DEAD - 10,) * 2)
+    touched(path, attempts.DEAD + 10)
     assert alive(path, read_record(path)) is False
 
 
@@ -85,27 +99,13 @@ def test_the_time_is_the_file_systems(path: Path, monkeypatch: pytest.MonkeyPatc
     assert alive(path, facts) is True
 
 
-def test_a_copy_that_can_only_be_read_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Attempt(path).begin()
-    os.utime(path, times=(time.time() - attempts.DEAD - 10,) * 2)
-
-    def refused(self: Path, *arguments: object, **keywords: object) -> None:
-        raise PermissionError(30, "Read-only file system")
-
-    monkeypatch.setattr(Path, "touch", refused)
-    assert alive(path, {**read_record(path), "host": "another"}) is False
-
-
 def test_a_record_is_touched_while_its_process_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "HEARTBEAT", 0.01)
     attempt = Attempt(path)
     attempt.begin()
-    with attempt.beating():
+    with attempt.heartbeat():
         os.utime(path, times=(1.0, 1.0))
-        end = time.monotonic() + 30
-        while path.stat().st_mtime == 1.0 and time.monotonic() < end:
-            time.sleep(0.005)
-    assert path.stat().st_mtime > 1.0
+        until(lambda: path.stat().st_mtime > 1.0)
     os.utime(path, times=(1.0, 1.0))
     time.sleep(0.05)
     assert path.stat().st_mtime == 1.0  # and not afterwards
@@ -115,21 +115,18 @@ def test_a_record_that_is_only_begun_is_empty_and_its_process_lives(path: Path) 
     path.touch()
     assert read_record(path) == {}
     assert alive(path, {}) is True
-    os.utime(path, times=(time.time() - attempts.DEAD - 10,) * 2)
+    touched(path, attempts.DEAD + 10)
     assert alive(path, {}) is False
 
 
-@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe", b"null", b"[" * 100_000])
-def test_a_damaged_record_is_named(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    with pytest.raises(ModelError, match="the record is damaged") as caught:
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe", b"null", b"[" * 100_000, None])
+def test_a_damaged_or_missing_record_is_named(path: Path, content: bytes | None) -> None:
+    if content is not None:
+        path.write_bytes(content)
+    said = "there is no such record" if content is None else "the record is damaged"
+    with pytest.raises(ModelError, match=said) as caught:
         read_record(path)
     assert caught.value.where == str(path)
-
-
-def test_a_missing_record_is_named(path: Path) -> None:
-    with pytest.raises(ModelError, match="there is no such record"):
-        read_record(path)
 
 
 def test_a_record_is_replaced_whole(path: Path) -> None:
@@ -139,7 +136,7 @@ def test_a_record_is_replaced_whole(path: Path) -> None:
     assert [item.name for item in path.parent.iterdir()] == ["abc.1.json"]
 
 
-def test_process_numbers() -> None:
-    assert exists(os.getpid()) is True
-    assert exists(1) is True  # whoever that belongs to
-    assert exists(dead_pid()) is False
+def test_process_numbers(dead_pid: int) -> None:
+    assert process_exists(os.getpid()) is True
+    assert process_exists(1) is True  # whoever that belongs to
+    assert process_exists(dead_pid) is False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,20 @@ import pytest
 from bunryu.commands import job
 from bunryu.config.compose import composing
 from bunryu.errors import BusyError, ConfigError, OutOfMemory
-from bunryu.runs import provenance
 from bunryu.runs.run import Run
 from bunryu.sweeps import job as sweep_job
 from bunryu.sweeps.attempts import read_record, write_record
 from bunryu.sweeps.ledger import JobState, Ledger
-from bunryu.sweeps.plan import Jobs
+from bunryu.sweeps.plan import Plan
 from bunryu.system.signals import Interrupted, Pruned
 from bunryu.training import recipe
 from helpers.sweeping import TINY, until
 
-Execute = Callable[..., dict[str, Any]]
-
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    from hydra.types import RunMode
-
     with composing() as loader:
-        master = loader.load_configuration("train", TINY, run_mode=RunMode.MULTIRUN)
-        return Jobs(loader, master).prepare(TINY)
+        return Plan.of(loader, TINY).base
 
 
 @pytest.fixture
@@ -67,7 +60,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 def test_a_job_makes_an_ordinary_run(ledger: Ledger, execute: list[Any]) -> None:
-    assert sweep_job.work(ledger, "aaa", threads=3) == 0
+    assert sweep_job.run_job(ledger, "aaa", threads=3) == 0
     ((run, keywords),) = execute
     assert (keywords["resume"], keywords["threads"], keywords["callbacks"]) == (False, 3, [])
     done = ledger.job("aaa")
@@ -80,21 +73,20 @@ def test_a_job_makes_an_ordinary_run(ledger: Ledger, execute: list[Any]) -> None
 
 
 def test_a_job_that_is_done_or_at_work_is_left_alone(ledger: Ledger, execute: list[Any]) -> None:
-    assert sweep_job.work(ledger, "aaa") == 0
-    assert sweep_job.work(ledger, "aaa") == 4
+    assert sweep_job.run_job(ledger, "aaa") == 0
+    assert sweep_job.run_job(ledger, "aaa") == 4
     ledger.add("bbb", [], {})
     with ledger.claimed(ledger.job("bbb")):
-        assert sweep_job.work(ledger, "bbb") == 4
+        assert sweep_job.run_job(ledger, "bbb") == 4
     assert len(execute) == 1
     assert [state.attempt for state in ledger.jobs()] == [1, 1]
 
 
 def test_a_drawn_seed_is_the_runs(ledger: Ledger, execute: list[Any]) -> None:
     ledger.add("bbb", [], {**ledger.job("aaa").config, "seed": None})
-    assert sweep_job.work(ledger, "bbb") == 0
+    assert sweep_job.run_job(ledger, "bbb") == 0
     ((run, _),) = execute
-    assert run.config["seed"] == run.manifest["seed"]
-    assert 0 <= run.config["seed"] < 2**32
+    assert 0 <= run.config["seed"] == run.manifest["seed"] < 2**32
     assert ledger.job("bbb").config["seed"] is None
 
 
@@ -106,7 +98,6 @@ def test_a_drawn_seed_is_the_runs(ledger: Ledger, execute: list[Any]) -> None:
         (OutOfMemory("too much"), 3, "failed", "too much"),
         (BusyError("the run is held"), 4, "failed", "the run is held"),
         (ZeroDivisionError("one\ntwo"), 1, "failed", "ZeroDivisionError: one"),
-        (KeyError("key"), 1, "failed", "KeyError: 'key'"),
         (Interrupted(signal.SIGTERM), 143, "interrupted", "SIGTERM"),
         (Interrupted(signal.SIGINT), 130, "interrupted", "SIGINT"),
         (Pruned("after epoch 1"), 0, "pruned", "after epoch 1"),
@@ -116,7 +107,7 @@ def test_how_a_job_ended_is_recorded(
     error: BaseException, code: int, status: str, cause: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raising(monkeypatch, error)
-    assert sweep_job.work(ledger, "aaa") == code
+    assert sweep_job.run_job(ledger, "aaa") == code
     done = ledger.job("aaa")
     assert (done.status, done.cause, done.metrics, done.attempt) == (status, cause, {}, 1)
 
@@ -128,7 +119,7 @@ def test_no_secret_is_recorded_or_said(
     ledger.add("bbb", [], {**ledger.job("aaa").config, "cache_dir": "${oc.env:A_SECRET}"})
     for error in (ConfigError("no sesame-open"), ValueError("no sesame-open")):
         raising(monkeypatch, error)
-        sweep_job.work(ledger, "bbb")
+        sweep_job.run_job(ledger, "bbb")
         assert "sesame-open" not in str(ledger.job("bbb").cause)
         assert "${oc.env:A_SECRET}" in str(ledger.job("bbb").cause)
     printed = capsys.readouterr()
@@ -139,7 +130,7 @@ def test_no_secret_is_recorded_or_said(
 def interrupted(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> JobState:
     with monkeypatch.context() as context:
         raising(context, Interrupted(signal.SIGTERM))
-        assert sweep_job.work(ledger, "aaa") == 143
+        assert sweep_job.run_job(ledger, "aaa") == 143
     return ledger.job("aaa")
 
 
@@ -154,19 +145,17 @@ def test_a_job_goes_on_in_its_run_with_the_threads_it_began_with(
         return {"val/loss": 0.5}
 
     monkeypatch.setattr(recipe, "execute", execute)
-    assert sweep_job.work(ledger, "aaa", threads=3) == 0
+    assert sweep_job.run_job(ledger, "aaa", threads=3) == 0
     assert seen == [(before.run, True, False, None)]
     assert (ledger.job("aaa").attempt, ledger.job("aaa").run) == (2, before.run)
 
 
-def test_a_run_that_is_finished_and_only_not_recorded_is_recorded(
-    ledger: Ledger, execute: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert sweep_job.work(ledger, "aaa") == 0
+def test_a_run_that_is_finished_and_only_not_recorded_is_recorded(ledger: Ledger, execute: list[Any]) -> None:
+    assert sweep_job.run_job(ledger, "aaa") == 0
     record = ledger.path / "jobs" / "aaa.1.json"
     facts = read_record(record)
     write_record(record, {**facts, "status": "interrupted", "metrics": {}})  # killed in that moment
-    assert sweep_job.work(ledger, "aaa") == 0
+    assert sweep_job.run_job(ledger, "aaa") == 0
     assert len(execute) == 1
     done = ledger.job("aaa")
     assert (done.status, done.attempt, done.metrics) == ("finished", 2, {"val/loss": 0.5})
@@ -176,9 +165,8 @@ def test_a_run_of_other_code_is_begun_anew(
     ledger: Ledger, execute: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = interrupted(ledger, monkeypatch)
-    monkeypatch.setattr(sweep_job, "of_code", lambda manifest: ["torch 1 -> 2"])
-    assert provenance.code_changes is not sweep_job.of_code
-    assert sweep_job.work(ledger, "aaa") == 0
+    monkeypatch.setattr(sweep_job, "code_changes", lambda manifest: ["torch 1 -> 2"])
+    assert sweep_job.run_job(ledger, "aaa") == 0
     ((run, keywords),) = execute
     assert run.path != before.run
     assert keywords["resume"] is False
@@ -189,9 +177,9 @@ def test_a_run_directory_that_was_never_filled_or_is_gone_is_begun_anew(
     ledger: Ledger, execute: list[Any]
 ) -> None:
     with ledger.claimed(ledger.job("aaa")) as attempt:
-        attempt.names(ledger.path.parents[1] / "sample-tiny" / "gone")
+        attempt.record_run(ledger.path.parents[1] / "sample-tiny" / "gone")
         attempt.end("failed", "killed")
-    assert sweep_job.work(ledger, "aaa") == 0
+    assert sweep_job.run_job(ledger, "aaa") == 0
     assert ledger.job("aaa").run == execute[0][0].path
 
 
@@ -200,7 +188,7 @@ def test_a_target_that_may_not_be_called_is_refused_before_there_is_a_run(
 ) -> None:
     config = ledger.job("aaa").config
     ledger.add("bbb", [], {**config, "callbacks": {"x": {"_target_": "os.getcwd"}}})
-    assert sweep_job.work(ledger, "bbb") == 2
+    assert sweep_job.run_job(ledger, "bbb") == 2
     assert "may not be called from a config" in str(ledger.job("bbb").cause)
     assert [path.name for path in ledger.path.parents[1].iterdir()] == ["sweeps"]
 
@@ -210,12 +198,11 @@ def test_a_target_that_may_not_be_called_is_refused_before_there_is_a_run(
     [
         (-9, "killed by the system (signal 9): perhaps the memory ran out"),
         (137, "killed by the system (signal 9): perhaps the memory ran out"),
-        (1, "its process died with exit code 1"),
         (-11, "its process died with exit code -11"),
     ],
 )
 def test_the_end_of_a_process_that_said_nothing_is_recorded(code: int, cause: str, ledger: Ledger) -> None:
-    sweep_job.close(ledger, "aaa", code)  # before it could even claim the job
+    sweep_job.record_exit(ledger, "aaa", code)  # before it could even claim the job
     assert (ledger.job("aaa").status, ledger.job("aaa").cause) == ("failed", cause)
     ledger.add("bbb", [], {})
     with ledger.claimed(ledger.job("bbb")):
@@ -223,19 +210,16 @@ def test_the_end_of_a_process_that_said_nothing_is_recorded(code: int, cause: st
     record = ledger.path / "jobs" / "bbb.1.json"
     write_record(record, {**read_record(record), "pid": 2**22 + 1})  # more than there can be
     assert ledger.job("bbb").status == "dead"
-    sweep_job.close(ledger, "bbb", code)
+    sweep_job.record_exit(ledger, "bbb", code)
     assert (ledger.job("bbb").status, ledger.job("bbb").cause) == ("failed", cause)
 
 
-def test_a_process_that_found_the_job_taken_closes_nothing(ledger: Ledger) -> None:
-    sweep_job.close(ledger, "aaa", BusyError.exit_code)
-    assert (ledger.job("aaa").status, ledger.job("aaa").attempt) == ("waiting", 0)
-
-
 def test_what_a_process_has_recorded_stays(ledger: Ledger) -> None:
+    sweep_job.record_exit(ledger, "aaa", BusyError.exit_code)  # it found the job taken
+    assert (ledger.job("aaa").status, ledger.job("aaa").attempt) == ("waiting", 0)
     with ledger.claimed(ledger.job("aaa")) as attempt:
         attempt.end("failed", "the true cause")
-    sweep_job.close(ledger, "aaa", 1)
+    sweep_job.record_exit(ledger, "aaa", 1)
     assert ledger.job("aaa").cause == "the true cause"
 
 
@@ -251,9 +235,9 @@ def test_launchers_start_a_child_whose_death_is_recorded(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child(tmp_path, monkeypatch, 'echo "$@"; echo error >&2; kill -9 $$')
-    assert sweep_job.start(str(ledger.path), "aaa") == -9
+    assert sweep_job.run_in_child(str(ledger.path), "aaa") == -9
     said = ledger.log_of("aaa").read_text("utf-8").splitlines()
-    assert said == [f"-m bunryu.cli job {ledger.path} aaa", "error"]
+    assert said == [f"-m bunryu job {ledger.path} aaa", "error"]
     assert "signal 9" in str(ledger.job("aaa").cause)
 
 
@@ -261,7 +245,7 @@ def test_a_child_reads_the_end_of_its_input_only_when_its_launcher_is_gone(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child(tmp_path, monkeypatch, f"exec 3<&0; (cat <&3; touch {tmp_path}/ended) & sleep 0.2; ls {tmp_path}")
-    sweep_job.start(str(ledger.path), "aaa")
+    sweep_job.run_in_child(str(ledger.path), "aaa")
     assert "ended" not in ledger.log_of("aaa").read_text("utf-8").split()
     until((tmp_path / "ended").exists)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,15 +10,12 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 
-from bunryu import cli
-from bunryu.errors import ConfigError
 from bunryu.sweeps import job as sweep_job
 from bunryu.sweeps import launchers
 from bunryu.sweeps.ledger import Ledger
 from bunryu.sweeps.pool import Slot
-from helpers.sweeping import TINY
+from helpers.sweeping import sweep
 from hydra_plugins.bunryu.pool_launcher import PoolLauncher
 
 
@@ -41,7 +39,7 @@ class Noting:
 
 def test_a_hydra_launcher_gets_so_many_jobs_at_once_and_is_told_where_they_are(ledger: Ledger) -> None:
     launcher = Noting()
-    names = launchers.through(launcher, 2, ledger, iter(["0e1", "123", "abc"]))  # type: ignore[arg-type]
+    names = launchers.with_hydra(launcher, 2, ledger, iter(["0e1", "123", "abc"]))  # type: ignore[arg-type]
     assert next(names) == "0e1"
     assert len(launcher.launched) == 1
     assert list(names) == ["123", "abc"]
@@ -63,9 +61,9 @@ def test_slots_of_the_machine_are_shared_out(ledger: Ledger, monkeypatch: pytest
         return ((item, 9) for item in items)
 
     closed: list[tuple[str, int]] = []
-    monkeypatch.setattr(launchers, "in_slots", in_slots)
-    monkeypatch.setattr(launchers, "_cores", lambda: 8)
-    monkeypatch.setattr(sweep_job, "close", lambda ledger, name, code: closed.append((name, code)))
+    monkeypatch.setattr(launchers, "run_in_slots", in_slots)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    monkeypatch.setattr(sweep_job, "record_exit", lambda ledger, name, code: closed.append((name, code)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3")
     for accelerator, expected in (
         ("gpu", [Slot(4, "2"), Slot(4, "3")]),
@@ -94,30 +92,14 @@ def test_graphics_cards_are_those_that_are_visible(
 
 def test_the_launcher_decides_how_jobs_begin() -> None:
     config: Any = SimpleNamespace(n_jobs=1)
-    assert launchers.launch_of(PoolLauncher(), config, 1).func is launchers.in_pool  # type: ignore[attr-defined]
-    through = launchers.launch_of(Noting(), config, 3)  # type: ignore[arg-type]
-    assert (through.func, through.args[1:]) == (launchers.through, (3,))  # type: ignore[attr-defined]
+    assert launchers.launch_with(PoolLauncher(), config, 1).func is launchers.in_pool  # type: ignore[attr-defined]
+    through = launchers.launch_with(Noting(), config, 3)  # type: ignore[arg-type]
+    assert (through.func, through.args[1:]) == (launchers.with_hydra, (3,))  # type: ignore[attr-defined]
 
 
 def test_the_pool_is_for_the_ledger_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="the pool launches jobs of the ledger only"):
-        PoolLauncher().launch([], 0)
-    code = cli.run(["train", "-m", *TINY, f"output_root={tmp_path}", "hydra/sweeper=basic", "seed=1,2"])
-    assert code == 2
-    assert "hydra/launcher=basic" in capsys.readouterr().err
+    assert sweep(tmp_path, "hydra/sweeper=basic", "seed=1,2") == 2
+    said = capsys.readouterr().err
+    assert "the pool launches jobs of the ledger only" in said
+    assert "hydra/launcher=basic" in said
     assert not (tmp_path / "sample-tiny").exists()
-
-
-def test_an_unknown_launcher_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = [*TINY, f"output_root={tmp_path}", "seed=1,2", "hydra/launcher=nosuch"]
-    assert cli.run(["train", "-m", *overrides]) == 2
-    assert "pool" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_hydras_parser_would_read_a_bare_identity_as_a_number() -> None:
-    """Why identities are quoted."""
-    (override,) = OverridesParser.create().parse_overrides(["hydra.job.name=0e1"])
-    assert override.value() == 0.0
-    with pytest.raises(HydraException):
-        OverridesParser.create().parse_overrides(["hydra.sweep.dir=it's"])

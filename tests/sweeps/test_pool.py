@@ -76,20 +76,15 @@ def test_a_process_has_its_slot_the_environment_the_folder_and_its_log(
     monkeypatch.setenv("POOL_TEST", "분류")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.log").write_text("before\n", "utf-8")
     ran(tmp_path, [{"name": "a", "do": "report"}], [Slot(3, "1")])
     monkeypatch.delenv("POOL_TEST")
     ran(tmp_path, [{"name": "b", "do": "report"}], [Slot()])
-    (a, error), (b, _) = ((tmp_path / f"{name}.log").read_text("utf-8").splitlines() for name in "ab")
+    (before, a, error), (b, _) = ((tmp_path / f"{name}.log").read_text("utf-8").splitlines() for name in "ab")
     expected = {"variable": "분류", "folder": str(tmp_path), "torch": True, "session": True}
     assert json.loads(a) == {**expected, "threads": 3, "devices": "1"}
     assert json.loads(b) == {**expected, "threads": None, "devices": "0,1", "variable": None}
-    assert error == "and an error"
-
-
-def test_a_log_is_added_to(tmp_path: Path) -> None:
-    (tmp_path / "a.log").write_text("before\n", "utf-8")
-    ran(tmp_path, [{"name": "a", "do": "report"}], [Slot()])
-    assert (tmp_path / "a.log").read_text("utf-8").startswith('before\n{"threads": null')
+    assert (before, error) == ("before", "and an error")
 
 
 def test_a_slot_is_filled_as_soon_as_it_is_free_and_no_item_is_asked_for_before(tmp_path: Path) -> None:
@@ -127,13 +122,11 @@ def test_a_driver_that_is_asked_to_stop_asks_its_processes_once_and_waits(
     number: int, exit_code: int, tmp_path: Path
 ) -> None:
     items = [{"name": name, "do": "wait", "folder": str(tmp_path)} for name in "abc"]
-    ended: list[str] = []
 
     def work() -> int:
+        logs = lambda item: tmp_path / f"{item['name']}.log"  # noqa: E731
         try:
-            for item, code in run_in_slots(
-                items, do, [Slot(1), Slot(1)], lambda i: tmp_path / f"{i['name']}.log"
-            ):
+            for item, code in run_in_slots(items, do, [Slot(1), Slot(1)], logs):
                 print(item["name"], code, flush=True)
         except Interrupted as error:
             return error.exit_code

@@ -22,7 +22,7 @@ from bunryu.sweeps import attempts as attempt_records
 from bunryu.sweeps import slurm as submission
 from bunryu.sweeps.attempts import read_record, write_record
 from bunryu.sweeps.ledger import Ledger
-from helpers.sweeping import Driver, attempts, runs_in, statuses, sweep, until
+from helpers.sweeping import Driver, attempts, runs_in, sweep, until
 
 # A Slurm of shell scripts: jobs begin in the background once they may, and their states are files.
 SBATCH = """\
@@ -86,7 +86,7 @@ def sent(slurm: Path) -> list[str]:
     return sorted(path.name for path in slurm.glob("script.*"))
 
 
-def test_fault_26b_a_driver_that_died_finds_its_slurm_jobs_by_their_ids(
+def test_a_driver_that_died_finds_its_slurm_jobs_by_their_ids(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -116,8 +116,7 @@ def test_fault_26b_a_driver_that_died_finds_its_slurm_jobs_by_their_ids(
         assert f"job {number} of an earlier start is waited for" in printed
     assert sent(slurm) == ["script.101"]
     assert "2 jobs, 2 finished" in printed
-    assert statuses(out) == {"seed=1": "finished", "seed=2": "finished"}
-    assert set(attempts(out).values()) == {1}
+    assert list(attempts(out).values()) == [1, 1]
     assert len(runs_in(out)) == 2
     assert noted() == [None, None]
 
@@ -198,7 +197,6 @@ def test_a_job_that_the_cluster_ended_before_it_began_has_failed(
 def test_a_job_whose_node_died_has_failed_once_nobody_touches_its_record(
     ledger: Ledger, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not sent again by this start, which the next one would lose likewise."""
     record = ledger.path / "jobs" / "aaa.1.json"
 
     def begin_elsewhere_and_die() -> None:
@@ -218,7 +216,7 @@ def test_a_job_whose_node_died_has_failed_once_nobody_touches_its_record(
 
 @pytest.mark.parametrize(("state", "again"), [("RUNNING", False), ("PENDING", False), (None, True),
                                               ("FAILED", True), ("COMPLETED", True)])  # fmt: skip
-def test_fault_26b_what_is_on_the_cluster_is_not_sent_again_what_is_lost_is(
+def test_what_is_on_the_cluster_is_not_sent_again_what_is_lost_is(
     state: str | None, again: bool, ledger: Ledger, cluster: Cluster, slurm: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""``bunryu check``: what a run or a sweep would be, need and fail at, without training it."""
+"""``bunryu check``: what a run or a sweep would take and fail at, without training it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bunryu.commands.arguments import Parser
-from bunryu.preflight import problems as preflight
+from bunryu.preflight import problems
 from bunryu.preflight.dry_run import collecting_warnings, dry_run
 from bunryu.preflight.jobs import composed_jobs
 from bunryu.preflight.report import Report
-from bunryu.sweeps.plan import CommandLine
+from bunryu.sweeps.plan import Plan
 from bunryu.system import machine
 from bunryu.system.signals import stop_on_signals
 
@@ -24,15 +24,17 @@ def main(arguments: Sequence[str]) -> int:
     fresh = "torch" not in sys.modules  # in a notebook the process has been there for long
     began = time.perf_counter() - (machine.process_age() if fresh else 0.0)
     report = Report()
-    planned, jobs, settings = composed_jobs(options, report)
+    if (found := composed_jobs(options, report)) is None:
+        return report.code(0)
+    plan, jobs = found
     for job in jobs:
-        for problem in preflight.file_problems(job.filled):
+        for problem in problems.file_problems(job.filled):
             report.add(job.number, problem)
-    if report.problems:
-        return report.code(planned.count)
-    report.say(_title(planned))
-    with stop_on_signals(), collecting_warnings() as warned:
-        return dry_run(planned, jobs, settings, report, began, warned)
+    if not report.problems:
+        report.say(_title(plan))
+        with stop_on_signals(), collecting_warnings() as warned:
+            dry_run(plan, jobs, report, began, warned)
+    return report.code(plan.count)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,9 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _title(planned: CommandLine) -> str:
-    over = f" over {', '.join(planned.swept)}" if planned.swept else ""
-    if planned.trials is not None:
-        job = " ".join(planned.jobs[0])
-        return f"a search of {planned.trials} trials{over}; each taken to be as this one: {job}"
-    return f"a sweep of {planned.count} jobs{over}" if planned.swept else "one run"
+def _title(plan: Plan) -> str:
+    over = f" over {', '.join(plan.grid.swept)}" if plan.grid.swept else ""
+    if plan.trials is not None:
+        job = " ".join(plan.costliest)
+        return f"a search of {plan.trials} trials{over}; each taken to be as this one: {job}"
+    return f"a sweep of {plan.count} jobs{over}" if plan.grid.swept else "one run"

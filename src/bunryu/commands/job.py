@@ -20,4 +20,4 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if not sys.stdin.isatty():
         stop_with_input()
-    return sweep_job.work(Ledger(options.sweep), options.identity)
+    return sweep_job.run_job(Ledger(options.sweep), options.identity)

@@ -1,78 +1,102 @@
-"""Time, memory and disk of checked jobs, as lines to read."""
+"""Time, memory and disk of checked jobs, and the lines that show them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from bunryu.errors import ConfigError
-from bunryu.preflight import problems as preflight
-from bunryu.preflight.jobs import Job, Settings
-from bunryu.preflight.report import EVERY, Report
-from bunryu.sweeps.plan import CommandLine
-
-if TYPE_CHECKING:
-    from bunryu.preflight.estimate import Estimate, Measured
-
+from bunryu.preflight.estimate import Estimate, Measured, together
+from bunryu.preflight.jobs import Job
+from bunryu.preflight.survey import aligned
+from bunryu.sweeps.plan import Plan
 
 MIB = 1 << 20
 JOBS_SHOWN = 200
 
 
-def tell(
-    planned: CommandLine,
-    jobs: list[Job],
-    settings: Settings,
-    report: Report,
-    startup: float,
-    measured: Sequence[Measured],
-    estimates: Sequence[Estimate],
-) -> None:
-    """Print every job and the whole, and judge the whole by disk, memory and budget."""
-    from bunryu.preflight.estimate import together
-    from bunryu.preflight.survey import aligned
+@dataclass(frozen=True)
+class Costs:
+    """What all jobs of a plan take.
 
-    for kind in {m.parameters: m for m in measured}.values():
-        report.say(
-            "",
-            f"model: {kind.parameters:,} parameters, {_bytes(kind.folder)} as model/, "
-            f"{_bytes(kind.checkpoint)} a checkpoint",
-        )
-    starts = [startup * (job.processes() > 1) for job in jobs]  # once more, for those a run starts
-    if planned.swept:
-        table = [["job", "steps", "time", "memory", "disk", "overrides"]]
-        for job, one in list(zip(jobs, estimates, strict=True))[:JOBS_SHOWN]:
-            figures = [f"{one.steps:,}", duration(one.seconds), _bytes(one.memory), _bytes(one.kept)]
-            table.append([str(job.number), *figures, " ".join(job.overrides)])
-        report.say("", *aligned(table))
-    else:
-        seconds = {"start-up": startup + starts[0], **estimates[0].parts}
-        table = [[part, f"{value:,.1f} s", ""] for part, value in seconds.items()]
-        report.say("", f"{estimates[0].steps:,} steps", *(f"  {line}" for line in aligned(table)))
-    repeats = planned.trials or 1
-    times = [again + one.seconds for again, one in zip(starts, estimates, strict=True)] * repeats
-    whole = startup + together(times, settings.n_jobs)
-    at_once = min(settings.n_jobs, len(times))
+    Args:
+        seconds: from the command to its end.
+        at_once: how many jobs run at a time.
+        memory: bytes that the largest job has resident.
+        kept: bytes on the disk in the end.
+        disk: bytes on the disk at the most.
+    """
+
+    seconds: float
+    at_once: int
+    memory: int
+    kept: int
+    disk: int
+
+
+def costs_of(plan: Plan, jobs: Sequence[Job], startup: float, estimates: Sequence[Estimate]) -> Costs:
+    """The costs of all jobs; of a search its trials are taken to be as its one job here.
+
+    Args:
+        plan: of the jobs.
+        jobs: in the order of the estimates.
+        startup: seconds that a process takes before it has a job.
+        estimates: one a job.
+    """
+    repeats = plan.trials or 1
+    times = [_restart(job, startup) + one.seconds for job, one in zip(jobs, estimates, strict=True)] * repeats
+    at_once = min(plan.master.n_jobs, len(times))
     kept = sum(one.kept for one in estimates) * repeats
-    disk = kept + at_once * max(one.disk - one.kept for one in estimates)
-    memory = max(one.memory for one in estimates)
-    notes = f", {at_once} jobs at a time" * (at_once > 1)
+    return Costs(
+        seconds=startup + together(times, at_once),
+        at_once=at_once,
+        memory=max(one.memory for one in estimates),
+        kept=kept,
+        disk=kept + at_once * max(one.disk - one.kept for one in estimates),
+    )
+
+
+def _restart(job: Job, startup: float) -> float:
+    """A run of several processes starts them once it has been checked, and pays for their start again."""
+    return startup * (job.processes() > 1)
+
+
+def model_lines(measured: Sequence[Measured]) -> Iterator[str]:
+    """A line for each size of model."""
+    for kind in {one.parameters: one for one in measured}.values():
+        yield ""
+        yield (
+            f"model: {kind.parameters:,} parameters, {_bytes(kind.folder)} as model/, "
+            f"{_bytes(kind.checkpoint)} a checkpoint"
+        )
+
+
+def job_lines(plan: Plan, jobs: Sequence[Job], startup: float, estimates: Sequence[Estimate]) -> list[str]:
+    """Of a sweep a line for each job; of one run a line for each part of its time."""
+    if not plan.grid.swept:
+        seconds = {"start-up": startup + _restart(jobs[0], startup), **estimates[0].parts}
+        parts = aligned([[part, f"{value:,.1f} s", ""] for part, value in seconds.items()])
+        return ["", f"{estimates[0].steps:,} steps", *(f"  {line}" for line in parts)]
+    table = [["job", "steps", "time", "memory", "disk", "overrides"]]
+    for job, one in list(zip(jobs, estimates, strict=True))[:JOBS_SHOWN]:
+        figures = [f"{one.steps:,}", duration(one.seconds), _bytes(one.memory), _bytes(one.kept)]
+        table.append([str(job.number), *figures, " ".join(job.overrides)])
+    return ["", *aligned(table)]
+
+
+def total_lines(costs: Costs, jobs: Sequence[Job], device_memory: int) -> list[str]:
+    """Time, memory and disk of the whole."""
+    notes = f", {costs.at_once} jobs at a time" * (costs.at_once > 1)
     if any(job.processes() > 1 for job in jobs):
         notes += ", and what a run's processes tell each other"  # one was timed alone
-    report.say(
+    return [
         "",
-        f"estimated time    {duration(whole)}{notes}",
-        f"memory at most    {_bytes(memory * at_once)}",
-        *[f"of the device     {_bytes(m)}" for m in [max(m.device_memory for m in measured)] if m],
-        f"disk in the end   {_bytes(kept)}, at most {_bytes(disk)}",
-    )
-    root = Path(jobs[0].filled["output_root"]).expanduser()
-    on_cpu = all(m.on_cpu for m in measured)
-    for problem in preflight.room_problems(root, disk, memory, at_once=at_once, on_cpu=on_cpu):
-        report.add(EVERY, problem)
-    report.add(EVERY, over_budget(whole, settings.budget_hours))
+        f"estimated time    {duration(costs.seconds)}{notes}",
+        f"memory at most    {_bytes(costs.memory * costs.at_once)}",
+        *([f"of the device     {_bytes(device_memory)}"] if device_memory else []),
+        f"disk in the end   {_bytes(costs.kept)}, at most {_bytes(costs.disk)}",
+    ]
 
 
 def over_budget(seconds: float, hours: float | None) -> ConfigError | None:

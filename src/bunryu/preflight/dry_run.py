@@ -1,4 +1,4 @@
-"""What can only be told with torch: targets, machine, corpus and token lengths, then timed steps."""
+"""The part of a check that needs torch: targets, machine, corpus and token lengths, then timed steps."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bunryu.config.instantiate import check_targets
 from bunryu.errors import BunryuError
-from bunryu.preflight import problems as preflight
-from bunryu.preflight.costs import tell
-from bunryu.preflight.jobs import Job, Settings
-from bunryu.preflight.report import Report
-from bunryu.sweeps.plan import CommandLine
+from bunryu.preflight import problems
+from bunryu.preflight.jobs import Job
+from bunryu.preflight.report import EVERY, Report
+from bunryu.sweeps.plan import Plan, checked_part
+from bunryu.system.files import remove_abandoned
+from bunryu.system.locations import cache_folder
 from bunryu.training import early_checks, inputs
 
 if TYPE_CHECKING:
-    from bunryu.preflight.estimate import Estimate, Measured
-
+    from bunryu.preflight.estimate import Measured
 
 SCRATCH = ".check-"
 
@@ -49,63 +50,68 @@ def collecting_warnings() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def dry_run(
-    planned: CommandLine, jobs: list[Job], settings: Settings, report: Report, began: float, warned: list[str]
-) -> int:
-    """The part that needs torch: targets, machine, corpus, lengths; then the clock."""
-    startup = 0.0
-    for job in jobs:
-        refused = early_checks.refused(job.settle)
-        report.add(job.number, refused)
-        for problem in early_checks.problems_here(job.recorded) if refused is None else ():
-            report.add(job.number, problem)
-        startup = startup or time.perf_counter() - began  # what every process pays before it has a job
-    import torch
+def dry_run(plan: Plan, jobs: Sequence[Job], report: Report, began: float, warned: list[str]) -> None:
+    """Report what this machine would refuse of the jobs, or else what they would take.
 
-    from bunryu.system.files import remove_abandoned
-    from bunryu.system.locations import cache_folder
-
+    Args:
+        plan: of the jobs.
+        jobs: composed.
+        report: is added to.
+        began: when the process began, as ``time.perf_counter`` has it.
+        warned: the warnings so far, see ``collecting_warnings``.
+    """
+    startup = _settle(jobs, report, began)
     cache = cache_folder(jobs[0].filled["cache_dir"])
     cache.mkdir(parents=True, exist_ok=True)
     remove_abandoned(cache, SCRATCH)
-    threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=cache) as folder:
-        stand_ins = survey(jobs, report, Path(folder))
-        if report.problems:
-            return report.code(planned.count)
-        if settings.n_jobs > 1:
-            torch.set_num_threads(max(1, threads // settings.n_jobs))
-        try:
-            measured = measured_kinds(jobs, report, Path(folder), stand_ins)
-        finally:
-            torch.set_num_threads(threads)
+        stand_ins = _survey(jobs, report, Path(folder))
+        measured = {} if report.problems else _measured(plan, jobs, report, Path(folder), stand_ins)
     if report.problems:
-        return report.code(planned.count)
+        return
     news = [warning for warning in warned if folder not in warning and f"  - {warning}" not in report.said]
     report.say(*([""] if news else []), *(f"  - {warning}" for warning in news))
-    estimates = estimated(jobs, measured)
-    tell(planned, jobs, settings, report, startup, list(measured.values()), estimates)
-    return report.code(planned.count)
+    _report_costs(plan, jobs, report, startup, measured)
+
+
+def _settle(jobs: Sequence[Job], report: Report, began: float) -> float:
+    """Make ``auto`` concrete and report what is refused; the seconds that each process takes until then."""
+    startup = 0.0
+    found: dict[str, list[BunryuError | None]] = {}
+    for job in jobs:
+        unavailable = early_checks.refused(job.settle)
+        key = checked_part(job.recorded)
+        if key not in found and unavailable is None:
+            found[key] = list(early_checks.problems_here(job.recorded))
+        elif key not in found:
+            found[key] = [early_checks.refused(lambda: check_targets(job.recorded))]  # noqa: B023
+        for problem in (unavailable, *found[key]):
+            report.add(job.number, problem)
+        startup = startup or time.perf_counter() - began
+    return startup
 
 
 def _key(facts: Any) -> str:
     return json.dumps(facts, default=str)
 
 
-def survey(jobs: list[Job], report: Report, scratch: Path) -> dict[str, dict[str, Any]]:
+def _model_key(config: Mapping[str, Any]) -> str:
+    return _key({key: value for key, value in config["model"].items() if key != "lr"})
+
+
+def _survey(jobs: Sequence[Job], report: Report, scratch: Path) -> dict[str, dict[str, Any]]:
     """Print each corpus and its lengths; returns stand-ins for models whose weights are not here."""
     from bunryu.preflight.survey import aligned, rows_and_labels, token_lengths
 
     corpora: dict[str, Any] = {}
-    told: set[tuple[str, str]] = set()
     stand_ins: dict[str, dict[str, Any]] = {}
+    lengths = sorted({job.length() for job in jobs})
+    distinct: dict[tuple[str, str], Job] = {}
     for job in jobs:
+        name = _key((job.filled["corpus"], job.filled["limit_rows"]))
+        distinct.setdefault((name, _model_key(job.filled)), job)
+    for (name, model), job in distinct.items():
         config = job.filled
-        name = _key((config["corpus"], config["limit_rows"]))
-        model = _key({key: value for key, value in config["model"].items() if key != "lr"})
-        if (name, model) in told:
-            continue
-        told.add((name, model))
         try:
             if name not in corpora:
                 corpora[name] = inputs.read_corpus(config)
@@ -114,48 +120,60 @@ def survey(jobs: list[Job], report: Report, scratch: Path) -> dict[str, dict[str
                 report.say("", f"corpus {config['corpus']['name']}")
                 report.say(*(f"  {line}" for line in aligned(rows_and_labels(corpora[name]))))
                 report.say(*(f"  - {flaw}" for flaw in corpora[name].warnings))
-            if missing := preflight.weights_problem(config["model"]):
+            if missing := problems.weights_problem(config["model"]):
                 report.add(job.number, missing)
                 continue
             _, tokenizer = inputs.tokenizer_of(config, corpora[name])
             splits = inputs.encode_splits(config, corpora[name], tokenizer)
-            if not preflight.is_here(config["model"]):
-                stand_ins[model] = preflight.stand_in(
-                    config["model"], tokenizer, scratch / f"model-{len(told)}"
-                )
+            if not problems.is_here(config["model"]):
+                folder = scratch / f"model-{len(stand_ins)}"
+                stand_ins[model] = problems.stand_in(config["model"], tokenizer, folder)
         except BunryuError as error:
             report.add(job.number, error)
             continue
-        lengths = sorted({other.length() for other in jobs})
         report.say("", f"tokens of {config['model']['name']} ({len(tokenizer):,} in its vocabulary)")
         table = token_lengths(splits, tokenizer.unk_token_id, lengths)
         report.say(*(f"  {line}" for line in aligned(table)))
     return stand_ins
 
 
-def measured_kinds(
-    jobs: list[Job], report: Report, scratch: Path, stand_ins: Mapping[str, dict[str, Any]]
+def _measured(
+    plan: Plan, jobs: Sequence[Job], report: Report, scratch: Path, stand_ins: Mapping[str, Any]
 ) -> dict[str, Measured]:
-    """What the jobs have in common, each kind timed once: the smallest first, for the sake of peaks."""
-    from bunryu.preflight import estimate, timing
+    """What jobs have in common, by its key; each kind is timed once, the smallest first for its own peak."""
+    from bunryu.preflight import timing
+    from bunryu.preflight.estimate import shared_by
 
     measured: dict[str, Measured] = {}
-    for job in sorted(jobs, key=lambda job: job.length() * int(job.filled["batch_size"])):
-        key = _key(estimate.shared_by(job.filled))
-        if key in measured:
-            continue
-        model = _key({name: value for name, value in job.filled["model"].items() if name != "lr"})
-        config = {**job.recorded, "model": stand_ins.get(model, job.recorded["model"])}
-        folder = scratch / f"kind-{len(measured)}"
-        try:
-            measured[key] = timing.measure(config, folder)
-        except BunryuError as error:
-            report.add(job.number, error)
+    with timing.share_of_threads(plan.master.n_jobs):
+        for job in sorted(jobs, key=lambda job: job.length() * int(job.filled["batch_size"])):
+            key = _key(shared_by(job.filled))
+            model = stand_ins.get(_model_key(job.filled), job.recorded["model"])
+            try:
+                if key not in measured:
+                    folder = scratch / f"kind-{len(measured)}"
+                    measured[key] = timing.measure({**job.recorded, "model": model}, folder)
+            except BunryuError as error:
+                report.add(job.number, error)
     return measured
 
 
-def estimated(jobs: Sequence[Job], measured: Mapping[str, Measured]) -> list[Estimate]:
-    """What each job takes, from what was measured of its kind."""
+def _report_costs(
+    plan: Plan, jobs: Sequence[Job], report: Report, startup: float, measured: Mapping[str, Measured]
+) -> None:
+    """Print what every job and the whole take, and judge the whole by disk, memory and budget."""
+    from bunryu.preflight import costs
     from bunryu.preflight.estimate import estimate, shared_by
 
-    return [estimate(job.filled, measured[_key(shared_by(job.filled))]) for job in jobs]
+    kinds = list(measured.values())
+    estimates = [estimate(job.filled, measured[_key(shared_by(job.filled))]) for job in jobs]
+    total = costs.costs_of(plan, jobs, startup, estimates)
+    device_memory = max(kind.device_memory for kind in kinds)
+    report.say(*costs.model_lines(kinds))
+    report.say(*costs.job_lines(plan, jobs, startup, estimates))
+    report.say(*costs.total_lines(total, jobs, device_memory))
+    root = Path(jobs[0].filled["output_root"]).expanduser()
+    on_cpu, at_once = not device_memory, total.at_once
+    for problem in problems.room_problems(root, total.disk, total.memory, at_once=at_once, on_cpu=on_cpu):
+        report.add(EVERY, problem)
+    report.add(EVERY, costs.over_budget(total.seconds, plan.master.budget_hours))

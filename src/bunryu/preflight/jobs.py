@@ -1,4 +1,4 @@
-"""The jobs of a command line that is checked, each composed, and all that the first look refuses."""
+"""The jobs of a command line that is checked, each composed, and what is refused of them without torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from bunryu.config.hydra_errors import explain
 from bunryu.config.record import recorded_of
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.preflight.report import EVERY, Report
-from bunryu.sweeps.plan import CommandLine, command_line
+from bunryu.sweeps.plan import Plan
 from bunryu.system import ranks
 from bunryu.system.secrets import secrets_in
 from bunryu.training import early_checks
 
 
-def composed_jobs(options: argparse.Namespace, report: Report) -> tuple[CommandLine, list[Job], Settings]:
-    """The plan and its jobs; an override that cannot be is told and left out, so that all are."""
+def composed_jobs(options: argparse.Namespace, report: Report) -> tuple[Plan, list[Job]] | None:
+    """The plan and its jobs; None if there can be none.
+
+    An override that is refused is reported and left out, so that one check names all mistakes.
+    """
     given = list(options.overrides)
     while True:
         try:
@@ -33,8 +36,9 @@ def composed_jobs(options: argparse.Namespace, report: Report) -> tuple[CommandL
                 overrides = as_hydra_reads(given)
                 if options.config_dir is not None:
                     overrides.insert(0, f"hydra.searchpath=['file://{options.config_dir.resolve()}']")
-                planned = command_line(loader, overrides)
-                return planned, *_jobs(loader, planned, report)
+                plan = Plan.of(loader, overrides)
+                composed(plan.costliest)  # a swept key may be a mistake, too
+                return plan, _jobs(loader, plan, report)
         except (HydraException, OmegaConfBaseException, ValueError, ConfigError) as error:
             explained = error if isinstance(error, ConfigError) else explain(error)
             if explained is None:
@@ -42,7 +46,7 @@ def composed_jobs(options: argparse.Namespace, report: Report) -> tuple[CommandL
             left = [override for override in given if _key_of(override) != explained.where.lstrip("~")]
             report.add(EVERY, explained)
             if len(left) == len(given):
-                return CommandLine([], []), [], Settings(1, None)
+                return None
             given = left
 
 
@@ -51,11 +55,10 @@ def _key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _jobs(loader: Any, planned: CommandLine, report: Report) -> tuple[list[Job], Settings]:
-    """Each job composed and looked at as ``bunryu train`` does first; what is refused goes to the report."""
+def _jobs(loader: Any, plan: Plan, report: Report) -> list[Job]:
+    """Each job composed and checked as ``bunryu train`` does first; what is refused is reported."""
     jobs: list[Job] = []
-    settings = Settings(1, None)
-    for number, overrides in enumerate(planned.jobs):
+    for number, overrides in enumerate(plan.jobs):
         try:
             config, node = composed(overrides)
         except (HydraException, OmegaConfBaseException) as error:
@@ -67,10 +70,9 @@ def _jobs(loader: Any, planned: CommandLine, report: Report) -> tuple[list[Job],
             for problem in problems:
                 report.add(number, problem)
         else:
-            own = [item for item in overrides if item.lstrip("+").partition("=")[0] in planned.swept]
+            own = [item for item in overrides if item.lstrip("+").partition("=")[0] in plan.grid.swept]
             report.add(number, early_checks.refused(lambda: jobs.append(_job(number, own, config))))  # noqa: B023
-        settings = _settings(config)
-    return jobs, settings
+    return jobs
 
 
 def _refusals(config: DictConfig, shipped: DictConfig) -> list[BunryuError]:
@@ -94,11 +96,6 @@ def _refusals(config: DictConfig, shipped: DictConfig) -> list[BunryuError]:
             (OmegaConf.select(config, node) if node else config).pop(name, None)
 
 
-def _settings(config: DictConfig) -> Settings:
-    n_jobs, budget = config.get("n_jobs"), config.get("budget_hours")
-    return Settings(n_jobs if isinstance(n_jobs, int) else 1, None if budget is None else float(budget))
-
-
 def _job(number: int, overrides: list[str], config: DictConfig) -> Job:
     if config.seed is None:
         config.seed = secrets.randbelow(2**32)
@@ -113,7 +110,14 @@ def _job(number: int, overrides: list[str], config: DictConfig) -> Job:
 
 @dataclass
 class Job:
-    """One job: what is its own, and its config as it would be recorded and with its references filled in."""
+    """One job of a plan.
+
+    Args:
+        number: its place in the sweep.
+        overrides: of the swept keys.
+        recorded: its config as a run would record it.
+        filled: the same with its references to the environment filled in.
+    """
 
     number: int
     overrides: list[str]
@@ -135,17 +139,9 @@ class Job:
         self.recorded, self.filled = settled(self.recorded), settled(self.filled)
 
     def length(self) -> int:
-        """Tokens a row may have."""
+        """Tokens that a row may have."""
         return int(self.filled["max_seq_length"])
 
     def processes(self) -> int:
         """How many processes train it on this machine."""
         return ranks.processes_for(self.filled["accelerator"])
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What concerns the whole: jobs at a time, and hours that may be spent."""
-
-    n_jobs: int
-    budget_hours: float | None

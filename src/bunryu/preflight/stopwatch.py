@@ -1,15 +1,14 @@
-"""A stopwatch for batches of every shape: how long each takes to train on and to score."""
+"""Times batches of every shape while Lightning trains on them and scores them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import Dataset
 
 from bunryu.encoding.batching import Batch, Index
 from bunryu.system import machine
@@ -18,97 +17,91 @@ FIRST_ROUND_SECONDS = 10.0  # after which larger shapes are no longer tried: the
 LEAST_ROUNDS = 2  # after the first, which only warms up
 
 
-class Rows(Dataset[Batch]):
-    """Rows to a batch, as the datamodule makes them."""
-
-    def __init__(self, collate: Any) -> None:
-        self._collate = collate
-
-    def __getitem__(self, index: Index) -> Batch:
-        batch: Batch = self._collate(index)
-        return batch
-
-
 @dataclass
 class Rounds:
     """Batches of every shape in turn, the smallest first, until the time is up.
 
-    ``tried`` counts the shapes of the first round, which ends early if it takes too long.
+    Args:
+        shapes: the rows of a batch of each shape.
+        collate: makes a batch of rows.
+        seconds: the time.
+        tried: how many shapes the first round had, which ends early if it takes too long.
     """
 
-    batches: Sequence[Index]
+    shapes: Sequence[Index]
+    collate: Callable[[Index], Batch]
     seconds: float
     tried: int = 0
 
-    def __iter__(self) -> Iterator[Index]:
+    def __iter__(self) -> Iterator[Batch]:
         start = time.perf_counter()
-        for batch in self.batches:
-            yield batch
+        for rows in self.shapes:
+            yield self.collate(rows)
             self.tried += 1
             if time.perf_counter() - start > FIRST_ROUND_SECONDS:
                 break
         rounds = 0
         while rounds < LEAST_ROUNDS or time.perf_counter() - start < self.seconds:
-            yield from self.batches[: self.tried]
+            yield from map(self.collate, self.shapes[: self.tried])
             rounds += 1
 
 
 @dataclass
-class Clock(pl.Callback):
-    """Seconds of every batch from its start to the next one's, and of every optimizer step."""
+class Stopwatch(pl.Callback):
+    """Seconds of every batch from its start to the next one's, by padded tokens, and of every optimizer step.
 
-    batches: list[tuple[int, float]] = field(default_factory=list)
+    Args:
+        trained: tokens and seconds of training batches, without the optimizer's step.
+        steps: seconds of the optimizer's steps.
+        peaks: by tokens, the process's peak of memory after the first batch of that size.
+        evaluated: tokens and seconds of validation batches.
+        validation: seconds of the last validation.
+    """
+
+    trained: list[tuple[int, float]] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     peaks: dict[int, float] = field(default_factory=dict)
     evaluated: list[tuple[int, float]] = field(default_factory=list)
     validation: float = 0.0
-    _begun: tuple[int, float] | None = None
-    _stepping: float | None = None
-    _stepped: float = 0.0
-    _validating: float = 0.0
+    _batch: tuple[int, float] | None = None  # the tokens of the batch that is running, and when it began
+    _step_begun: float = 0.0
+    _validation_begun: float = 0.0
+
+    def _next(self, times: list[tuple[int, float]], batch: Batch) -> None:
+        at = now()
+        if self._batch is not None:
+            times.append((self._batch[0], at - self._batch[1]))
+        self._batch = batch["input_ids"].numel(), at
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        """The last batch has ended."""
-        at = now()
-        if self._begun is not None:
-            self.batches.append((self._begun[0], at - self._begun[1] - self._stepped))
-        self._begun, self._stepped = (batch["input_ids"].numel(), at), 0.0
+        self._next(self.trained, batch)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Gradients are there."""
-        self._stepping = now()
+        self._step_begun = now()
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """The weights have moved, if this batch was the one."""
-        if self._stepping is not None:
-            self._stepped = now() - self._stepping
-            self.steps.append(self._stepped)
-            self._stepping = None
-        if (tokens := batch["input_ids"].numel()) not in self.peaks:
-            self.peaks[tokens] = float(machine.peak_memory())
+        if self._step_begun and self._batch is not None:
+            self.steps.append(now() - self._step_begun)
+            self._batch = self._batch[0], self._batch[1] + self.steps[-1]  # the step counts for itself
+            self._step_begun = 0.0
+        self.peaks.setdefault(batch["input_ids"].numel(), float(machine.peak_memory()))
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """Training stands still."""
-        self._begun, self._validating = None, now()
+        self._batch, self._validation_begun = None, now()
 
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """As in training."""
-        at = now()
-        if self._begun is not None:
-            self.evaluated.append((self._begun[0], at - self._begun[1]))
-        self._begun = (batch["input_ids"].numel(), at)
+        self._next(self.evaluated, batch)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """It is scored."""
-        self._begun, self.validation = None, now() - self._validating
+        self._batch, self.validation = None, now() - self._validation_begun
 
 
 def now() -> float:
-    """Seconds, once the device has done what it was given."""
+    """Seconds, once the device has done all that it was given."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()

@@ -1,9 +1,8 @@
-"""The clock: a few real steps of a run, of every shape that its batches have, in a folder for scratch."""
+"""Measures what a run takes: a few real steps of it, with batches of every shape, in a scratch folder."""
 
 from __future__ import annotations
 
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,30 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
 
 from bunryu.config.record import resolved
-from bunryu.encoding.batching import (
-    Batch,
-    Index,
-    evaluation_batches,
-    join_short_batches,
-    part_of,
-    training_batches,
-)
+from bunryu.encoding.batching import Index, evaluation_batches, join_short_batches, part_of, training_batches
 from bunryu.encoding.encoder import Encoded
 from bunryu.models.folder import write_model_folder
 from bunryu.preflight.estimate import Curve, Measured
-from bunryu.preflight.stopwatch import Clock, Rounds, Rows, now
+from bunryu.preflight.stopwatch import Rounds, Stopwatch, now
 from bunryu.runs.run import Run
 from bunryu.system import machine, ranks
 from bunryu.system.signals import StopRequest
 from bunryu.training.batch_size import memory_errors
 from bunryu.training.build import Experiment, build
 from bunryu.training.checkpoints import LAST, PREVIOUS, remove_checkpoint
+from bunryu.training.datamodule import TextDataModule
 
 SHAPES = 7  # of training batches that are timed; between them cost is taken as linear in padded tokens
 TRAINING_SECONDS, EVALUATION_SECONDS = 3.0, 1.0  # that timing goes on for, once every shape had its turns
@@ -45,14 +36,11 @@ LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches", "limit_tes
           "max_steps", "max_time", "min_epochs", "min_steps", "num_sanity_val_steps", "profiler",
           "val_check_interval", "check_val_every_n_epoch")  # fmt: skip
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
 
 def measure(config: Mapping[str, Any], scratch: Path) -> Measured:
-    """Train, validate, save and export a little, for the clock's sake.
+    """Train, validate, save and export a little, to time it.
 
-    Of several processes one is timed alone: what they tell each other is not.
+    Of several processes one is timed alone, without what they send each other.
 
     Args:
         config: plain values.
@@ -63,15 +51,18 @@ def measure(config: Mapping[str, Any], scratch: Path) -> Measured:
         OutOfMemory: if its largest batches do not fit.
     """
     machine.reset_peak_memory()
-    threads = _threads_of_one(ranks.processes_for(config["accelerator"]))
-    with threads, memory_errors(config), warnings.catch_warnings():
+    with (
+        share_of_threads(ranks.processes_for(config["accelerator"])),
+        memory_errors(config),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # advice on loaders and intervals that are not the run's
         return _measure(config, scratch)
 
 
 @contextmanager
-def _threads_of_one(processes: int) -> Iterator[None]:
-    """As many threads as one of several processes has."""
+def share_of_threads(processes: int) -> Iterator[None]:
+    """PyTorch has as many threads inside as one of several processes would."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // processes))
     try:
@@ -81,207 +72,194 @@ def _threads_of_one(processes: int) -> Iterator[None]:
 
 
 def _measure(config: Mapping[str, Any], scratch: Path) -> Measured:
-    start = time.perf_counter()
+    """What the parts of a run take, in the order of the recipe."""
+    start = now()
     run = Run.create(scratch, "check", _for_timing(config), [], [])
     pl.seed_everything(config["seed"], verbose=False)
     experiment = build(resolved(run.config, str(run.path)), run, StopRequest())
-    prepare = time.perf_counter() - start
-    timing = _Timing(experiment, run, config)
-    return timing.all(prepare)
+    prepare = now() - start
+    data, task, trainer = experiment.datamodule, experiment.task, experiment.trainer
+    watch = Stopwatch()
+    trainer.callbacks.insert(0, watch)  # type: ignore[attr-defined]
+    train = _Batches(data, data.train, _training_batches(config, data))
+    validation = _evaluated(config, data, data.validation)
+    test = _evaluated(config, data, data.test) if data.test is not None else None
+    batch, fit, epoch = _fit(experiment, watch, train, validation)
+    save, checkpoint = _save(experiment, run)
+    evaluated, scoring = _score(experiment, run, watch, validation)
+    predictions, files = _write_predictions(experiment, run)
+    export, folder = _export(experiment, run, config["datamodule"]["max_seq_length"])
+    on_card = trainer.strategy.root_device.type == "cuda"
+    return Measured(
+        prepare=prepare,
+        fit=fit,
+        batch=float(batch.at(train.tokens).mean()),
+        step=_mean(watch.steps),
+        validation=float(evaluated.at(validation.tokens).sum()),
+        test=float(evaluated.at(test.tokens).sum()) if test else 0.0,
+        epoch=epoch,
+        scoring=scoring,
+        predictions=predictions,
+        save=save,
+        export=export,
+        batches=len(train.batches),
+        parameters=sum(parameter.numel() for parameter in task.model.parameters()),
+        checkpoint=checkpoint,
+        folder=folder,
+        files=files,
+        memory=_memory(config, task.model, Curve.of(watch.peaks.items()), int(train.tokens.max())),
+        device_memory=torch.cuda.max_memory_allocated() if on_card else 0,
+    )
 
 
 def _for_timing(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with one epoch, one process, no limits, and nothing that saves, draws or calls elsewhere."""
     trainer = {key: value for key, value in config["trainer"].items() if key not in LIMITS}
     quiet = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False}
-    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"} if processes(config) > 1 else {}
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"} if _processes(config) > 1 else {}
+
+    def is_timed(target: str) -> bool:
+        return target.startswith(TIMED_CALLBACKS) and not target.endswith("ProgressBar")
+
     return {
         **config,
         "trainer": {**trainer, **quiet, **alone},
-        "callbacks": _chosen(config["callbacks"], _is_timed),
+        "callbacks": _chosen(config["callbacks"], is_timed),
         "logger": _chosen(config["logger"], lambda target: target.endswith(LOCAL_LOGGER)),
     }
-
-
-def processes(config: Mapping[str, Any]) -> int:
-    """How many processes will train together, on all machines."""
-    nodes: int = config["trainer"].get("num_nodes", 1)
-    return ranks.processes_for(config["accelerator"]) * nodes
-
-
-def _is_timed(target: str) -> bool:
-    return target.startswith(TIMED_CALLBACKS) and not target.endswith("ProgressBar")
 
 
 def _chosen(nodes: Mapping[str, Any], which: Callable[[str], bool]) -> dict[str, Any]:
     return {name: node for name, node in nodes.items() if node and which(node["_target_"])}
 
 
-class _Timing:
-    """One experiment, timed part by part."""
+def _processes(config: Mapping[str, Any]) -> int:
+    """How many processes will train together, on all machines."""
+    nodes: int = config["trainer"].get("num_nodes", 1)
+    return ranks.processes_for(config["accelerator"]) * nodes
 
-    def __init__(self, experiment: Experiment, run: Run, config: Mapping[str, Any]) -> None:
-        self._experiment, self._run, self._config = experiment, run, config
-        self._length, self._processes = config["datamodule"]["max_seq_length"], processes(config)
-        data = experiment.datamodule
-        batches = training_batches(
-            data.train.lengths(self._length),
-            data.batch_size * self._processes,
-            config["datamodule"]["batching"],
-            config["seed"],
-            epoch=0,
-        )
-        self._train = [
-            part_of(rows, 0, self._processes)[0] for rows in join_short_batches(batches, self._processes)
-        ]
-        self._training_tokens = self._tokens(data.train, self._train)
-        self._clock = Clock()
-        experiment.trainer.callbacks.insert(0, self._clock)  # type: ignore[attr-defined]
 
-    def all(self, prepare: float) -> Measured:
-        """Everything, in the order of the recipe."""
-        fit, epoch = self._fit()
-        save, checkpoint = self._save()
-        scoring, predictions, files = self._score()
-        export, folder = self._export()
-        data, task, device = self._experiment.datamodule, self._experiment.task, self._experiment.trainer
-        cuda = device.strategy.root_device.type == "cuda"
-        logged = sum(path.stat().st_size for path in (self._run.path / "tensorboard").glob("*"))
-        return Measured(
-            prepare=prepare,
-            fit=fit,
-            batch=float(self._curve.at(self._training_tokens).mean()),
-            step=self._step,
-            validation=self._pass(data.validation),
-            test=self._pass(data.test) if data.test is not None else 0.0,
-            epoch=epoch,
-            scoring=scoring,
-            predictions=predictions,
-            save=save,
-            export=export,
-            batches=len(self._train),
-            parameters=sum(parameter.numel() for parameter in task.model.parameters()),
-            checkpoint=checkpoint,
-            folder=folder,
-            files=files,
-            logged=logged / max(1, len(self._clock.steps) // self._config["trainer"]["log_every_n_steps"]),
-            memory=self._memory(),
-            device_memory=torch.cuda.max_memory_allocated() if cuda else 0,
-            on_cpu=not cuda,
-        )
+class _Batches:
+    """Batches of a split, of one process.
 
-    def _fit(self) -> tuple[float, float]:
-        """Train and validate; what both take beside their batches."""
-        rounds = Rounds(self._shapes(self._train, self._training_tokens), TRAINING_SECONDS)
+    Args:
+        data: makes them.
+        split: their split.
+        batches: the rows of each.
+    """
+
+    def __init__(self, data: TextDataModule, split: Encoded, batches: Sequence[Index]) -> None:
+        self.batches, self.tokens = batches, np.array(data.padded_tokens(split, batches))
+        self._collate = data.collator(split)
+
+    def rounds(self, seconds: float) -> Rounds:
+        """Batches of some sizes, from the smallest to the largest, again and again for so long."""
+        order = np.argsort(self.tokens, kind="stable")
+        places = order[np.linspace(0, len(order) - 1, SHAPES).round().astype(int)]
+        sizes = {int(self.tokens[place]): self.batches[place] for place in places}
+        return Rounds(list(sizes.values()), self._collate, seconds)
+
+
+def _training_batches(config: Mapping[str, Any], data: TextDataModule) -> list[Index]:
+    """The first epoch's batches of the first process."""
+    processes, node = _processes(config), config["datamodule"]
+    rows = data.train.lengths(node["max_seq_length"]), data.batch_size * processes
+    batches = training_batches(*rows, node["batching"], config["seed"], epoch=0)
+    return [part_of(rows, 0, processes)[0] for rows in join_short_batches(batches, processes)]
+
+
+def _evaluated(config: Mapping[str, Any], data: TextDataModule, split: Encoded) -> _Batches:
+    batches = evaluation_batches(split.lengths(config["datamodule"]["max_seq_length"]), data.batch_size)
+    return _Batches(data, split, batches[:: _processes(config)])
+
+
+def _fit(
+    experiment: Experiment, watch: Stopwatch, train: _Batches, validation: _Batches
+) -> tuple[Curve, float, float]:
+    """A batch's seconds; those of training, and of an epoch's end, that are no batch's or step's."""
+    rounds = train.rounds(TRAINING_SECONDS)
+    start = now()
+    experiment.trainer.fit(experiment.task, rounds, validation.rounds(EVALUATION_SECONDS), weights_only=True)
+    seconds = now() - start
+    batch = Curve.of(watch.trained[rounds.tried :])  # the first round warms up
+    trained = float(batch.at([tokens for tokens, _ in watch.trained]).sum())
+    beside = seconds - watch.validation - trained - len(watch.steps) * _mean(watch.steps)
+    return batch, max(beside, 0.0), _beside_batches(watch)
+
+
+def _mean(steps: Sequence[float]) -> float:
+    return statistics.fmean(steps[1:] or steps)  # the first makes the optimizer's state
+
+
+def _beside_batches(watch: Stopwatch) -> float:
+    """The seconds of a validation that are no batch's."""
+    return max(watch.validation - sum(seconds for _, seconds in watch.evaluated), 0.0)
+
+
+def _save(experiment: Experiment, run: Run) -> tuple[float, int]:
+    """Save twice, as a run that has saved before does; seconds and bytes of the second."""
+    path = run.path / "checkpoints" / LAST
+    for _ in range(2):
         start = now()
-        self._experiment.trainer.fit(
-            self._experiment.task,
-            self._loader(self._experiment.datamodule.train, rounds),
-            self._evaluation(),
-            weights_only=True,
-        )
+        experiment.trainer.save_checkpoint(path)
         seconds = now() - start
-        clock = self._clock
-        known = clock.batches[rounds.tried :]  # the first round warms up
-        self._curve = Curve.of(known)
-        self._step = statistics.fmean(clock.steps[1:] or clock.steps)
-        validation, self._evaluation_curve = clock.validation, Curve.of(clock.evaluated)
-        trained = sum(self._curve.at(np.array([tokens for tokens, _ in clock.batches])))
-        beside = seconds - validation - trained - len(clock.steps) * self._step
-        evaluated = sum(value for _, value in clock.evaluated)
-        return max(beside, 0.0), max(validation - evaluated, 0.0)
+    remove_checkpoint(path.with_name(PREVIOUS))
+    return seconds, path.stat().st_size
 
-    def _save(self) -> tuple[float, int]:
-        """Save twice, as a run that has saved before does; seconds and bytes of the second."""
-        path = self._run.path / "checkpoints" / LAST
-        seconds = 0.0
-        for _ in range(2):
-            start = now()
-            self._experiment.trainer.save_checkpoint(path)
-            seconds = now() - start
-        remove_checkpoint(path.with_name(PREVIOUS))
-        return seconds, path.stat().st_size
 
-    def _score(self) -> tuple[float, float, int]:
-        """Score from the checkpoint: what that takes beside its batches; predictions' seconds and bytes."""
-        task, data = self._experiment.task, self._experiment.datamodule
-        self._clock.evaluated.clear()
-        path = self._run.path / "checkpoints" / LAST
-        start = now()
-        self._experiment.trainer.validate(
-            task, self._evaluation(), ckpt_path=path, weights_only=True, verbose=False
-        )
-        seconds = now() - start
-        evaluated = self._clock.evaluated
-        remove_checkpoint(path)
-        self._evaluation_curve = Curve.of(evaluated)
-        scored = task.scored
-        assert scored is not None
-        start = now()
-        rows, labels = (
-            data.validation.rows[scored.index].tolist(),
-            data.validation.labels[scored.index].tolist(),
-        )
-        self._run.write_predictions("validation", rows, labels, scored.logits, self._experiment.corpus.names)
-        written = now() - start
-        share = (len(data.validation) + (len(data.test) if data.test is not None else 0)) / len(rows)
-        size = (self._run.path / "predictions" / "validation.csv").stat().st_size
-        beside = seconds - sum(value for _, value in evaluated)
-        return max(beside, 0.0), written * share, int(size * share)
+def _score(experiment: Experiment, run: Run, watch: Stopwatch, validation: _Batches) -> tuple[Curve, float]:
+    """Score validation from the checkpoint: a batch's seconds, and those that are no batch's."""
+    path = run.path / "checkpoints" / LAST
+    watch.evaluated.clear()
+    start = now()
+    experiment.trainer.validate(
+        experiment.task,
+        validation.rounds(EVALUATION_SECONDS),
+        ckpt_path=path,
+        weights_only=True,
+        verbose=False,
+    )
+    watch.validation = now() - start
+    remove_checkpoint(path)
+    return Curve.of(watch.evaluated), _beside_batches(watch)
 
-    def _export(self) -> tuple[float, int]:
-        """Write ``model/``; seconds and bytes."""
-        corpus, folder = self._experiment.corpus, self._run.path / "model"
-        start = now()
-        write_model_folder(
-            folder,
-            self._experiment.task.model.cpu(),
-            self._experiment.tokenizer,
-            corpus.cleaner,
-            self._length,
-            [(example.text, example.pair) for example in corpus.validation],
-            {},
-            {"model": "check", "corpus": "check", "run": "check"},
-        )
-        return now() - start, sum(path.stat().st_size for path in folder.iterdir())
 
-    def _memory(self) -> int:
-        """The machine's peak: so far, or what the largest batch would make it if it was not tried."""
-        most = Curve.of(self._clock.peaks.items()).at(np.array([self._training_tokens.max()]))
-        here = max(machine.peak_memory(), int(most[0]))
-        if self._processes == 1:
-            return here
-        # a copy of the gradients is on its way to the others
-        gradients = sum(parameter.nbytes for parameter in self._experiment.task.model.parameters())
-        return (here + gradients) * ranks.processes_for(self._config["accelerator"])
+def _write_predictions(experiment: Experiment, run: Run) -> tuple[float, int]:
+    """Seconds and bytes of the predictions of validation and test, from those of some of validation."""
+    data, scored = experiment.datamodule, experiment.task.scored
+    assert scored is not None
+    rows, labels = (
+        data.validation.rows[scored.index].tolist(),
+        data.validation.labels[scored.index].tolist(),
+    )
+    start = now()
+    run.write_predictions("validation", rows, labels, scored.logits, experiment.corpus.names)
+    seconds = now() - start
+    share = (len(data.validation) + (len(data.test) if data.test is not None else 0)) / len(rows)
+    return seconds * share, int((run.path / "predictions" / "validation.csv").stat().st_size * share)
 
-    def _shapes(self, batches: Sequence[Index], tokens: Ints) -> list[Index]:
-        """A batch of each of some sizes, from the smallest to the largest."""
-        order = np.argsort(tokens, kind="stable")
-        places = np.linspace(0, len(order) - 1, SHAPES).round().astype(int)
-        sizes: dict[int, Index] = {}
-        for place in order[places]:
-            sizes.setdefault(int(tokens[place]), batches[place])
-        return list(sizes.values())
 
-    def _tokens(self, split: Encoded, batches: Sequence[Index]) -> Ints:
-        """Padded tokens of each batch."""
-        return np.array(self._experiment.datamodule.padded_tokens(split, batches))
+def _export(experiment: Experiment, run: Run, max_seq_length: int) -> tuple[float, int]:
+    """Write ``model/``; seconds and bytes."""
+    corpus, folder = experiment.corpus, run.path / "model"
+    start = now()
+    write_model_folder(
+        folder,
+        experiment.task.model.cpu(),
+        experiment.tokenizer,
+        corpus.cleaner,
+        max_seq_length,
+        [(example.text, example.pair) for example in corpus.validation],
+        {},
+        {"model": "check", "corpus": "check", "run": "check"},
+    )
+    return now() - start, sum(path.stat().st_size for path in folder.iterdir())
 
-    def _plan(self, split: Encoded) -> list[Index]:
-        size = self._experiment.datamodule.batch_size
-        return evaluation_batches(split.lengths(self._length), size)[:: self._processes]
 
-    def _pass(self, split: Encoded) -> float:
-        return float(self._evaluation_curve.at(self._tokens(split, self._plan(split))).sum())
-
-    def _evaluation(self) -> DataLoader[Batch]:
-        split = self._experiment.datamodule.validation
-        plan = self._plan(split)
-        return self._loader(split, Rounds(self._shapes(plan, self._tokens(split, plan)), EVALUATION_SECONDS))
-
-    def _loader(self, split: Encoded, rounds: Rounds) -> DataLoader[Batch]:
-        collate = self._experiment.datamodule.collator(split)
-        return DataLoader(
-            Rows(collate), batch_size=None, sampler=rounds, pin_memory=torch.cuda.is_available()
-        )
+def _memory(config: Mapping[str, Any], model: torch.nn.Module, peaks: Curve, largest: int) -> int:
+    """The machine's peak: so far, or what a batch of the largest size would make it if none was tried."""
+    processes = ranks.processes_for(config["accelerator"])
+    peak = max(machine.peak_memory(), int(peaks.at([largest])[0]))
+    # several processes send each other gradients: each has a second copy of its own
+    gradients = sum(parameter.nbytes for parameter in model.parameters()) if _processes(config) > 1 else 0
+    return (peak + gradients) * processes

@@ -1,4 +1,4 @@
-"""One process's attempt at a sweep's job: a record nobody else writes, alive as long as it is touched."""
+"""One process's attempt at a sweep's job: a record that only it writes, and touches while it lives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEAD = 60.0  # seconds without one
 
 @dataclass
 class Attempt:
-    """One process's try at a job.
+    """One process's attempt at a job.
 
     Args:
         path: of the record, ``<sweep>/jobs/<identity>.<number>.json``.
@@ -46,17 +46,16 @@ class Attempt:
         except FileExistsError:
             raise BusyError("another process has this job", where=str(self.path)) from None
 
-    def names(self, run: Path) -> None:
+    def record_run(self, run: Path) -> None:
         """Note the run directory, relative to the sweep's folder, so that both can be moved."""
         self._write(run=os.path.relpath(run.absolute(), self.path.parent.parent.absolute()))
 
     def end(self, status: str, cause: str | None = None, metrics: Mapping[str, Any] | None = None) -> None:
-        """Close the record."""
         self._write(status=status, cause=cause, metrics=dict(metrics or {}), end=now())
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Touch the record now and then while inside."""
+    def heartbeat(self) -> Iterator[None]:
+        """Touch the record every ``HEARTBEAT`` seconds while inside."""
         over = threading.Event()
 
         def beat() -> None:
@@ -77,24 +76,27 @@ class Attempt:
 
 
 def alive(path: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether the process of a running attempt is there still: on this machine that is known, else guessed.
+    """Whether the process of a running attempt still exists.
+
+    On this machine its process number tells; of another machine's, and of a number that may have been given
+    to another process since, the age of the last touch.
 
     Args:
         path: the attempt's record.
         facts: its content.
     """
-    if facts.get("host") == _host() and not exists(facts["pid"]):
+    if facts.get("host") == _host() and not process_exists(facts["pid"]):
         return False
-    return _clock(path.parent) - path.stat().st_mtime < DEAD
+    return _file_system_time(path.parent) - path.stat().st_mtime < DEAD
 
 
 def now() -> str:
-    """The time, with its zone."""
+    """The time as ISO 8601 text, with its zone."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record; empty while it is begun, or if its machine went down in that moment.
+    """A record; empty if its writer has only just created it, or its machine went down in that moment.
 
     Raises:
         ModelError: if there is none, or it is damaged.
@@ -112,7 +114,6 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def write_record(path: Path, facts: Mapping[str, Any]) -> None:
-    """Replace a record."""
     write_atomically(path, _json(facts))
 
 
@@ -128,8 +129,8 @@ def _host() -> str:
         return socket.gethostname()
 
 
-def exists(pid: int) -> bool:
-    """Whether this machine has a process of that number."""
+def process_exists(pid: int) -> bool:
+    """Whether this machine has a process of that number, whoever it belongs to."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -139,8 +140,8 @@ def exists(pid: int) -> bool:
     return True
 
 
-def _clock(folder: Path) -> float:
-    """The file system's time: machines that share it need not agree on theirs."""
+def _file_system_time(folder: Path) -> float:
+    """The time that a file touched now gets: machines that share a file system may differ in theirs."""
     probe = folder / f".clock-{secrets.token_hex(4)}"
     try:
         probe.touch()

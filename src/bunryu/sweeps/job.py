@@ -1,4 +1,4 @@
-"""One job of a sweep, in a process of its own that keeps its own record."""
+"""One job of a sweep, in a process of its own that keeps the record of its attempt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bunryu.system.signals import Interrupted, Pruned
 log = logging.getLogger(__name__)
 
 
-def work(ledger: Ledger, identity: str, threads: int | None = None) -> int:
+def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
     """Bring a job to its end in this process, from where the last attempt at it stopped.
 
     Args:
@@ -47,8 +47,8 @@ def work(ledger: Ledger, identity: str, threads: int | None = None) -> int:
         return error.exit_code
 
 
-def start(folder: str, identity: str) -> int:
-    """Do a job in a child process, and record its death if it could not: what other launchers are handed.
+def run_in_child(folder: str, identity: str) -> int:
+    """Run a job in a child process and record the child's death; for launchers other than the pool.
 
     Args:
         folder: the sweep's.
@@ -58,7 +58,7 @@ def start(folder: str, identity: str) -> int:
         The child's exit code.
     """
     ledger = Ledger(Path(folder))
-    command = [sys.executable, "-m", "bunryu.cli", "job", folder, identity]
+    command = [sys.executable, "-m", "bunryu", "job", folder, identity]
     with (
         open(ledger.log_of(identity), "ab") as output,
         # its standard input ends when this process does: it stops then
@@ -67,26 +67,22 @@ def start(folder: str, identity: str) -> int:
         ) as child,
     ):
         code = child.wait()
-    close(ledger, identity, code)
+    record_exit(ledger, identity, code)
     return code
 
 
-def close(ledger: Ledger, identity: str, code: int) -> None:
-    """Record the end of a job's process where it could not do so itself."""
+def record_exit(ledger: Ledger, identity: str, code: int) -> None:
+    """Record how a job's process ended, where it could not do so itself."""
     job = ledger.job(identity)
     if code == BusyError.exit_code:
         return
+    killed = "killed by the system (signal 9): perhaps the memory ran out"
+    cause = killed if code in (-9, 137) else f"its process died with exit code {code}"
     if job.status == "dead":
-        ledger.bury(job, _cause(code))
+        ledger.record_death(job, cause)
     elif job.status == "waiting":
         with ledger.claimed(job) as attempt:
-            attempt.end("failed", _cause(code))
-
-
-def _cause(code: int) -> str:
-    if code in (-9, 137):
-        return "killed by the system (signal 9): perhaps the memory ran out"
-    return f"its process died with exit code {code}"
+            attempt.end("failed", cause)
 
 
 def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | None) -> int:
@@ -113,14 +109,14 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
 
 
 def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | None) -> dict[str, Any]:
-    run = _begun(job)
+    run = _earlier_run(job)
     if run is not None:
-        attempt.names(run.path)
+        attempt.record_run(run.path)
         if run.manifest["status"] == "finished":  # only its record is missing
             return run.results
     from bunryu.training import batch_size, distributed, early_checks
 
-    callbacks = _reporting(job, ledger)
+    callbacks = _pruning(job, ledger)
     if run is not None:
         return distributed.execute(run, resume=True, callbacks=callbacks)
     config = dict(job.config)
@@ -129,15 +125,15 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     config = batch_size.settle_batch(early_checks.settle_and_check(config))
     argv = ["bunryu", "train", *job.overrides]
     root = Path(config["output_root"]).expanduser()
-    run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.names)
+    run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.record_run)
     log.info("run directory: %s", run.path)
     if threads is not None:  # the job's; its processes share them
         threads = max(1, threads // ranks.processes_for(config["accelerator"]))
     return distributed.execute(run, threads=threads, callbacks=callbacks)
 
 
-def _reporting(job: JobState, ledger: Ledger) -> list[Any]:
-    """What a search's pruner needs beside the config's callbacks."""
+def _pruning(job: JobState, ledger: Ledger) -> list[Any]:
+    """The callback that a search's pruner needs, if there is one."""
     facts = ledger.facts
     if job.trial is None or facts["pruner"] == "none":
         return []
@@ -148,8 +144,8 @@ def _reporting(job: JobState, ledger: Ledger) -> list[Any]:
     return [Pruning(trial_of(ledger, job.trial, storage, facts["pruner"]), facts["monitor"].split()[1])]
 
 
-def _begun(job: JobState) -> Run | None:
-    """The run of an earlier attempt, if there is one to go on with."""
+def _earlier_run(job: JobState) -> Run | None:
+    """The run of an earlier attempt; None if there is none, or the code has changed since."""
     if job.run is None or not (job.run / "manifest.json").is_file():
         return None
     run = Run(job.run)

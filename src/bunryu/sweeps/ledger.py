@@ -1,8 +1,8 @@
-"""The ledger of a sweep: one small record a job, and who is at work on it.
+"""The ledger of a sweep: a small record for each job, and one for each process's attempt at it.
 
-A job's attempts are files that are numbered and created exclusively: whoever creates the next one has the
-job, on one machine or on several that share a file system, and nobody's file is ever taken away. The file is
-touched while its process lives; one that is not touched any more is dead, and the next attempt may begin.
+The attempts at a job are numbered files that are created exclusively: the process that creates the next one
+has the job, on one machine or on several that share a file system, and no process removes another's file. It
+is touched while its process lives; once it is not touched any more, the next attempt may begin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bunryu.sweeps.attempts import Attempt, alive, now, read_record, write_recor
 
 SCHEMA = 1
 
-# What decides where and how a run is kept, but not what comes out of it.
+# Keys that decide where and how a run is kept, but not its results.
 IRRELEVANT = (
     "cache_dir",
     "checkpoint_every_minutes",
@@ -33,7 +33,7 @@ IRRELEVANT = (
 
 
 def identity_of(config: Mapping[str, Any]) -> str:
-    """The name of a job: a hash of all of its config that has a say in its result."""
+    """The name of a job: a hash of the part of its config that its results depend on."""
     decisive = {key: value for key, value in config.items() if key not in IRRELEVANT}
     text = json.dumps(decisive, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -46,9 +46,9 @@ class JobState:
     Args:
         number: its place in the sweep, from 0.
         identity: names its files.
-        overrides: what the command line of a run of its own would be.
+        overrides: the command line of the same run outside a sweep.
         config: plain values, secrets as ``${oc.env:NAME}``.
-        attempt: how many there were.
+        attempt: the number of the newest one, 0 before the first.
         status: waiting, running, finished, failed, interrupted, pruned or dead (its process is gone).
         run: its run directory, once there is one.
         metrics: final ones, of a finished job.
@@ -98,20 +98,33 @@ class Ledger:
         self, identity: str, overrides: Sequence[str], config: Mapping[str, Any], trial: int | None = None
     ) -> None:
         """Note a job; one that is there already keeps its number."""
+        self._add(identity, len(self.identities()), overrides, config, trial)
+
+    def add_grid(self, jobs: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]]) -> None:
+        """Note jobs, by identity their overrides and configs; the new ones are numbered in their order.
+
+        Several processes may do so at once: whatever another one has added of the same jobs by then, a job
+        gets the number it would have got from one process alone.
+        """
+        known = set(self.identities())
+        for number, identity in enumerate((new for new in jobs if new not in known), len(known)):
+            self._add(identity, number, *jobs[identity])
+
+    def _add(
+        self,
+        identity: str,
+        number: int,
+        overrides: Sequence[str],
+        config: Mapping[str, Any],
+        trial: int | None = None,
+    ) -> None:
         path = self.path / "jobs" / f"{identity}.json"
-        if path.is_file():
-            return
-        facts = {
-            "identity": identity,
-            "number": len(self.identities()),
-            "overrides": list(overrides),
-            "trial": trial,
-            "config": dict(config),
-        }
-        write_record(path, facts)
+        if not path.is_file():
+            facts = {"identity": identity, "number": number, "overrides": list(overrides), "trial": trial}
+            write_record(path, {**facts, "config": dict(config)})
 
     def job(self, identity: str) -> JobState:
-        """One job as it stands.
+        """One job as its records say.
 
         Raises:
             ModelError: if there is no such job, or its record is damaged.
@@ -120,45 +133,41 @@ class Ledger:
         facts = read_record(path)
         if missing := {"number", "overrides", "config"} - facts.keys():
             raise ModelError(f"the record is damaged: it lacks {', '.join(sorted(missing))}", where=str(path))
-        job = JobState(
-            number=facts["number"],
-            identity=identity,
-            overrides=facts["overrides"],
-            config=facts["config"],
-            trial=facts.get("trial"),
+        known = JobState(
+            facts["number"], identity, facts["overrides"], facts["config"], trial=facts.get("trial")
         )
-        return self._with_attempt(job)
+        return self._with_attempts(known)
 
     def jobs(self) -> list[JobState]:
-        """All of them, in the order in which they were added."""
+        """All jobs by number."""
         return sorted(map(self.job, self.identities()), key=lambda job: (job.number, job.identity))
 
     def log_of(self, identity: str) -> Path:
-        """Where a job's console output goes."""
+        """The file of a job's console output."""
         return self.path / "jobs" / f"{identity}.log"
 
     @contextmanager
     def claimed(self, job: JobState) -> Iterator[Attempt]:
-        """Begin the next attempt at a job and keep it alive while inside.
+        """Begin the next attempt at a job, and touch its record while inside.
 
         Args:
-            job: as it was when it was found to be nobody's.
+            job: as it was when no process had it.
 
         Raises:
             BusyError: if another process has it.
         """
         attempt = Attempt(self._attempt(job.identity, job.attempt + 1))
         attempt.begin()
-        with attempt.beating():
+        with attempt.heartbeat():
             yield attempt
 
-    def bury(self, job: JobState, cause: str) -> None:
-        """Note why the process of a job's newest attempt ended, if it could not do so itself."""
+    def record_death(self, job: JobState, cause: str) -> None:
+        """Note why the process of a job's newest attempt ended, which could not do so itself."""
         path = self._attempt(job.identity, job.attempt)
         write_record(path, {**read_record(path), "status": "failed", "cause": cause, "end": now()})
 
     def submission(self, identity: str) -> str | None:
-        """The job's id on a cluster it was sent to, while it may be there."""
+        """The job's id on the cluster that it was sent to; None if it was not, or is over there."""
         path = self.path / "jobs" / f"{identity}.submitted.json"
         return read_record(path).get("id") if path.is_file() else None
 
@@ -167,14 +176,14 @@ class Ledger:
         write_record(self.path / "jobs" / f"{identity}.submitted.json", {"id": number})
 
     def identities(self) -> list[str]:
-        """The jobs' names."""
+        """The jobs' names, in no order."""
         folder = self.path / "jobs"
         return [name.stem for name in folder.glob("*.json") if "." not in name.stem]
 
     def _attempt(self, identity: str, number: int) -> Path:
         return self.path / "jobs" / f"{identity}.{number}.json"
 
-    def _with_attempt(self, job: JobState) -> JobState:
+    def _with_attempts(self, job: JobState) -> JobState:
         number = 0
         run: str | None = None
         facts: dict[str, Any] = {}

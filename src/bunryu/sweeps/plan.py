@@ -1,9 +1,10 @@
-"""From a command line to the jobs of a run, a sweep or a search, checked before the first one begins."""
+"""What a command line asks for, one run, a sweep or a search, and the checked configs of its jobs."""
 
 from __future__ import annotations
 
 import copy
 import functools
+import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,84 +17,24 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from bunryu.config.compose import composed, shipped_defaults, without_hydra
+from bunryu.config.compose import shipped_defaults, without_hydra
 from bunryu.config.overrides import Grid
 from bunryu.config.record import SWEEP_KEYS, check_files, prepared
 from bunryu.errors import BunryuError, ConfigError
+from bunryu.keys import is_below, leaves
 from bunryu.sweeps.ledger import Ledger, identity_of
 from bunryu.sweeps.pool import Slot, run_in_slots
-from bunryu.sweeps.runner import GridJobs, name_of, put_aside
-from bunryu.system import ranks
+from bunryu.sweeps.runner import GridJobs, archive, name_of
 
-
-@dataclass(frozen=True)
-class CommandLine:
-    """What a command line asks for.
-
-    Args:
-        jobs: each job's overrides; of a search the one that stands for all.
-        swept: the keys that take several values.
-        trials: jobs of a search, None where ``jobs`` are all there is.
-    """
-
-    jobs: list[list[str]]
-    swept: list[str]
-    trials: int | None = None
-
-    @property
-    def count(self) -> int:
-        """How many jobs will run."""
-        return len(self.jobs) if self.trials is None else self.trials
-
-
-def command_line(loader: ConfigLoader, arguments: Sequence[str]) -> CommandLine:
-    """The jobs of a command line: one, a sweep's, or the one that stands for a search's.
-
-    Args:
-        loader: what ``composing`` gave.
-        arguments: overrides, some perhaps with several values.
-
-    Raises:
-        ConfigError: for an interval where nothing searches.
-        HydraException: for what Hydra cannot read.
-    """
-    representative = _representative(Grid.parse(loader, arguments, {}))
-    sweeper = composed(representative)[1].sweeper
-    grid = Grid.parse(loader, arguments, sweeper.get("params") or {})
-    intervals = [item.get_key_element() for item in grid.overrides if item.is_interval_sweep()]
-    if sweeper.get("strategy", "grid") != "grid":
-        return CommandLine([_representative(grid)], grid.swept, sweeper.get("n_trials") or 1)
-    if intervals:
-        raise ConfigError(
-            f"{intervals[0]} is an interval: a grid would never end",
-            where=intervals[0],
-            fix=f"hydra.sweeper.strategy=optuna, or {intervals[0]}=choice(…)",
-        )
-    return CommandLine(grid.jobs(), grid.swept)
-
-
-def _representative(grid: Grid) -> list[str]:
-    """The costliest job, as far as values tell: of numbers the largest, of anything else the first."""
-    return [_costliest(override) for override in grid.overrides]
-
-
-def _costliest(override: Override) -> str:
-    if not override.is_sweep_override():
-        return str(override.input_line)
-    key, value = override.get_key_element(), override.value()
-    if isinstance(value, IntervalSweep):
-        return f"{key}={value.end}"
-    values = [job.partition("=")[2] for (job,) in Grid((override,)).jobs()]
-    try:
-        return f"{key}={max(values, key=float)}"
-    except ValueError:  # names, not numbers
-        return f"{key}={values[0]}"
+# The nodes of which torch or Lightning may refuse a number.
+CHECKED_NODES = ("accelerator", "datamodule", "optimizer", "trainer")
 
 
 class Jobs:
-    """Prepares the configs of a sweep's jobs; Hydra composes once for jobs that share their groups' options.
+    """Prepares the configs of jobs; Hydra composes once for all jobs with the same option of every group.
 
     Args:
         loader: Hydra's.
@@ -132,48 +73,73 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep's command line asks for.
+    """The jobs of a command line.
 
     Args:
-        master: the sweep's own config.
-        grid: its overrides.
-        jobs: prepares configs.
+        master: the config of the whole, Hydra's own node in it.
+        grid: its overrides, a preset's included.
+        configs: prepares the jobs' configs.
     """
 
     master: DictConfig
     grid: Grid
-    jobs: Jobs
+    configs: Jobs
 
     @classmethod
-    def of(
-        cls, loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], params: Mapping[str, str]
-    ) -> Plan:
-        """Read the command line, which stands above a preset's ``params``.
+    def of(cls, loader: ConfigLoader, arguments: Sequence[str], master: DictConfig | None = None) -> Plan:
+        """The plan of these overrides.
+
+        Args:
+            loader: Hydra's.
+            arguments: overrides, some perhaps with several values.
+            master: what Hydra has composed from them; None to compose it.
 
         Raises:
-            ConfigError: in one of several processes that torchrun or srun started.
+            HydraException, OmegaConfBaseException: for what Hydra cannot read.
         """
-        if ranks.world_size() > 1:
-            raise ConfigError(
-                "a sweep starts its jobs' processes itself",
-                where="-m",
-                fix="bunryu train -m … accelerator.devices=<number>, without torchrun or srun",
-            )
-        return cls(master, Grid.parse(loader, arguments, params), Jobs(loader, master))
+        if master is None:
+            master = loader.load_configuration("train", list(arguments), run_mode=RunMode.MULTIRUN)
+        grid = Grid.parse(loader, arguments, master.hydra.sweeper.get("params") or {})
+        return cls(master, grid, Jobs(loader, master))
 
-    @cached_property
-    def base(self) -> dict[str, Any]:
-        """The config of a run with nothing of what is swept."""
-        return self.jobs.prepare(self.fixed)
+    @property
+    def trials(self) -> int | None:
+        """How many jobs a search has; None where every job is known."""
+        sweeper = self.master.hydra.sweeper
+        return None if sweeper.get("strategy", "grid") == "grid" else sweeper.get("n_trials") or 1
+
+    @property
+    def jobs(self) -> list[list[str]]:
+        """Each job's overrides; of a search those of its costliest job alone.
+
+        Raises:
+            ConfigError: for an interval where nothing searches.
+        """
+        return self.grid.jobs() if self.trials is None else [self.costliest]
+
+    @property
+    def count(self) -> int:
+        """How many jobs will run."""
+        return len(self.jobs) if self.trials is None else self.trials
+
+    @property
+    def costliest(self) -> list[str]:
+        """The costliest job, as far as values tell: of numbers the largest, of anything else the first."""
+        return [_costliest(override) for override in self.grid.overrides]
 
     @property
     def fixed(self) -> list[str]:
         """The overrides that all jobs share."""
         return [str(item.input_line) for item in self.grid.overrides if not item.is_sweep_override()]
 
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """The config of a run with nothing of what is swept."""
+        return self.configs.prepare(self.fixed)
+
     @property
     def folder(self) -> Path:
-        """Where the ledger lies: the same for the same command, also when a key takes more values."""
+        """The ledger's folder: the same for the same command, also when a key takes more values."""
         name = self.master.sweep_name
         if name is None:
             name = name_of(self.base, self.grid.swept)
@@ -190,35 +156,47 @@ class Plan:
         return bool(self.master.retry == "failed")
 
 
-def fixed_jobs(plan: Plan) -> GridJobs:
+def _costliest(override: Override) -> str:
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, IntervalSweep):
+        return f"{key}={value.end}"
+    values = [job.partition("=")[2] for (job,) in Grid((override,)).jobs()]
+    try:
+        return f"{key}={max(values, key=float)}"
+    except ValueError:  # names, not numbers
+        return f"{key}={values[0]}"
+
+
+def grid_jobs(plan: Plan) -> GridJobs:
     """A grid's jobs, all checked, in the ledger.
 
     Raises:
         ConfigError: if any job could not work; nothing is left behind then.
     """
-    configs: dict[str, tuple[list[str], dict[str, Any]]] = {}
-    for overrides in plan.grid.jobs():
-        config = plan.jobs.prepare(overrides)
-        configs.setdefault(identity_of(config), (overrides, config))
+    jobs: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    for overrides in plan.jobs:
+        config = plan.configs.prepare(overrides)
+        jobs.setdefault(identity_of(config), (job_overrides(overrides), config))
     known = set() if plan.master.fresh else set(Ledger(plan.folder).identities())
-    if new := [config for identity, (_, config) in configs.items() if identity not in known]:
-        check_all(new, plan.master.n_jobs)
+    if new := [config for identity, (_, config) in jobs.items() if identity not in known]:
+        check_configs(new, plan.master.n_jobs)
     ledger = open_ledger(plan, {"strategy": "grid"})
-    for identity, (overrides, config) in configs.items():
-        ledger.add(identity, own(overrides), config)
-    return GridJobs(ledger, list(configs), plan.retry)
+    ledger.add_grid(jobs)
+    return GridJobs(ledger, list(jobs), plan.retry)
 
 
 def open_ledger(plan: Plan, facts: Mapping[str, Any]) -> Ledger:
-    """Make the sweep's folder, or open it again; an earlier one is put aside if the user wants to begin anew.
+    """Make the sweep's folder, or open it again; ``fresh=true`` has an earlier one renamed.
 
     Raises:
-        BusyError: if the earlier one is at work.
+        BusyError: if jobs of the earlier one are running.
         ConfigError: if there cannot be a folder.
     """
     path = plan.folder
     if plan.master.fresh and path.is_dir():
-        put_aside(Ledger(path))
+        archive(Ledger(path))
     try:
         return Ledger.create(path, {"swept": plan.grid.swept, "monitor": plan.base["monitor"], **facts})
     except OSError as error:
@@ -227,15 +205,15 @@ def open_ledger(plan: Plan, facts: Mapping[str, Any]) -> Ledger:
         ) from None
 
 
-def own(overrides: Sequence[str]) -> list[str]:
-    """What a job's own command line has of a sweep's."""
+def job_overrides(overrides: Sequence[str]) -> list[str]:
+    """Overrides without those that are about the sweep as a whole."""
     return [item for item in overrides if item.partition("=")[0] not in SWEEP_KEYS]
 
 
-def check_all(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
+def check_configs(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
     """Look for all configs' files, and judge their targets and accelerators.
 
-    The latter where torch is loaded anyway: in the process that jobs come from.
+    The latter in another process, a fork of the one that the jobs will come from: torch is loaded there.
 
     Args:
         configs: of jobs.
@@ -255,12 +233,13 @@ def check_all(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
 
 
 def _check(configs: Sequence[Mapping[str, Any]], slot: Slot, n_jobs: int) -> int:
+    """Print the first refusal; the exit code."""
     del slot
     from bunryu.training.batch_size import settle_batch
     from bunryu.training.early_checks import settle_and_check
 
     try:
-        for config in configs:
+        for config in {checked_part(config): config for config in configs}.values():
             settled = settle_batch(settle_and_check(config), lambda rows: True)
             if settled["accelerator"]["name"] == "tpu" and n_jobs > 1:
                 raise ConfigError("one process at a time has a TPU", where="n_jobs", fix="n_jobs=1")
@@ -268,3 +247,13 @@ def _check(configs: Sequence[Mapping[str, Any]], slot: Slot, n_jobs: int) -> int
         print(error, flush=True)
         return error.exit_code
     return 0
+
+
+def checked_part(config: Mapping[str, Any]) -> str:
+    """What the early checks read of a config; one check, of some 25 ms, is enough for all that share it."""
+
+    def is_read(key: str, value: Any) -> bool:
+        anywhere = not isinstance(value, int | float)
+        return key != "optimizer.lr" and (anywhere or is_below(key, CHECKED_NODES))
+
+    return json.dumps([(key, value if is_read(key, value) else None) for key, value in leaves(config)])

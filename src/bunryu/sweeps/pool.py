@@ -1,8 +1,7 @@
-"""Work in processes of its own: a slot is filled again as soon as what was in it has ended.
+"""A pool of processes: as soon as one has ended the next one begins in its slot, its share of the machine.
 
 Every process is a fork of one that has imported what all of them need, and that has done nothing else: no
-thread, no device. So a job begins at once, its memory goes when it ends, and whatever kills it takes nothing
-along.
+thread, no device. So a job begins at once, frees all of its memory when it ends, and dies alone.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ class Slot:
 
 
 def slots(number: int, cores: int, devices: Sequence[str], each: int) -> list[Slot]:
-    """Shares for so many jobs at once; one alone has the whole machine.
+    """Equal shares of the machine for jobs that run at once; one alone has all of it.
 
     Args:
         number: of jobs at once.
         cores: of the processor.
-        devices: names of the graphics cards; several jobs share one if there are fewer.
-        each: cards a job uses.
+        devices: names of the graphics cards; if there are fewer than jobs, several jobs share one.
+        each: cards that a job uses.
     """
     if number == 1:
         return [Slot()]
@@ -62,7 +61,7 @@ def slots(number: int, cores: int, devices: Sequence[str], each: int) -> list[Sl
 
 
 def start_forkserver() -> None:
-    """Start the process that all others will be forks of; it imports what they need meanwhile."""
+    """Start the process that all others will be forks of; it imports what they need in the background."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # counting cards must not initialise one before a fork
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(WARM))
     forkserver.ensure_running()
@@ -71,7 +70,7 @@ def start_forkserver() -> None:
 
 
 def _stop_forkserver() -> None:
-    """End that process with this one: by itself it would finish its imports first, and take its time."""
+    """End that process with this one; by itself it would finish its imports first."""
     pid = getattr(forkserver._forkserver, "_forkserver_pid", None)  # there is no public way
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
@@ -83,19 +82,22 @@ def run_in_slots(
     free: Sequence[Slot],
     log: Callable[[Item], Path],
 ) -> Iterator[tuple[Item, int]]:
-    """Do work on each item in a process of its own; yields items and exit codes as they end.
+    """Do work on each item in a process of its own.
 
-    The next item is asked for when there is a slot for it. If this process is asked to stop, or dies, those
-    that work get SIGTERM, and are waited for.
+    The next item is taken when there is a slot for it. If this process is asked to stop, or dies, the others
+    get SIGTERM, and are waited for.
 
     Args:
         items: to be pickled, as ``work`` is.
-        work: returns an exit code; a code below zero is the signal that ended it.
-        free: one process each.
-        log: where a process's output goes.
+        work: returns an exit code.
+        free: the slots, for one process each.
+        log: the file of a process's output.
 
     Yields:
-        In the order of their ends.
+        Each item with the exit code of its process, as they end; below zero it is the signal that ended it.
+
+    Raises:
+        Interrupted: if this process was asked to stop.
     """
     start_forkserver()
     context = multiprocessing.get_context("forkserver")
@@ -125,7 +127,7 @@ def run_in_slots(
 
 @contextmanager
 def _signals_passed_on(busy: Mapping[ForkServerProcess, object]) -> Iterator[list[int]]:
-    """Note the signals that ask to stop and have them end what is busy; afterwards nothing is."""
+    """Pass signals that ask to stop on to the busy processes, and note them; in the end all are stopped."""
     stopped: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -150,8 +152,8 @@ def _signals_passed_on(busy: Mapping[ForkServerProcess, object]) -> Iterator[lis
 def _enter(
     work: Callable[[Item, Slot], int], item: Item, slot: Slot, log: Path, environment: dict[str, str]
 ) -> None:
-    """What a new process does first; it ends with what the work returns."""
-    os.setsid()  # what is typed at the terminal goes to the first process, which passes it on once
+    """The main function of a new process, which ends with the exit code that the work returns."""
+    os.setsid()  # Ctrl-C reaches only the first process, which passes it on once
     os.environ.clear()
     os.environ.update(environment)
     if slot.devices is not None:
@@ -164,7 +166,7 @@ def _enter(
 
 
 def _end_with_parent() -> None:
-    """Ask this process to stop, as SIGTERM does, once the one that wanted it is gone."""
+    """Have this process stop, by SIGTERM, once the one that started it is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

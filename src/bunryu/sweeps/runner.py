@@ -9,7 +9,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
@@ -22,32 +22,32 @@ from bunryu.sweeps.ledger import IRRELEVANT, JobState, Ledger
 log = logging.getLogger(__name__)
 
 DONE = ("finished", "pruned")
-POLL = 1.0  # seconds between two looks at the jobs of others
+POLL = 1.0  # seconds between two looks at the jobs of other processes
 
-# Brings jobs to their ends and yields them as they end; asks for the next one when that can begin.
+# Brings jobs to their ends and yields them as they end; takes the next one when that can begin.
 Launch = Callable[[Ledger, Iterator[str]], Iterator[str]]
 
 
 class JobSource(Protocol):
     """The jobs of a sweep, however they are chosen."""
 
-    def todo(self) -> Iterator[str]:
-        """Jobs that may begin now and that no process has; each is asked for when there is room for it."""
-
-    def ended(self, job: JobState) -> None:
-        """A job that was begun here has ended."""
-
-    def identities(self) -> list[str]:
-        """All jobs so far."""
-
     @property
     def total(self) -> int:
         """How many there will be."""
 
+    def identities(self) -> Sequence[str]:
+        """All jobs so far."""
+
+    def todo(self) -> Iterator[str]:
+        """Jobs that may begin now and that no process has; each is taken when there is room for it."""
+
+    def ended(self, job: JobState) -> None:
+        """Take note that a job that was begun here has ended."""
+
 
 @dataclass(frozen=True)
 class GridJobs:
-    """Jobs that are known from the beginning, as a grid's are.
+    """The jobs of a grid, which are all known from the beginning.
 
     Args:
         ledger: has them all.
@@ -59,14 +59,20 @@ class GridJobs:
     names: Sequence[str]
     retry: bool
 
+    @property
+    def total(self) -> int:
+        return len(self.names)
+
+    def identities(self) -> Sequence[str]:
+        return self.names
+
     @cached_property
     def _failed_before(self) -> dict[str, int]:
-        """Attempts at the jobs that had failed when this start began: others' failures since then stand."""
+        """Attempts at the jobs that had failed when this start began; what fails later is not tried again."""
         jobs = map(self.ledger.job, self.names) if self.retry else []
         return {job.identity: job.attempt for job in jobs if job.status == "failed"}
 
     def todo(self) -> Iterator[str]:
-        """What is missing, half done or, if it may be tried again, failed before this start."""
         again = self._failed_before
         for name in self.names:
             job = self.ledger.job(name)
@@ -76,16 +82,7 @@ class GridJobs:
                 yield name
 
     def ended(self, job: JobState) -> None:
-        """Nothing follows from it."""
-
-    def identities(self) -> list[str]:
-        """All of them."""
-        return list(self.names)
-
-    @property
-    def total(self) -> int:
-        """How many there are."""
-        return len(self.names)
+        pass
 
 
 def name_of(config: Mapping[str, Any], swept: Sequence[str]) -> str:
@@ -100,8 +97,8 @@ def name_of(config: Mapping[str, Any], swept: Sequence[str]) -> str:
     return "-".join([*(key.rpartition(".")[2].replace("/", "_") for key in sorted(swept)), digest])[-80:]
 
 
-def put_aside(ledger: Ledger) -> None:
-    """Rename a sweep's folder, for another one to take its name.
+def archive(ledger: Ledger) -> None:
+    """Rename a sweep's folder after the time of its last change, so that another sweep can take its name.
 
     Raises:
         BusyError: if one of its jobs is running.
@@ -109,37 +106,38 @@ def put_aside(ledger: Ledger) -> None:
     path = ledger.path
     if any(job.status == "running" for job in ledger.jobs()):
         raise BusyError("jobs of this sweep are running", where=str(path), fix="wait until they end")
-    begun = datetime.fromtimestamp(path.stat().st_mtime)
-    os.rename(path, path.with_name(f"{path.name}.{begun:%Y-%m-%d_%H-%M-%S.%f}"))
+    changed = datetime.fromtimestamp(path.stat().st_mtime)
+    os.rename(path, path.with_name(f"{path.name}.{changed:%Y-%m-%d_%H-%M-%S.%f}"))
 
 
-def run(ledger: Ledger, work: JobSource, launch: Launch, *, stop_on_failure: bool) -> None:
+def run(ledger: Ledger, source: JobSource, launch: Launch, *, stop_on_failure: bool) -> None:
     """Bring the jobs of a sweep to their ends, each by one process only; those of others are waited for.
 
     Args:
         ledger: the sweep's.
-        work: its jobs.
+        source: its jobs.
         launch: how they begin.
         stop_on_failure: whether no further job begins once one has failed.
 
     Raises:
         TrainingError: if any did not finish.
     """
-    log.info("sweep %s: %s", ledger.path, _counts(map(ledger.job, work.identities())))
-    progress = _Progress(ledger, work, stop_on_failure)
+    log.info("sweep %s: %s", ledger.path, _counts(map(ledger.job, source.identities())))
+    done = {name for name in source.identities() if ledger.job(name).status in DONE}
+    progress = _Progress(ledger, source, stop_on_failure, done)
     while True:
-        todo = progress.begun(work.todo())
+        todo = progress.untried(source.todo())
         if (first := next(todo, None)) is not None:
             for identity in launch(ledger, chain([first], todo)):
                 progress.ended(ledger.job(identity))
-        elif any(ledger.job(identity).status == "running" for identity in work.identities()):
+        elif any(ledger.job(identity).status == "running" for identity in source.identities()):
             time.sleep(POLL)
         else:
             break
-    conclude(ledger, work.identities())
+    _close(ledger, source.identities())
 
 
-def conclude(ledger: Ledger, identities: Sequence[str]) -> None:
+def _close(ledger: Ledger, identities: Sequence[str]) -> None:
     """Log the closing table.
 
     Raises:
@@ -148,66 +146,64 @@ def conclude(ledger: Ledger, identities: Sequence[str]) -> None:
     jobs = sorted((ledger.job(identity) for identity in identities), key=lambda job: job.number)
     log.info("%s\n%s", _counts(jobs), "\n".join(table(jobs, ledger.facts)))
     log.info("next\n  bunryu report %s", shlex.quote(str(ledger.path)))
-    unfinished = [job for job in jobs if job.status not in DONE]
-    if unfinished:
+    if unfinished := sum(job.status not in DONE for job in jobs):
         raise TrainingError(
-            f"{len(unfinished)} of {len(jobs)} jobs did not finish",
+            f"{unfinished} of {len(jobs)} jobs did not finish",
             where=str(ledger.path / "jobs"),
             fix="the same command again tries what is missing",
         )
 
 
 def table(jobs: Sequence[JobState], facts: Mapping[str, Any]) -> list[str]:
-    """A line a job: number, status, what is its own, and its metric or the cause of its failure."""
+    """A line for each job: number, status, its swept values, and its metric or the cause of its failure."""
     metric = str(facts["monitor"]).split()[1]
-    widest = max((len(_own(job, facts["swept"])) for job in jobs), default=0)
-    return [
-        f"  {job.number:>3}  {job.status:<11}  {_own(job, facts['swept']):<{widest}}  {_outcome(job, metric)}"
+    swept = [
+        " ".join(item for item in job.overrides if item.lstrip("+").partition("=")[0] in facts["swept"])
         for job in jobs
+    ]
+    widest = max(map(len, swept), default=0)
+    return [
+        f"  {job.number:>3}  {job.status:<11}  {values:<{widest}}  {_outcome(job, metric)}"
+        for job, values in zip(jobs, swept, strict=True)
     ]
 
 
+@dataclass
 class _Progress:
-    """What has begun and ended by now; says how each job ended."""
+    """Which jobs have begun and ended; logs a line for each that ends."""
 
-    def __init__(self, ledger: Ledger, work: JobSource, stop_on_failure: bool) -> None:
-        self._ledger = ledger
-        self._work = work
-        self._stop_on_failure = stop_on_failure
-        self._facts = ledger.facts
-        self._tried: set[str] = set()
-        self._done = {name for name in work.identities() if ledger.job(name).status in DONE}
-        self._failed = False
+    ledger: Ledger
+    source: JobSource
+    stop_on_failure: bool
+    done: set[str]
+    tried: set[str] = field(default_factory=set)
+    failed: bool = False
 
-    def begun(self, todo: Iterator[str]) -> Iterator[str]:
-        """The jobs that are left, none a second time."""
-        while not (self._failed and self._stop_on_failure) and (identity := next(todo, None)) is not None:
-            if identity not in self._tried:
-                self._tried.add(identity)
+    def untried(self, todo: Iterator[str]) -> Iterator[str]:
+        """The jobs that were not begun here yet; none once one has failed, if that is to stop the others."""
+        while not (self.failed and self.stop_on_failure) and (identity := next(todo, None)) is not None:
+            if identity not in self.tried:
+                self.tried.add(identity)
                 yield identity
 
     def ended(self, job: JobState) -> None:
         if job.status == "running":  # another process was quicker: it is waited for
-            self._tried.discard(job.identity)
+            self.tried.discard(job.identity)
             return
-        self._work.ended(job)
+        self.source.ended(job)
         if job.status in DONE:
-            self._done.add(job.identity)
-        log.info("[%d/%d]%s", len(self._done), self._work.total, table([job], self._facts)[0][2:])
+            self.done.add(job.identity)
+        line = table([job], self.ledger.facts)[0][2:]
+        log.info("[%d/%d]%s", len(self.done), self.source.total, line)
         if job.status not in DONE:
-            self._failed = True
-            log.info("  its output: %s", self._ledger.log_of(job.identity))
+            self.failed = True
+            log.info("  its output: %s", self.ledger.log_of(job.identity))
 
 
 def _counts(jobs: Iterable[JobState]) -> str:
     statuses = [job.status for job in jobs]
-    parts = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses))]
+    parts = [f"{statuses.count(status)} {status}" for status in sorted(set(statuses))]
     return ", ".join([f"{len(statuses)} jobs", *parts])
-
-
-def _own(job: JobState, swept: Sequence[str]) -> str:
-    """Its overrides of the swept keys."""
-    return " ".join(item for item in job.overrides if item.lstrip("+").partition("=")[0] in swept)
 
 
 def _outcome(job: JobState, metric: str) -> str:

@@ -1,4 +1,4 @@
-"""A sweep whose next job follows from what the earlier ones came to: Optuna asks, jobs tell."""
+"""A sweep that is a search: Optuna proposes each next job from the results of the earlier ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bunryu.config.overrides import Grid
 from bunryu.errors import ConfigError, first_line
 from bunryu.sweeps.ledger import JobState, Ledger, identity_of
-from bunryu.sweeps.plan import Plan, check_all, open_ledger, own
+from bunryu.sweeps.plan import Plan, check_configs, job_overrides, open_ledger
 from bunryu.sweeps.study import Options, most_trials, open_study
 from bunryu.system import ranks
 
@@ -27,7 +27,7 @@ STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 JOB = "job"  # the trial's attribute that names its job
 
 
-def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> Search:
+def search_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> Search:
     """A search's jobs; the ends of every key's values, and each of its choices, are checked.
 
     Args:
@@ -56,18 +56,16 @@ def searched_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> S
     def overrides_of(values: Mapping[str, Any]) -> list[str]:
         return [*plan.fixed, *(f"{key}={value}" for key, value in values.items())]
 
-    check_all([plan.jobs.prepare(overrides_of(values)) for values in _ends(space)], options.parallel)
-    ledger = open_ledger(plan, {"strategy": options.sampler, "study": _study_name(plan), **written})
-
     def add(values: Mapping[str, Any], number: int) -> str:
         overrides = overrides_of(values)
-        config = plan.jobs.prepare(overrides)
+        config = plan.configs.prepare(overrides)
         identity = identity_of(config)
-        ledger.add(identity, own(overrides), config, number)
+        ledger.add(identity, job_overrides(overrides), config, number)
         return identity
 
-    opened = open_study(ledger, options, space)
-    return Search(opened, ledger, space, add, n_trials, plan.retry)
+    check_configs([plan.configs.prepare(overrides_of(values)) for values in _ends(space)], options.parallel)
+    ledger = open_ledger(plan, {"strategy": options.sampler, "study": _study_name(plan), **written})
+    return Search(open_study(ledger, options, space), ledger, space, add, n_trials, plan.retry)
 
 
 def _study_name(plan: Plan) -> str:
@@ -86,9 +84,7 @@ def _ends(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
         for key, d in space.items()
     }
     first = {key: several[0] for key, several in values.items()}
-    for key, several in values.items():
-        for value in several:
-            yield {**first, key: value}
+    return ({**first, key: value} for key, several in values.items() for value in several)
 
 
 def space_of(grid: Grid) -> dict[str, BaseDistribution]:
@@ -100,10 +96,10 @@ def space_of(grid: Grid) -> dict[str, BaseDistribution]:
     space = {}
     for override in grid.overrides:
         if override.is_sweep_override():
+            key = override.get_key_element()
             try:
-                space[override.get_key_element()] = _distribution(override)
+                space[key] = _distribution(override)
             except ValueError as error:
-                key = override.get_key_element()
                 raise ConfigError(f"{key}: {first_line(error)}", where=key) from error
     return space
 
@@ -133,7 +129,7 @@ class Search:
         ledger: the sweep's, which keeps them.
         space: of each key its values.
         add: puts a job with these values of the swept keys and this trial into the ledger; its identity.
-        n_trials: in all.
+        total: how many trials there will be.
         retry: whether another trial takes the place of one that failed before this start.
     """
 
@@ -141,7 +137,7 @@ class Search:
     ledger: Ledger
     space: Mapping[str, BaseDistribution]
     add: Callable[[Mapping[str, Any], int], str]
-    n_trials: int
+    total: int
     retry: bool
 
     @cached_property
@@ -159,7 +155,7 @@ class Search:
                 job = self.ledger.job(name)
                 if job.status in ("waiting", "dead", "interrupted"):
                     yield name
-                elif job.status != "running":  # it ended, and its sweep died before it could tell
+                elif job.status != "running":  # it ended, and its sweep died before it told the study
                     self.ended(job)
         while (trial := self._ask()) is not None:
             name = self.add(trial.params, trial.number)
@@ -171,7 +167,7 @@ class Search:
                 self._tell(job, trial.number)
 
     def ended(self, job: JobState) -> None:
-        """Tell the study; of a trial that was interrupted nothing, since it goes on another time."""
+        """Tell the study, unless the job was interrupted: its trial goes on another time."""
         if job.trial is not None and job.status != "interrupted":
             self._tell(job, job.trial)
 
@@ -181,17 +177,12 @@ class Search:
         named = [trial.user_attrs.get(JOB) for trial in self._trials()]
         return [name for name in dict.fromkeys(named) if name in known]
 
-    @property
-    def total(self) -> int:
-        """How many trials there will be."""
-        return self.n_trials
-
     def _ask(self) -> optuna.trial.Trial | None:
         """The next trial; None if there are enough."""
-        if len(self._trials()) >= self.n_trials:
+        if len(self._trials()) >= self.total:
             return None
         trial = self.study.ask(dict(self.space))
-        if sum(other.number < trial.number for other in self._trials()) >= self.n_trials:
+        if sum(other.number < trial.number for other in self._trials()) >= self.total:
             self.study.tell(trial, state=TrialState.FAIL)  # another machine asked for the last one
             return None
         return trial

@@ -1,4 +1,4 @@
-"""A sweep's jobs through submitit: on a Slurm cluster, where they live on when the one who sent them dies."""
+"""A sweep's jobs through submitit: on a Slurm cluster, where they go on when the sweep's process dies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from submitit import AutoExecutor, Job, LocalJob, SlurmJob
 
 from bunryu.sweeps import job as sweep_job
-from bunryu.sweeps.attempts import exists
+from bunryu.sweeps.attempts import process_exists
 from bunryu.sweeps.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -26,33 +26,31 @@ POLL = 1.0  # seconds between two looks at the jobs; submitit asks Slurm itself 
 def submitted(
     launcher: BaseSubmititLauncher, batch: int, ledger: Ledger, identities: Iterator[str]
 ) -> Iterator[str]:
-    """Jobs through submitit, in arrays; those that an earlier start sent and left are found by their ids.
+    """Run jobs through submitit, in arrays; those that an earlier start has sent are found by their ids.
 
     Args:
         launcher: of hydra-submitit-launcher, with the user's queue, time and memory.
         batch: jobs of an array.
         ledger: keeps each job's id on the cluster.
-        identities: the jobs.
-
-    Yields:
-        Identities in the order in which the jobs end.
+        identities: the jobs; they are yielded as they end.
     """
     executor = _executor(launcher, ledger)
     while taken := list(islice(identities, batch)):
         waiting = {name: job for name in taken if (job := _found(launcher, executor, ledger, name))}
         new = [name for name in taken if name not in waiting]
         with executor.batch() if new else nullcontext():
-            sent = [executor.submit(sweep_job.start, str(ledger.path.absolute()), name) for name in new]
+            sent = [
+                executor.submit(sweep_job.run_in_child, str(ledger.path.absolute()), name) for name in new
+            ]
         for name, job in zip(new, sent, strict=True):
             ledger.note_submission(name, str(job.job_id))
             waiting[name] = job
         while waiting:
             for name in [name for name, job in waiting.items() if _has_ended(job)]:
-                if not _closed(ledger, name, waiting[name]):
-                    continue
-                ledger.note_submission(name, None)
-                del waiting[name]
-                yield name
+                if _end_recorded(ledger, name, waiting[name]):
+                    ledger.note_submission(name, None)
+                    del waiting[name]
+                    yield name
             time.sleep(POLL)
 
 
@@ -67,23 +65,23 @@ def _found(launcher: BaseSubmititLauncher, executor: Any, ledger: Ledger, name: 
     return job
 
 
-def _closed(ledger: Ledger, name: str, sent: Job[int]) -> bool:
-    """Record the end of a job that is over on the cluster, if nothing in it could do so itself.
+def _end_recorded(ledger: Ledger, name: str, sent: Job[int]) -> bool:
+    """Record how a job ended that is over on the cluster, if it could not do so itself.
 
-    One that was at work a moment ago is let be until its record counts as dead: else it would seem to be
-    another process' job, and be sent again for ever.
+    Returns:
+        False while its record still counts as alive: it would be taken for another process's job.
     """
     job = ledger.job(name)
     if job.status == "running":
         return False
     if job.status == "dead":
-        ledger.bury(job, f"it ended on the cluster ({sent.state}): {sent.paths.stderr}")
-    sweep_job.close(ledger, name, 1)
+        ledger.record_death(job, f"it ended on the cluster ({sent.state}): {sent.paths.stderr}")
+    sweep_job.record_exit(ledger, name, 1)
     return True
 
 
 def _executor(launcher: BaseSubmititLauncher, ledger: Ledger) -> Any:
-    """The cluster as the launcher's parameters describe it; those of one cluster carry its name."""
+    """The cluster as the launcher's parameters describe it; parameters of one kind get its name as prefix."""
     cluster = launcher._EXECUTOR
     common = set(BaseQueueConf.__dataclass_fields__)
     given = {key: value for key, value in launcher.params.items() if key != "submitit_folder"}
@@ -96,5 +94,5 @@ def _executor(launcher: BaseSubmititLauncher, ledger: Ledger) -> Any:
 def _has_ended(job: Job[int]) -> bool:
     """Whether a job is over; a local one of an earlier start is only a process number to submitit."""
     if isinstance(job, LocalJob) and job._process is None:
-        return not exists(int(job.job_id))
+        return not process_exists(int(job.job_id))
     return bool(job.done())

@@ -22,28 +22,20 @@ from bunryu.sweeps.ledger import Ledger
 
 @dataclass(frozen=True)
 class Options:
-    """How a search goes.
+    """How a search goes."""
 
-    Args:
-        sampler: tpe, random or grid.
-        n_trials: in all, those of earlier starts counted.
-        seed: of the sampler.
-        storage: a URL of Optuna's; None for a journal in the sweep's folder.
-        parallel: trials at once.
-    """
-
-    sampler: str
-    n_trials: int
-    seed: int
-    storage: str | None
-    parallel: int
+    sampler: str  # tpe, random or grid
+    n_trials: int  # in all, those of earlier starts counted
+    seed: int  # of the sampler
+    storage: str | None  # a URL of Optuna's; None for a journal in the sweep's folder
+    parallel: int  # trials at once
 
 
 def open_study(ledger: Ledger, options: Options, space: Mapping[str, BaseDistribution]) -> Study:
     """Begin a study, or go on with it.
 
     Args:
-        ledger: knows the study's name and the monitor.
+        ledger: has the study's name and the monitor in its facts.
         options: the user's.
         space: of each key its values.
 
@@ -89,13 +81,11 @@ def most_trials(options: Options, space: Mapping[str, BaseDistribution]) -> int:
     return min(options.n_trials, math.prod(len(_values(key, each)) for key, each in space.items()))
 
 
-class _Grid(optuna.samplers.GridSampler):
-    """Optuna's, but for stopping Optuna's own loop after the last point: here there is none."""
-
+class _GridSampler(optuna.samplers.GridSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Whoever asks knows when to end."""
+        """Nothing: Optuna's stops Optuna's own loop after the last point, and here there is none."""
 
 
 def _storage(folder: Path, url: str | None) -> BaseStorage | str:
@@ -111,7 +101,7 @@ def _sampler(
     if options.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if options.sampler == "grid":
-        return _Grid({key: _values(key, d) for key, d in space.items()}, seed=options.seed)
+        return _GridSampler({key: _values(key, d) for key, d in space.items()}, seed=options.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(seed=seed, constant_liar=options.parallel > 1)
@@ -128,8 +118,8 @@ def _values(key: str, distribution: BaseDistribution) -> list[Any]:
 
 
 def _pruner(name: str) -> optuna.pruners.BasePruner:
-    if name == "median":
-        return optuna.pruners.MedianPruner()
-    if name == "hyperband":
-        return optuna.pruners.HyperbandPruner()
-    return optuna.pruners.NopPruner()
+    pruners: dict[str, type[optuna.pruners.BasePruner]] = {
+        "median": optuna.pruners.MedianPruner,
+        "hyperband": optuna.pruners.HyperbandPruner,
+    }
+    return pruners.get(name, optuna.pruners.NopPruner)()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from bunryu.sweeps.plan import Plan
+    from bunryu.sweeps.search import Search
 
 CHOICES = {
     "strategy": ("grid", "optuna"),
@@ -28,7 +32,6 @@ class LedgerSweeper(Sweeper):
         pruner: of a search: median, hyperband or none.
         seed: of a search's sampler.
         storage: of a search, a URL of Optuna's; None for a journal in the sweep's folder.
-
     """
 
     def __init__(
@@ -43,11 +46,7 @@ class LedgerSweeper(Sweeper):
     ) -> None:
         self._given = {"strategy": strategy, "sampler": sampler, "pruner": pruner}
         self._searches = strategy == "optuna"
-        self._params = dict(params or {})
-        self._n_trials = n_trials
-        self._sampler = sampler
-        self._seed = seed
-        self._storage = storage
+        self._options = (sampler, n_trials, seed, storage)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra has; its launchers get a function that starts a job as a child process."""
@@ -64,7 +63,7 @@ class LedgerSweeper(Sweeper):
         self._loader = hydra_context.config_loader
         self._config = config
         self._launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=launchers.launched, config=config
+            hydra_context=hydra_context, task_function=launchers.start_job, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -73,17 +72,25 @@ class LedgerSweeper(Sweeper):
         Raises:
             BunryuError: if the sweep cannot begin, or a job failed.
         """
+        from bunryu.errors import ConfigError
         from bunryu.sweeps import launchers, runner
-        from bunryu.sweeps import plan as sweep_plan
+        from bunryu.sweeps.plan import Plan, grid_jobs
+        from bunryu.system import ranks
 
+        if ranks.world_size() > 1:
+            raise ConfigError(
+                "a sweep starts its jobs' processes itself",
+                where="-m",
+                fix="bunryu train -m … accelerator.devices=<number>, without torchrun or srun",
+            )
         config = self._config
-        plan = sweep_plan.Plan.of(self._loader, config, arguments, self._params)
-        work = self._search(plan) if self._searches else sweep_plan.fixed_jobs(plan)
-        batch = config.n_jobs if self._searches else max(1, len(work.identities()))
-        launch = launchers.launch_of(self._launcher, config, batch)
-        runner.run(work.ledger, work, launch, stop_on_failure=config.on_failure == "stop")
+        plan = Plan.of(self._loader, arguments, config)
+        source = self._search(plan) if self._searches else grid_jobs(plan)
+        batch = config.n_jobs if self._searches else max(1, source.total)
+        launch = launchers.launch_with(self._launcher, config, batch)
+        runner.run(source.ledger, source, launch, stop_on_failure=config.on_failure == "stop")
 
-    def _search(self, plan: Any) -> Any:
+    def _search(self, plan: Plan) -> Search:
         """A search's jobs.
 
         Raises:
@@ -101,7 +108,7 @@ class LedgerSweeper(Sweeper):
                 where="hydra.sweeper.strategy",
                 fix="pip install 'bunryu[optuna]'",
             ) from None
-        options = study.Options(self._sampler, self._n_trials, self._seed, self._storage, self._config.n_jobs)
         written = OmegaConf.to_container(self._config.hydra.sweeper, resolve=False)
         assert isinstance(written, dict)
-        return search.searched_jobs(plan, options, {key: written[key] for key in ("pruner", "storage")})
+        facts = {key: written[key] for key in ("pruner", "storage")}
+        return search.search_jobs(plan, study.Options(*self._options, self._config.n_jobs), facts)

@@ -1,4 +1,4 @@
-"""``hydra/launcher=pool``: says that a sweep's jobs run in ``n_jobs`` slots of this machine."""
+"""``hydra/launcher=pool``: a sweep's jobs run in ``n_jobs`` slots of this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 
 class PoolLauncher(Launcher):
-    """The ledger's own way to begin jobs; it fills a slot as soon as a job has ended, batches or not."""
+    """A name only: the ledger sweeper starts the jobs itself, see ``sweeps.launchers``."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Nothing to prepare."""
