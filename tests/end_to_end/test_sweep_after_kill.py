@@ -242,7 +242,7 @@ def test_another_hosts_job_that_ends_well_is_not_done_again(
         path = next(ledger.path.glob("jobs/*.1.json"))
         write_record(path, {**read_record(path), "status": "finished", "metrics": {"val/loss": 0.5}})
 
-    add = Ledger.add_grid
+    add = Ledger.add_all
 
     def taken(self: Ledger, jobs: Any) -> None:
         add(self, jobs)
@@ -251,7 +251,7 @@ def test_another_hosts_job_that_ends_well_is_not_done_again(
             write_record(self.path / "jobs" / f"{identity}.1.json", facts)
 
     monkeypatch.setattr(runner.time, "sleep", sleep)
-    monkeypatch.setattr(Ledger, "add_grid", taken)
+    monkeypatch.setattr(Ledger, "add_all", taken)
     assert run_sweep(out, "seed=1", "sweep_name=s") == 0
     assert runs_in(out) == []
     assert [line.split() for line in table(out)] == [["0", "finished", "val/loss", "0.5000"]]

@@ -47,7 +47,7 @@ def test_a_jobs_name_is_of_all_that_its_results_depend_on_and_of_nothing_else() 
 
 
 def test_a_job_keeps_its_number_and_new_ones_follow(ledger: Ledger) -> None:
-    ledger.add_grid({name: ([f"seed={name}"], {}) for name in ("zzz", "aaa", "bbb")})
+    ledger.add_all({name: ([f"seed={name}"], {}) for name in ("zzz", "aaa", "bbb")})
     ledger.add("aaa", ["seed=one"], {})
     ledger.add("abc", ["seed=3"], {**CONFIG, "seed": 3}, trial=5)
     assert [(job.number, job.identity, job.overrides, job.trial) for job in ledger.jobs()] == [
@@ -65,10 +65,10 @@ def test_two_that_add_a_grid_at_once_give_each_job_its_place_in_it(
 ) -> None:
     """One has looked for jobs while the other added some, of which a folder's listing may miss any."""
     grid: dict[str, Any] = {name: ([f"seed={name}"], {}) for name in "bcdef"}
-    ledger.add_grid(dict(list(grid.items())[:3]))
+    ledger.add_all(dict(list(grid.items())[:3]))
     with monkeypatch.context() as context:
         context.setattr(Ledger, "identities", lambda self: ["aaa", *seen])
-        ledger.add_grid(grid)
+        ledger.add_all(grid)
     assert [(job.number, job.identity) for job in ledger.jobs()] == [
         (0, "aaa"), (1, "b"), (2, "c"), (3, "d"), (4, "e"), (5, "f"),
     ]  # fmt: skip

@@ -18,21 +18,13 @@ JOBS_SHOWN = 200
 
 @dataclass(frozen=True)
 class Costs:
-    """What all jobs of a plan take.
+    """What all jobs of a plan take together."""
 
-    Args:
-        seconds: from the command to its end.
-        at_once: how many jobs run at a time.
-        memory: bytes that the largest job has resident.
-        kept: bytes on the disk in the end.
-        disk: bytes on the disk at the most.
-    """
-
-    seconds: float
-    at_once: int
-    memory: int
-    kept: int
-    disk: int
+    seconds: float  # from the command to its end
+    at_once: int  # jobs that run at a time
+    memory: int  # bytes that the largest job has resident
+    kept: int  # bytes on the disk in the end
+    disk: int  # bytes on the disk at the most
 
 
 def costs_of(plan: Plan, jobs: Sequence[Job], startup: float, estimates: Sequence[Estimate]) -> Costs:

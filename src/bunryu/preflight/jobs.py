@@ -110,19 +110,12 @@ def _job(number: int, overrides: list[str], config: DictConfig) -> Job:
 
 @dataclass
 class Job:
-    """One job of a plan.
+    """One job of a plan."""
 
-    Args:
-        number: its place in the sweep.
-        overrides: of the swept keys.
-        recorded: its config as a run would record it.
-        filled: the same with its references to the environment filled in.
-    """
-
-    number: int
-    overrides: list[str]
-    recorded: dict[str, Any]
-    filled: dict[str, Any]
+    number: int  # its place in the sweep
+    overrides: list[str]  # of the swept keys
+    recorded: dict[str, Any]  # its config as a run would record it
+    filled: dict[str, Any]  # the same with its references to the environment filled in
 
     def settle(self) -> None:
         """Take the accelerator and precision that this machine has, as ``bunryu train`` does.

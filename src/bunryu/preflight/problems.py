@@ -1,4 +1,4 @@
-"""What would stop a run later though its config is right: folders, the Hub, the machine."""
+"""What would stop a run later although its config is right: folders, the Hub, the machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from bunryu.config.instantiate import instantiate
 from bunryu.errors import BunryuError, ConfigError, DownloadError, first_line
 from bunryu.system.files import nearest_existing
+from bunryu.system.locations import cache_folder
 from bunryu.system.machine import physical_memory
 from bunryu.training.early_checks import refused
 
@@ -18,29 +19,25 @@ GIB = 1 << 30
 
 
 def file_problems(config: Mapping[str, Any]) -> list[BunryuError]:
-    """Whether runs and caches can be written, which nothing is, and the corpus' files are there; no torch."""
-    from bunryu.system.locations import cache_folder
-
-    roots = {
-        "output_root": Path(config["output_root"]).expanduser(),
-        "cache_dir": cache_folder(config["cache_dir"]),
-    }
-    problems: list[BunryuError | None] = [_not_writable(key, root) for key, root in roots.items()]
-    problems.append(refused(lambda: instantiate(config["corpus"], "corpus")))
+    """Folders that cannot be written to, and files of the corpus that are missing; without torch."""
+    problems = [
+        _not_writable("output_root", Path(config["output_root"]).expanduser()),
+        _not_writable("cache_dir", cache_folder(config["cache_dir"])),
+        refused(lambda: instantiate(config["corpus"], "corpus")),
+    ]
     return [problem for problem in problems if problem is not None]
 
 
-def _not_writable(key: str, root: Path) -> ConfigError | None:
+def _not_writable(key: str, root: Path) -> BunryuError | None:
     there = nearest_existing(root)
-    if not there.is_dir():
-        return ConfigError(f"{there} is no folder", where=f"{key}={root}", fix=f"{key}=<folder>")
-    if not os.access(there, os.W_OK | os.X_OK):
-        return ConfigError(f"{there} cannot be written to", where=f"{key}={root}", fix=f"{key}=<folder>")
-    return None
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return None
+    said = "cannot be written to" if there.is_dir() else "is no folder"
+    return ConfigError(f"{there} {said}", where=f"{key}={root}", fix=f"{key}=<folder>")
 
 
 def weights_problem(model: Mapping[str, Any]) -> BunryuError | None:
-    """Whether a pretrained model's weights lie here or can be fetched; asks for no more than their size.
+    """Why a pretrained model's weights are neither here nor to be fetched; asks the Hub for their size only.
 
     Args:
         model: the config's ``model`` node.
@@ -71,8 +68,6 @@ def _fetchable(model: Mapping[str, Any]) -> None:
     from bunryu.models.weights import WEIGHTS
 
     name, revision = model["name"], _revision(model)
-    fix = "check the network; or model.name=<a folder with config.json, vocab.txt and model.safetensors>; "
-    fix += "or model=tiny, which needs no download"
     try:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
@@ -88,7 +83,8 @@ def _fetchable(model: Mapping[str, Any]) -> None:
             f"the weights of '{name}' are not cached and cannot be fetched from {constants.ENDPOINT}: "
             f"{first_line(error)}",
             where="model.name",
-            fix=fix,
+            fix="check the network; or model.name=<a folder with config.json, vocab.txt and "
+            "model.safetensors>; or model=tiny, which needs no download",
         ) from None
 
 
@@ -98,7 +94,7 @@ def stand_in(model: Mapping[str, Any], tokenizer: Any, folder: Path) -> dict[str
     Args:
         model: the config's node.
         tokenizer: the model's.
-        folder: for its config and tokenizer.
+        folder: an empty one, for its config and tokenizer.
 
     Raises:
         DownloadError: if its config.json cannot be had.
@@ -126,7 +122,7 @@ def _revision(model: Mapping[str, Any]) -> str | None:
 def room_problems(
     output_root: Path, disk: int, memory: int, *, at_once: int, on_cpu: bool
 ) -> list[BunryuError]:
-    """Whether disk and memory are enough.
+    """Refusals if disk or memory is not enough.
 
     Args:
         output_root: where runs are written.

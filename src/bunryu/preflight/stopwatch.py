@@ -19,19 +19,12 @@ LEAST_ROUNDS = 2  # after the first, which only warms up
 
 @dataclass
 class Rounds:
-    """Batches of every shape in turn, the smallest first, until the time is up.
+    """Batches of every shape in turn, the smallest first, until the time is up."""
 
-    Args:
-        shapes: the rows of a batch of each shape.
-        collate: makes a batch of rows.
-        seconds: the time.
-        tried: how many shapes the first round had, which ends early if it takes too long.
-    """
-
-    shapes: Sequence[Index]
-    collate: Callable[[Index], Batch]
+    shapes: Sequence[Index]  # the rows of a batch of each shape
+    collate: Callable[[Index], Batch]  # makes a batch of rows
     seconds: float
-    tried: int = 0
+    tried: int = 0  # shapes of the first round, which ends early if it takes too long
 
     def __iter__(self) -> Iterator[Batch]:
         start = time.perf_counter()
@@ -48,21 +41,13 @@ class Rounds:
 
 @dataclass
 class Stopwatch(pl.Callback):
-    """Seconds of every batch from its start to the next one's, by padded tokens, and of every optimizer step.
+    """Seconds of every batch, from its start to the next one's, and of every optimizer step."""
 
-    Args:
-        trained: tokens and seconds of training batches, without the optimizer's step.
-        steps: seconds of the optimizer's steps.
-        peaks: by tokens, the process's peak of memory after the first batch of that size.
-        evaluated: tokens and seconds of validation batches.
-        validation: seconds of the last validation.
-    """
-
-    trained: list[tuple[int, float]] = field(default_factory=list)
+    trained: list[tuple[int, float]] = field(default_factory=list)  # padded tokens; seconds without the step
     steps: list[float] = field(default_factory=list)
-    peaks: dict[int, float] = field(default_factory=dict)
+    peaks: dict[int, float] = field(default_factory=dict)  # by tokens, memory's peak after the first batch
     evaluated: list[tuple[int, float]] = field(default_factory=list)
-    validation: float = 0.0
+    validation: float = 0.0  # seconds of the last validation
     _batch: tuple[int, float] | None = None  # the tokens of the batch that is running, and when it began
     _step_begun: float = 0.0
     _validation_begun: float = 0.0

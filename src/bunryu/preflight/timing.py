@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from bunryu.training.datamodule import TextDataModule
 
 SHAPES = 7  # of training batches that are timed; between them cost is taken as linear in padded tokens
 TRAINING_SECONDS, EVALUATION_SECONDS = 3.0, 1.0  # that timing goes on for, once every shape had its turns
-LOCAL_LOGGER = ".TensorBoardLogger"  # others would start a run of theirs elsewhere
-TIMED_CALLBACKS = ("pytorch_lightning.", "bunryu.training.callbacks.EarlyStop")
+# Lightning's own callbacks but for what draws, and the logger that starts no run of its own elsewhere.
+TIMED = re.compile(
+    r"pytorch_lightning\.callbacks\.(?!.*ProgressBar).*|bunryu\.training\.callbacks\.EarlyStop.*|.*\.TensorBoardLogger"
+)
 # What says how many batches are taken, or when to end: not while timing.
 LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches",
           "max_steps", "max_time", "min_epochs", "min_steps", "num_sanity_val_steps", "profiler",
@@ -117,20 +120,13 @@ def _for_timing(config: Mapping[str, Any]) -> dict[str, Any]:
     trainer = {key: value for key, value in config["trainer"].items() if key not in LIMITS}
     quiet = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False}
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"} if _processes(config) > 1 else {}
-
-    def is_timed(target: str) -> bool:
-        return target.startswith(TIMED_CALLBACKS) and not target.endswith("ProgressBar")
-
-    return {
-        **config,
-        "trainer": {**trainer, **quiet, **alone},
-        "callbacks": _chosen(config["callbacks"], is_timed),
-        "logger": _chosen(config["logger"], lambda target: target.endswith(LOCAL_LOGGER)),
+    timed = {
+        kind: {
+            name: node for name, node in config[kind].items() if node and TIMED.fullmatch(node["_target_"])
+        }
+        for kind in ("callbacks", "logger")
     }
-
-
-def _chosen(nodes: Mapping[str, Any], which: Callable[[str], bool]) -> dict[str, Any]:
-    return {name: node for name, node in nodes.items() if node and which(node["_target_"])}
+    return {**config, "trainer": {**trainer, **quiet, **alone}, **timed}
 
 
 def _processes(config: Mapping[str, Any]) -> int:

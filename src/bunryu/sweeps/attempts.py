@@ -24,13 +24,9 @@ DEAD = 60.0  # seconds without one
 
 @dataclass
 class Attempt:
-    """One process's attempt at a job.
+    """One process's attempt at a job."""
 
-    Args:
-        path: of the record, ``<sweep>/jobs/<identity>.<number>.json``.
-    """
-
-    path: Path
+    path: Path  # of the record, <sweep>/jobs/<identity>.<number>.json
     facts: dict[str, Any] = field(default_factory=dict)
 
     def begin(self) -> None:

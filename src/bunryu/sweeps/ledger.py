@@ -41,35 +41,20 @@ def identity_of(config: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class JobState:
-    """A job as its newest attempt left it.
+    """A job as its newest attempt left it."""
 
-    Args:
-        number: its place in the sweep, from 0.
-        identity: names its files.
-        overrides: the command line of the same run outside a sweep.
-        config: plain values, secrets as ``${oc.env:NAME}``.
-        attempt: the number of the newest one, 0 before the first.
-        status: waiting, running, finished, failed, interrupted, pruned or dead (its process is gone).
-        run: its run directory, once there is one.
-        metrics: final ones, of a finished job.
-        cause: why it failed.
-        start: of the newest attempt, as ISO 8601 text.
-        end: likewise.
-        trial: its number in an Optuna study.
-    """
-
-    number: int
-    identity: str
-    overrides: list[str]
-    config: dict[str, Any]
-    attempt: int = 0
-    status: str = "waiting"
-    run: Path | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
-    cause: str | None = None
-    start: str | None = None
+    number: int  # its place in the sweep, from 0
+    identity: str  # names its files
+    overrides: list[str]  # the command line of the same run outside a sweep
+    config: dict[str, Any]  # plain values, secrets as ${oc.env:NAME}
+    trial: int | None = None  # its number in an Optuna study
+    attempt: int = 0  # the number of the newest one
+    status: str = "waiting"  # running, finished, failed, interrupted, pruned or dead: its process is gone
+    run: Path | None = None  # its run directory, once there is one
+    metrics: dict[str, Any] = field(default_factory=dict)  # final ones, of a finished job
+    cause: str | None = None  # why it failed
+    start: str | None = None  # of the newest attempt, as ISO 8601 text
     end: str | None = None
-    trial: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,30 +83,22 @@ class Ledger:
         self, identity: str, overrides: Sequence[str], config: Mapping[str, Any], trial: int | None = None
     ) -> None:
         """Note a job; one that is there already keeps its number."""
-        self._add(identity, len(self.identities()), overrides, config, trial)
+        self.add_all({identity: (overrides, config)}, trial)
 
-    def add_grid(self, jobs: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]]) -> None:
+    def add_all(
+        self, jobs: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]], trial: int | None = None
+    ) -> None:
         """Note jobs, by identity their overrides and configs; the new ones are numbered in their order.
 
-        Several processes may do so at once: whatever another one has added of the same jobs by then, a job
-        gets the number it would have got from one process alone.
+        Several processes may add the same jobs at once: whatever another one has added by then, a job gets
+        the number it would have got from one process alone.
         """
         known = set(self.identities())
         for number, identity in enumerate((new for new in jobs if new not in known), len(known)):
-            self._add(identity, number, *jobs[identity])
-
-    def _add(
-        self,
-        identity: str,
-        number: int,
-        overrides: Sequence[str],
-        config: Mapping[str, Any],
-        trial: int | None = None,
-    ) -> None:
-        path = self.path / "jobs" / f"{identity}.json"
-        if not path.is_file():
+            path, (overrides, config) = self.path / "jobs" / f"{identity}.json", jobs[identity]
             facts = {"identity": identity, "number": number, "overrides": list(overrides), "trial": trial}
-            write_record(path, {**facts, "config": dict(config)})
+            if not path.is_file():  # another process may have been quicker
+                write_record(path, {**facts, "config": dict(config)})
 
     def job(self, identity: str) -> JobState:
         """One job as its records say.
@@ -133,10 +110,8 @@ class Ledger:
         facts = read_record(path)
         if missing := {"number", "overrides", "config"} - facts.keys():
             raise ModelError(f"the record is damaged: it lacks {', '.join(sorted(missing))}", where=str(path))
-        known = JobState(
-            facts["number"], identity, facts["overrides"], facts["config"], trial=facts.get("trial")
-        )
-        return self._with_attempts(known)
+        state = JobState(facts["number"], identity, facts["overrides"], facts["config"], facts.get("trial"))
+        return self._with_attempts(state)
 
     def jobs(self) -> list[JobState]:
         """All jobs by number."""
@@ -184,6 +159,7 @@ class Ledger:
         return self.path / "jobs" / f"{identity}.{number}.json"
 
     def _with_attempts(self, job: JobState) -> JobState:
+        """The state after all attempts at a job."""
         number = 0
         run: str | None = None
         facts: dict[str, Any] = {}

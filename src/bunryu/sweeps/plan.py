@@ -34,12 +34,7 @@ CHECKED_NODES = ("accelerator", "datamodule", "optimizer", "trainer")
 
 
 class Jobs:
-    """Prepares the configs of jobs; Hydra composes once for all jobs with the same option of every group.
-
-    Args:
-        loader: Hydra's.
-        master: the config of the sweep.
-    """
+    """Prepares the configs of jobs; Hydra composes once for all jobs with the same option of every group."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._loader = loader
@@ -73,17 +68,11 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a command line.
+    """The jobs of a command line."""
 
-    Args:
-        master: the config of the whole, Hydra's own node in it.
-        grid: its overrides, a preset's included.
-        configs: prepares the jobs' configs.
-    """
-
-    master: DictConfig
-    grid: Grid
-    configs: Jobs
+    master: DictConfig  # the config of the whole, Hydra's own node in it
+    grid: Grid  # its overrides, a preset's included
+    configs: Jobs  # prepares the jobs' configs
 
     @classmethod
     def of(cls, loader: ConfigLoader, arguments: Sequence[str], master: DictConfig | None = None) -> Plan:
@@ -150,11 +139,6 @@ class Plan:
             )
         return Path(self.master.output_root).expanduser() / "sweeps" / folder
 
-    @property
-    def retry(self) -> bool:
-        """Whether failed jobs are tried again."""
-        return bool(self.master.retry == "failed")
-
 
 def _costliest(override: Override) -> str:
     if not override.is_sweep_override():
@@ -183,8 +167,8 @@ def grid_jobs(plan: Plan) -> GridJobs:
     if new := [config for identity, (_, config) in jobs.items() if identity not in known]:
         check_configs(new, plan.master.n_jobs)
     ledger = open_ledger(plan, {"strategy": "grid"})
-    ledger.add_grid(jobs)
-    return GridJobs(ledger, list(jobs), plan.retry)
+    ledger.add_all(jobs)
+    return GridJobs(ledger, list(jobs), plan.master.retry == "failed")
 
 
 def open_ledger(plan: Plan, facts: Mapping[str, Any]) -> Ledger:
@@ -211,9 +195,7 @@ def job_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def check_configs(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
-    """Look for all configs' files, and judge their targets and accelerators.
-
-    The latter in another process, a fork of the one that the jobs will come from: torch is loaded there.
+    """Look for all configs' files, and judge what needs torch, in a process that has loaded it.
 
     Args:
         configs: of jobs.

@@ -31,15 +31,10 @@ WARM = ("bunryu.training.distributed",)  # imported once, before the first fork
 
 @dataclass(frozen=True)
 class Slot:
-    """A share of the machine.
+    """A share of the machine."""
 
-    Args:
-        threads: for PyTorch on the CPU; None for its own choice.
-        devices: what CUDA_VISIBLE_DEVICES is set to; None to leave it alone.
-    """
-
-    threads: int | None = None
-    devices: str | None = None
+    threads: int | None = None  # for PyTorch on the CPU; None for its own choice
+    devices: str | None = None  # what CUDA_VISIBLE_DEVICES is set to; None to leave it alone
 
 
 def slots(number: int, cores: int, devices: Sequence[str], each: int) -> list[Slot]:

@@ -42,22 +42,16 @@ class JobSource(Protocol):
         """Jobs that may begin now and that no process has; each is taken when there is room for it."""
 
     def ended(self, job: JobState) -> None:
-        """Take note that a job that was begun here has ended."""
+        """Called when a job that was begun here has ended."""
 
 
 @dataclass(frozen=True)
 class GridJobs:
-    """The jobs of a grid, which are all known from the beginning.
+    """The jobs of a grid, which are all known from the beginning."""
 
-    Args:
-        ledger: has them all.
-        names: their identities.
-        retry: whether those that failed before are tried again.
-    """
-
-    ledger: Ledger
-    names: Sequence[str]
-    retry: bool
+    ledger: Ledger  # has them all
+    names: Sequence[str]  # their identities
+    retry: bool  # whether those that failed before are tried again
 
     @property
     def total(self) -> int:

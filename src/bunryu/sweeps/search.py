@@ -65,7 +65,8 @@ def search_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> Sea
 
     check_configs([plan.configs.prepare(overrides_of(values)) for values in _ends(space)], options.parallel)
     ledger = open_ledger(plan, {"strategy": options.sampler, "study": _study_name(plan), **written})
-    return Search(open_study(ledger, options, space), ledger, space, add, n_trials, plan.retry)
+    study = open_study(ledger, options, space)
+    return Search(study, ledger, space, add, n_trials, plan.master.retry == "failed")
 
 
 def _study_name(plan: Plan) -> str:
@@ -122,23 +123,14 @@ def _distribution(override: Override) -> BaseDistribution:
 
 @dataclass(frozen=True)
 class Search:
-    """The jobs of a study.
-
-    Args:
-        study: Optuna's.
-        ledger: the sweep's, which keeps them.
-        space: of each key its values.
-        add: puts a job with these values of the swept keys and this trial into the ledger; its identity.
-        total: how many trials there will be.
-        retry: whether another trial takes the place of one that failed before this start.
-    """
+    """The jobs of a study."""
 
     study: Study
-    ledger: Ledger
-    space: Mapping[str, BaseDistribution]
-    add: Callable[[Mapping[str, Any], int], str]
-    total: int
-    retry: bool
+    ledger: Ledger  # the sweep's
+    space: Mapping[str, BaseDistribution]  # of each key its values
+    add: Callable[[Mapping[str, Any], int], str]  # notes the job of these values and this trial; its identity
+    total: int  # how many trials there will be
+    retry: bool  # whether another trial takes the place of one that failed before this start
 
     @cached_property
     def _failed_before(self) -> set[int]:
