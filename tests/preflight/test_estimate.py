@@ -27,7 +27,6 @@ MEASURED = Measured(
     validation=4.0,
     test=8.0,
     epoch=0.125,
-    scoring=0.5,
     predictions=0.25,
     save=0.75,
     export=1.5,
@@ -67,7 +66,7 @@ def test_the_parts_of_a_run_by_hand(config: dict[str, Any]) -> None:
         "training": 20 * 0.5 + 20 * 0.25 + 1.0,
         "validation": 2 * (4.0 + 0.125),
         "checkpoints": 0.75 * (2 + 2),  # last and best after each epoch
-        "scoring": 2 * 0.5 + 0.25 + 4.0 + 8.0,
+        "scoring": 2 * (0.125 + 0.75) + 0.25 + 4.0 + 8.0,
         "writing model/": 1.5,
     }
     assert found.seconds == sum(found.parts.values())
@@ -114,7 +113,7 @@ def test_checkpoints_of_every_step_are_counted(config: dict[str, Any]) -> None:
 
 def test_without_a_test_split_only_validation_is_scored(config: dict[str, Any]) -> None:
     found = estimate(config, replace(MEASURED, test=0.0))
-    assert found.parts["scoring"] == 0.5 + 0.25 + 4.0
+    assert found.parts["scoring"] == 0.125 + 0.75 + 0.25 + 4.0
 
 
 def test_jobs_that_differ_in_rate_seed_epochs_and_schedule_share_their_timing(config: dict[str, Any]) -> None:

@@ -253,5 +253,4 @@ def test_a_child_reads_the_end_of_its_input_only_when_its_launcher_is_gone(
 def test_bunryu_job_is_one_job(ledger: Ledger, execute: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert job.main([str(ledger.path), "aaa"]) == 0
-    assert ledger.job("aaa").status == "finished"
-    assert len(execute) == 1
+    assert (ledger.job("aaa").status, len(execute)) == ("finished", 1)

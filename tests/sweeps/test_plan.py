@@ -120,10 +120,12 @@ def test_jobs_that_differ_in_seed_rate_and_length_alone_are_checked_once(
 ) -> None:
     checked: list[dict[str, Any]] = []
     monkeypatch.setattr(early_checks, "settle_and_check", lambda config: checked.append(config) or config)
-    optimizer = {**base["optimizer"], "lr": 0.5}
-    same = [base, {**base, "seed": 5, "max_seq_length": 7}, {**base, "optimizer": optimizer}]
-    assert _check(same, Slot(), n_jobs=1) == 0
-    assert len(checked) == 1
+    with composing() as loader:
+        prepare = Plan.of(loader, ["accelerator=cpu"]).configs.prepare
+        other = prepare(["accelerator=cpu", "seed=5", "max_seq_length=7", "optimizer.lr=0.5"])
+        third = prepare(["accelerator=cpu", "batch_size=auto"])
+    assert _check([base, other, third], Slot(), n_jobs=1) == 0
+    assert checked == [other, third]
 
 
 def test_jobs_take_turns_on_a_tpu(

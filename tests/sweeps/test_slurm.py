@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 
 from bunryu.sweeps import attempts as attempt_records
-from bunryu.sweeps import slurm as submission
+from bunryu.sweeps import slurm as slurm_jobs
 from bunryu.sweeps.attempts import read_record, write_record
 from bunryu.sweeps.ledger import Ledger
 from helpers.sweeping import Driver, attempts, runs_in, sweep, until
@@ -78,7 +78,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_SLURM", str(folder))
     monkeypatch.setenv("FAKE_FOLDER", str(tmp_path))
-    submission.SlurmJob.watcher.clear()
+    slurm_jobs.SlurmJob.watcher.clear()
     return folder
 
 
@@ -109,7 +109,7 @@ def test_a_driver_that_died_finds_its_slurm_jobs_by_their_ids(
         (slurm / "go").touch()
         sleep(0.1)
 
-    monkeypatch.setattr(submission.time, "sleep", let_them_begin)
+    monkeypatch.setattr(slurm_jobs.time, "sleep", let_them_begin)
     assert sweep(out, *arguments) == 0, (tmp_path / "driver.log").read_text("utf-8")
     printed = capsys.readouterr().out
     for number in ("101_0", "101_1"):
@@ -151,17 +151,20 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster(tmp_path)
-    monkeypatch.setattr(submission, "_executor", lambda launcher, ledger: made)
+    monkeypatch.setattr(slurm_jobs, "_executor", lambda launcher, ledger: made)
     return made
 
 
-LAUNCHER: Any = SimpleNamespace(_EXECUTOR="slurm", params={})
+def submitted(ledger: Ledger, *names: str, kind: str = "slurm") -> list[str]:
+    """What jobs are yielded as they end, through a launcher of this kind."""
+    launcher: Any = SimpleNamespace(_EXECUTOR=kind, params={})
+    return list(slurm_jobs.submitted(launcher, len(names), ledger, iter(names)))
 
 
 def asleep(monkeypatch: pytest.MonkeyPatch, *acts: Any) -> None:
     """Each look at the jobs is followed by the next of some acts instead of by a second's sleep."""
     waiting: Iterator[Any] = iter(acts)
-    monkeypatch.setattr(submission.time, "sleep", lambda seconds: next(waiting)())
+    monkeypatch.setattr(slurm_jobs.time, "sleep", lambda seconds: next(waiting)())
 
 
 def finish(ledger: Ledger, name: str) -> None:
@@ -180,7 +183,7 @@ def test_jobs_are_told_as_they_end_and_their_ids_are_noted_meanwhile(
         cluster.over[number] = True
 
     asleep(monkeypatch, lambda: end("bbb", "1001"), lambda: end("aaa", "1000"), lambda: None)
-    assert list(submission.submitted(LAUNCHER, 2, ledger, iter(["aaa", "bbb"]))) == ["bbb", "aaa"]
+    assert submitted(ledger, "aaa", "bbb") == ["bbb", "aaa"]
     assert noted == ["1001", "1000"]
     assert [ledger.submission(name) for name in ("aaa", "bbb")] == [None, None]
     assert cluster.submitted == ["aaa", "bbb"]
@@ -190,7 +193,7 @@ def test_a_job_that_the_cluster_ended_before_it_began_has_failed(
     ledger: Ledger, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asleep(monkeypatch, lambda: cluster.over.update({"1000": True}), lambda: None)
-    assert list(submission.submitted(LAUNCHER, 1, ledger, iter(["aaa"]))) == ["aaa"]
+    assert submitted(ledger, "aaa") == ["aaa"]
     assert (ledger.job("aaa").status, ledger.job("aaa").attempt) == ("failed", 1)
 
 
@@ -208,7 +211,7 @@ def test_a_job_whose_node_died_has_failed_once_nobody_touches_its_record(
         os.utime(record, times=(time.time() - attempt_records.DEAD - 10,) * 2)
 
     asleep(monkeypatch, begin_elsewhere_and_die, grow_old, lambda: None)
-    assert list(submission.submitted(LAUNCHER, 1, ledger, iter(["aaa"]))) == ["aaa"]
+    assert submitted(ledger, "aaa") == ["aaa"]
     job = ledger.job("aaa")
     assert (job.status, job.cause) == ("failed", "it ended on the cluster (NODE_FAIL): 1000.err")
     assert cluster.submitted == ["aaa"]
@@ -227,11 +230,10 @@ def test_what_is_on_the_cluster_is_not_sent_again_what_is_lost_is(
     def end() -> None:
         finish(ledger, "aaa")
         cluster.over["1000"] = True
-        folder = cluster.folder / "77_0_0_result.pkl"
-        folder.touch()
+        (cluster.folder / "77_0_0_result.pkl").touch()
 
     asleep(monkeypatch, end, lambda: None)
-    assert list(submission.submitted(LAUNCHER, 1, ledger, iter(["aaa"]))) == ["aaa"]
+    assert submitted(ledger, "aaa") == ["aaa"]
     assert cluster.submitted == (["aaa"] if again else [])
     assert ledger.submission("aaa") is None
 
@@ -247,8 +249,7 @@ def test_a_local_job_of_an_earlier_start_is_over_when_its_process_is(
         process.communicate(b"\n")
 
     asleep(monkeypatch, end, lambda: None)
-    local: Any = SimpleNamespace(_EXECUTOR="local", params={})
-    assert list(submission.submitted(local, 1, ledger, iter(["aaa"]))) == ["aaa"]
+    assert submitted(ledger, "aaa", kind="local") == ["aaa"]
     assert cluster.submitted == []
     assert ledger.job("aaa").attempt == 1
 
@@ -259,7 +260,7 @@ def test_a_launchers_parameters_reach_the_cluster(ledger: Ledger, slurm: Path) -
         "gres": "gpu:1", "max_num_timeout": 3, "additional_parameters": {"mail-type": "END"},
     }  # fmt: skip
     launcher: Any = SimpleNamespace(_EXECUTOR="slurm", params=params)
-    executor = submission._executor(launcher, ledger)
+    executor = slurm_jobs._executor(launcher, ledger)
     assert executor.cluster == "slurm"
     assert executor.folder == ledger.path / "cluster" / "%j"
     inner = executor._executor

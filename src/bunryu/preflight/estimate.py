@@ -52,8 +52,7 @@ class Measured:
     step: float  # the optimizer's step
     validation: float  # one pass over validation
     test: float  # one pass over test; 0 without one
-    epoch: float  # what the end of an epoch takes beside the pass over validation and checkpoints
-    scoring: float  # what scoring a split takes beside the pass: the checkpoint read, metrics
+    epoch: float  # what scoring takes beside the pass, as at the end of an epoch
     predictions: float  # writing those of validation and test
     save: float  # one checkpoint written
     export: float  # ``model/`` written
@@ -110,6 +109,8 @@ def estimate(config: Mapping[str, Any], measured: Measured) -> Estimate:
     validating = measured.validation * _share(trainer.limit_val_batches)
     testing = measured.test * _share(trainer.limit_test_batches)
     validation = epochs * (validating + measured.epoch)
+    # the best checkpoint is read for each split, which takes as long as to write it
+    scoring = (2 if measured.test else 1) * (measured.epoch + measured.save)
     lasts = _callbacks(config, LAST_CHECKPOINT)
     bests = [] if config["trainer"]["fast_dev_run"] else _callbacks(config, BEST_CHECKPOINT)
     last = sum(epochs + _within_epochs(node, training + validation, steps) for node in lasts)
@@ -124,10 +125,7 @@ def estimate(config: Mapping[str, Any], measured: Measured) -> Estimate:
             "training": training,
             "validation": validation,
             "checkpoints": measured.save * (last + epochs * len(bests)),
-            "scoring": (2 if measured.test else 1) * measured.scoring
-            + measured.predictions
-            + validating
-            + testing,
+            "scoring": scoring + measured.predictions + validating + testing,
             "writing model/": measured.export,
         },
         memory=measured.memory,

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
 from bunryu.encoding.batching import Batch, Index
+from bunryu.encoding.encoder import Encoded
 from bunryu.system import machine
+from bunryu.training.datamodule import TextDataModule
 
+SHAPES = 7  # that are timed; between them cost is taken as linear in padded tokens
 FIRST_ROUND_SECONDS = 10.0  # after which larger shapes are no longer tried: their cost is extrapolated
 LEAST_ROUNDS = 2  # after the first, which only warms up
 
@@ -37,6 +41,27 @@ class Rounds:
         while rounds < LEAST_ROUNDS or time.perf_counter() - start < self.seconds:
             yield from map(self.collate, self.shapes[: self.tried])
             rounds += 1
+
+
+class SplitBatches:
+    """A split's batches, as one process has them.
+
+    Args:
+        data: makes them.
+        split: encoded.
+        batches: the rows of each.
+    """
+
+    def __init__(self, data: TextDataModule, split: Encoded, batches: Sequence[Index]) -> None:
+        self.batches, self.tokens = batches, np.array(data.padded_tokens(split, batches))
+        self._collate = data.collator(split)
+
+    def rounds(self, seconds: float) -> Rounds:
+        """Batches of ``SHAPES`` sizes."""
+        order = np.argsort(self.tokens, kind="stable")
+        places = order[np.linspace(0, len(order) - 1, SHAPES).round().astype(int)]
+        sizes = {int(self.tokens[place]): self.batches[place] for place in places}
+        return Rounds(list(sizes.values()), self._collate, seconds)
 
 
 @dataclass

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -19,7 +18,7 @@ from bunryu.encoding.batching import Index, evaluation_batches, join_short_batch
 from bunryu.encoding.encoder import Encoded
 from bunryu.models.folder import write_model_folder
 from bunryu.preflight.estimate import Curve, Measured
-from bunryu.preflight.stopwatch import Rounds, Stopwatch, now
+from bunryu.preflight.stopwatch import SplitBatches, Stopwatch, now
 from bunryu.runs.run import Run
 from bunryu.system import machine, ranks
 from bunryu.system.signals import StopRequest
@@ -28,7 +27,6 @@ from bunryu.training.build import Experiment, build
 from bunryu.training.checkpoints import LAST, PREVIOUS, remove_checkpoint
 from bunryu.training.datamodule import TextDataModule
 
-SHAPES = 7  # of training batches that are timed; between them cost is taken as linear in padded tokens
 TRAINING_SECONDS, EVALUATION_SECONDS = 3.0, 1.0  # that timing goes on for, once every shape had its turns
 # Lightning's own callbacks but for what draws, and the logger that starts no run of its own elsewhere.
 TIMED = re.compile(
@@ -84,12 +82,11 @@ def _measure(config: Mapping[str, Any], scratch: Path) -> Measured:
     data, task, trainer = experiment.datamodule, experiment.task, experiment.trainer
     watch = Stopwatch()
     trainer.callbacks.insert(0, watch)  # type: ignore[attr-defined]
-    train = _Batches(data, data.train, _training_batches(config, data))
+    train = SplitBatches(data, data.train, _training_batches(config, data))
     validation = _evaluated(config, data, data.validation)
     test = _evaluated(config, data, data.test) if data.test is not None else None
-    batch, fit, epoch = _fit(experiment, watch, train, validation)
+    batch, evaluated, fit = _fit(experiment, watch, train, validation)
     save, checkpoint = _save(experiment, run)
-    evaluated, scoring = _score(experiment, run, watch, validation)
     predictions, files = _write_predictions(experiment, run)
     export, folder = _export(experiment, run, config["datamodule"]["max_seq_length"])
     on_card = trainer.strategy.root_device.type == "cuda"
@@ -100,8 +97,7 @@ def _measure(config: Mapping[str, Any], scratch: Path) -> Measured:
         step=_mean(watch.steps),
         validation=float(evaluated.at(validation.tokens).sum()),
         test=float(evaluated.at(test.tokens).sum()) if test else 0.0,
-        epoch=epoch,
-        scoring=scoring,
+        epoch=max(watch.validation - sum(seconds for _, seconds in watch.evaluated), 0.0),
         predictions=predictions,
         save=save,
         export=export,
@@ -135,27 +131,6 @@ def _processes(config: Mapping[str, Any]) -> int:
     return ranks.processes_for(config["accelerator"]) * nodes
 
 
-class _Batches:
-    """Batches of a split, of one process.
-
-    Args:
-        data: makes them.
-        split: their split.
-        batches: the rows of each.
-    """
-
-    def __init__(self, data: TextDataModule, split: Encoded, batches: Sequence[Index]) -> None:
-        self.batches, self.tokens = batches, np.array(data.padded_tokens(split, batches))
-        self._collate = data.collator(split)
-
-    def rounds(self, seconds: float) -> Rounds:
-        """Batches of some sizes, from the smallest to the largest, again and again for so long."""
-        order = np.argsort(self.tokens, kind="stable")
-        places = order[np.linspace(0, len(order) - 1, SHAPES).round().astype(int)]
-        sizes = {int(self.tokens[place]): self.batches[place] for place in places}
-        return Rounds(list(sizes.values()), self._collate, seconds)
-
-
 def _training_batches(config: Mapping[str, Any], data: TextDataModule) -> list[Index]:
     """The first epoch's batches of the first process."""
     processes, node = _processes(config), config["datamodule"]
@@ -164,32 +139,27 @@ def _training_batches(config: Mapping[str, Any], data: TextDataModule) -> list[I
     return [part_of(rows, 0, processes)[0] for rows in join_short_batches(batches, processes)]
 
 
-def _evaluated(config: Mapping[str, Any], data: TextDataModule, split: Encoded) -> _Batches:
+def _evaluated(config: Mapping[str, Any], data: TextDataModule, split: Encoded) -> SplitBatches:
     batches = evaluation_batches(split.lengths(config["datamodule"]["max_seq_length"]), data.batch_size)
-    return _Batches(data, split, batches[:: _processes(config)])
+    return SplitBatches(data, split, batches[:: _processes(config)])
 
 
 def _fit(
-    experiment: Experiment, watch: Stopwatch, train: _Batches, validation: _Batches
-) -> tuple[Curve, float, float]:
-    """A batch's seconds; those of training, and of an epoch's end, that are no batch's or step's."""
-    rounds = train.rounds(TRAINING_SECONDS)
+    experiment: Experiment, watch: Stopwatch, train: SplitBatches, validation: SplitBatches
+) -> tuple[Curve, Curve, float]:
+    """The seconds of a training batch, of a validation batch, and of training beside its batches."""
+    rounds, evaluated = train.rounds(TRAINING_SECONDS), validation.rounds(EVALUATION_SECONDS)
     start = now()
-    experiment.trainer.fit(experiment.task, rounds, validation.rounds(EVALUATION_SECONDS), weights_only=True)
-    seconds = now() - start
+    experiment.trainer.fit(experiment.task, rounds, evaluated, weights_only=True)
+    seconds = now() - start - watch.validation
     batch = Curve.of(watch.trained[rounds.tried :])  # the first round warms up
     trained = float(batch.at([tokens for tokens, _ in watch.trained]).sum())
-    beside = seconds - watch.validation - trained - len(watch.steps) * _mean(watch.steps)
-    return batch, max(beside, 0.0), _beside_batches(watch)
+    beside = seconds - trained - len(watch.steps) * _mean(watch.steps)
+    return batch, Curve.of(watch.evaluated[evaluated.tried :]), max(beside, 0.0)
 
 
 def _mean(steps: Sequence[float]) -> float:
     return statistics.fmean(steps[1:] or steps)  # the first makes the optimizer's state
-
-
-def _beside_batches(watch: Stopwatch) -> float:
-    """The seconds of a validation that are no batch's."""
-    return max(watch.validation - sum(seconds for _, seconds in watch.evaluated), 0.0)
 
 
 def _save(experiment: Experiment, run: Run) -> tuple[float, int]:
@@ -199,25 +169,10 @@ def _save(experiment: Experiment, run: Run) -> tuple[float, int]:
         start = now()
         experiment.trainer.save_checkpoint(path)
         seconds = now() - start
-    remove_checkpoint(path.with_name(PREVIOUS))
-    return seconds, path.stat().st_size
-
-
-def _score(experiment: Experiment, run: Run, watch: Stopwatch, validation: _Batches) -> tuple[Curve, float]:
-    """Score validation from the checkpoint: a batch's seconds, and those that are no batch's."""
-    path = run.path / "checkpoints" / LAST
-    watch.evaluated.clear()
-    start = now()
-    experiment.trainer.validate(
-        experiment.task,
-        validation.rounds(EVALUATION_SECONDS),
-        ckpt_path=path,
-        weights_only=True,
-        verbose=False,
-    )
-    watch.validation = now() - start
-    remove_checkpoint(path)
-    return Curve.of(watch.evaluated), _beside_batches(watch)
+    size = path.stat().st_size
+    for saved in (path, path.with_name(PREVIOUS)):
+        remove_checkpoint(saved)
+    return seconds, size
 
 
 def _write_predictions(experiment: Experiment, run: Run) -> tuple[float, int]:

@@ -29,8 +29,8 @@ from bunryu.sweeps.ledger import Ledger, identity_of
 from bunryu.sweeps.pool import Slot, run_in_slots
 from bunryu.sweeps.runner import GridJobs, archive, name_of
 
-# The nodes of which torch or Lightning may refuse a number.
-CHECKED_NODES = ("accelerator", "datamodule", "optimizer", "trainer")
+# Where torch or Lightning may refuse a number.
+CHECKED = ("accelerator", "datamodule.batch_size", "optimizer", "trainer")
 
 
 class Jobs:
@@ -235,7 +235,6 @@ def checked_part(config: Mapping[str, Any]) -> str:
     """What the early checks read of a config; one check, of some 25 ms, is enough for all that share it."""
 
     def is_read(key: str, value: Any) -> bool:
-        anywhere = not isinstance(value, int | float)
-        return key != "optimizer.lr" and (anywhere or is_below(key, CHECKED_NODES))
+        return key != "optimizer.lr" and (not isinstance(value, int | float) or is_below(key, CHECKED))
 
     return json.dumps([(key, value if is_read(key, value) else None) for key, value in leaves(config)])
