@@ -67,29 +67,23 @@ def assert_each_done_once(folder: Path, jobs: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "launcher",
+    ("launcher", "options"),
     [
-        ["hydra/launcher=pool", "n_jobs=2"],
-        pytest.param(["hydra/launcher=basic"], marks=pytest.mark.full),
-        pytest.param(
-            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.launcher.backend=threading"],
-            marks=pytest.mark.full,
-        ),
-        ["hydra/launcher=submitit_local"],
+        pytest.param("basic", [], marks=pytest.mark.full),
+        pytest.param("joblib", ["n_jobs=2", "backend=threading"], marks=pytest.mark.full),
+        ("submitit_local", []),
     ],
-    ids=lambda overrides: overrides[0].partition("=")[2],
 )
-def test_a_job_that_dies_leaves_the_others_and_is_named(
-    launcher: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_job_that_dies_with_other_launchers_leaves_the_others_and_is_named(
+    launcher: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if launcher[0].endswith("joblib"):
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    if "submitit" in launcher[0]:
-        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    given = [f"hydra/launcher={launcher}", *(f"hydra.launcher.{option}" for option in options)]
     fuse = tmp_path / "fuse"
     fuse.touch()
     out = tmp_path / "out"
-    assert run_sweep(out, "seed=2,1", *bomb(fuse), *launcher) == 1
+    assert run_sweep(out, "seed=2,1", *bomb(fuse), *given) == 1
     assert statuses(out) == {"seed=2": "failed", "seed=1": "finished"}
     assert f"0  failed       seed=2  {KILLED}" in capsys.readouterr().out
     (died, other) = ledger_in(out).jobs()
@@ -104,6 +98,10 @@ MOMENTS: dict[str, Callable[[Path], object]] = {
 }
 
 
+def started(out: Path) -> Driver:
+    return Driver(out.parent / "driver.log", lambda: run_sweep(out, *GRID, "n_jobs=2"))
+
+
 def restarted(out: Path, whole: tuple[dict[str, Any], list[str]]) -> None:
     """Give the command again, and compare with the sweep that nothing has stopped."""
     assert run_sweep(out, *GRID, "n_jobs=2") == 0
@@ -116,7 +114,7 @@ def test_a_sweep_that_is_killed_goes_on(
     moment: Callable[[Path], object], tmp_path: Path, whole: tuple[dict[str, Any], list[str]]
 ) -> None:
     out = tmp_path / "out"
-    driver = Driver(tmp_path / "driver.log", lambda: run_sweep(out, *GRID, "n_jobs=2"))
+    driver = started(out)
     until(lambda: moment(out))
     driver.signal(signal.SIGKILL)
     assert driver.code() == -signal.SIGKILL
@@ -127,9 +125,8 @@ def test_a_sweep_that_is_killed_goes_on(
 def test_a_sweep_that_is_killed_with_all_its_jobs_goes_on(
     tmp_path: Path, whole: tuple[dict[str, Any], list[str]]
 ) -> None:
-    """As when the machine goes down: nobody writes anything any more."""
     out = tmp_path / "out"
-    driver = Driver(tmp_path / "driver.log", lambda: run_sweep(out, *GRID, "n_jobs=2"))
+    driver = started(out)
     until(lambda: steps_logged(out) >= 3)
     os.kill(driver.pid, signal.SIGSTOP)
     running = [read_record(path)["pid"] for path in out.glob("sweeps/*/jobs/*.1.json")]
@@ -145,7 +142,7 @@ def test_a_sweep_that_is_asked_to_stop_stops_and_goes_on(
     tmp_path: Path, whole: tuple[dict[str, Any], list[str]]
 ) -> None:
     out = tmp_path / "out"
-    driver = Driver(tmp_path / "driver.log", lambda: run_sweep(out, *GRID, "n_jobs=2"))
+    driver = started(out)
     until(lambda: steps_logged(out) >= 3)
     driver.signal(signal.SIGTERM)
     assert driver.code() == 143
@@ -162,25 +159,18 @@ def real_driver_killed(out: Path, log: Path, moment: Callable[[], object]) -> No
     process.wait()
 
 
-def test_a_real_process_that_is_killed_goes_on(
-    tmp_path: Path, whole: tuple[dict[str, Any], list[str]]
-) -> None:
-    out = tmp_path / "out"
-    real_driver_killed(out, tmp_path / "log", lambda: steps_logged(out) >= 4)
-    assert "finished" not in (tmp_path / "log").read_text("utf-8").rpartition("jobs, ")[2]
-    restarted(out, whole)
-
-
 @pytest.mark.full
-@pytest.mark.parametrize("seed", range(10))
-def test_a_real_process_that_is_killed_at_a_random_moment_goes_on(
-    seed: int, tmp_path: Path, whole: tuple[dict[str, Any], list[str]]
+@pytest.mark.parametrize("seed", [None, *range(10)])
+def test_a_real_process_that_is_killed_in_training_or_at_random_moments_goes_on(
+    seed: int | None, tmp_path: Path, whole: tuple[dict[str, Any], list[str]]
 ) -> None:
-    """Up to three times, anywhere from its first second to its end."""
     out, moments = tmp_path / "out", random.Random(seed)
-    for _ in range(moments.randint(1, 3)):
+    for _ in range(moments.randint(1, 3) if seed is not None else 0):
         end = time.monotonic() + moments.uniform(0.3, 15)
         real_driver_killed(out, tmp_path / "log", lambda end=end: time.monotonic() > end)
+    if seed is None:
+        real_driver_killed(out, tmp_path / "log", lambda: steps_logged(out) >= 4)
+        assert "finished" not in (tmp_path / "log").read_text("utf-8").rpartition("jobs, ")[2]
     restarted(out, whole)
 
 

@@ -89,13 +89,16 @@ def test_failures_are_shown_with_their_causes_and_tried_again_or_not(
     assert sweep(out, *arguments) == 1
     printed = capsys.readouterr()
     cause = "killed by the system (signal 9): perhaps the memory ran out"
-    assert closing(printed.out)[1] == f"1  failed       seed=2  {cause}"
+    ended, died = closing(printed.out)
+    assert ended.startswith("0  finished     seed=1  val/loss ")
+    assert died == f"1  failed       seed=2  {cause}"
     assert "1 of 2 jobs did not finish" in printed.err
     assert "the same command again tries what is missing" in printed.err
     ledger = ledger_in(out)
     assert ledger.path == out / "sweeps" / "my-sweep"
     (failed,) = (job for job in ledger.jobs() if job.status == "failed")
     assert (failed.cause, failed.attempt) == (cause, 1)
+    assert Run(failed.run or Path()).manifest["status"] == "running"  # it could not say more
     assert f"its output: {ledger.log_of(failed.identity)}" in printed.out
     assert "run directory: " in ledger.log_of(failed.identity).read_text("utf-8")
 

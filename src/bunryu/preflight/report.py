@@ -20,7 +20,7 @@ class Report:
     said: set[str] = field(default_factory=set)
 
     def add(self, job: int, problem: BunryuError | None) -> None:
-        """Keep a problem of a job; the same one of several jobs is told once."""
+        """Keep a problem of a job; the same one of several jobs is printed once."""
         if problem is not None:
             self.problems.setdefault(str(problem), []).append(job)
 

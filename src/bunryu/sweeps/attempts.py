@@ -74,8 +74,8 @@ class Attempt:
 def alive(path: Path, facts: Mapping[str, Any]) -> bool:
     """Whether the process of a running attempt still exists.
 
-    On this machine its process number tells; of another machine's, and of a number that may have been given
-    to another process since, the age of the last touch.
+    On this machine it does not if there is no process of its number. Of another machine's process, and
+    where another process may have got the number, the time since the last touch decides.
 
     Args:
         path: the attempt's record.

@@ -55,7 +55,7 @@ def with_hydra(launcher: Launcher, batch: int, ledger: Ledger, identities: Itera
     place = quote(f"hydra.sweep.dir={ledger.path.absolute()}")
     number = 0
     while taken := list(islice(identities, batch)):
-        # all that Hydra is told of a job: its config is in its record already
+        # all that Hydra needs to know of a job: its config is in its record already
         jobs = [[place, "hydra.sweep.subdir=jobs", f"hydra.job.name='{identity}'"] for identity in taken]
         launcher.launch(jobs, initial_job_idx=number)
         number += len(taken)

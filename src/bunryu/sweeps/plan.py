@@ -113,7 +113,7 @@ class Plan:
 
     @property
     def costliest(self) -> list[str]:
-        """The costliest job, as far as values tell: of numbers the largest, of anything else the first."""
+        """The costliest job, going by its values: of numbers the largest, of anything else the first."""
         return [_costliest(override) for override in self.grid.overrides]
 
     @property
