@@ -48,7 +48,7 @@ class JobState:
     overrides: list[str]  # the command line of the same run outside a sweep
     config: dict[str, Any]  # plain values, secrets as ${oc.env:NAME}
     trial: int | None = None  # its number in an Optuna study
-    attempt: int = 0  # the number of the newest one
+    attempt: int = 0  # the number of the newest attempt, from 1
     status: str = "waiting"  # running, finished, failed, interrupted, pruned or dead: its process is gone
     run: Path | None = None  # its run directory, once there is one
     metrics: dict[str, Any] = field(default_factory=dict)  # final ones, of a finished job
