@@ -102,7 +102,7 @@ def experiment(root: Path, corpus_root: Path, model: Path, steps: int) -> Experi
         config = to_recorded(compose("train", overrides))
     run = Run.create(root / "outputs", "benchmark", config, [], [])
     pl.seed_everything(config["seed"], verbose=False)
-    return build(resolved(run), run, StopRequest())
+    return build(resolved(run.config, str(run.path)), run, StopRequest())
 
 
 def measure(source: Reviews, root: Path, model: Path, steps: int, number: int) -> Round:

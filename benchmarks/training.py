@@ -106,7 +106,7 @@ def experiment(root: Path, corpus_root: Path) -> Experiment:
     config = to_recorded(composed(root, corpus_root))
     run = Run.create(root / "outputs", "benchmark", config, [], [])
     pl.seed_everything(config["seed"], verbose=False)
-    return build(resolved(run), run, StopRequest())
+    return build(resolved(run.config, str(run.path)), run, StopRequest())
 
 
 def measure(source: Reviews, root: Path, size: Size, number: int) -> dict[str, float]:

@@ -148,7 +148,7 @@ def test_fault_4_killed_while_a_checkpoint_is_written(
 ) -> None:
     traps = {
         "write": at_call(torch, "save", number, die),
-        "announce": at_call(checkpoints, "_announce", number, die),
+        "announce": at_call(checkpoints, "_write_checksums", number, die),
         "replace": at_call(os, "replace", 20 + number, die),  # any file's, checkpoints' among them
     }
     assert train(tmp_path, before=traps[moment]) == -signal.SIGKILL

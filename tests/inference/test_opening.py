@@ -92,7 +92,7 @@ def test_a_later_run_is_refused(run: Path) -> None:
         b"{}",
         b'{"status": "finished"}',
         b'{"status": "finished", "schema": "1"}',
-        b'{"status": "finished", "schema": 1, "corpus": "nsmc"}',
+        b'{"status": "finished", "schema": 2, "corpus": "nsmc"}',
         b"[" * 100_000,
     ],
 )

@@ -15,6 +15,7 @@ import pytest
 
 from bunryu.errors import ConfigError
 from bunryu.runs import provenance
+from bunryu.runs.recording import recording
 from bunryu.runs.run import Run
 from bunryu.system.files import write_atomically
 
@@ -26,7 +27,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_a_new_run_is_running_and_has_its_config(run: Run) -> None:
     assert run.manifest["status"] == "running"
-    assert run.manifest["schema"] == 1
+    assert run.manifest["schema"] == 2
     assert run.config == {"seed": 7, "text": "한글"}
     assert "한글" in (run.path / "config.yaml").read_text("utf-8")
     assert (run.path / "metrics.csv").read_text("utf-8") == "epoch,step,name,value\n"
@@ -76,15 +77,15 @@ def test_predictions_are_in_row_order_and_read_back_to_the_bit(run: Run) -> None
 
 
 def test_how_it_ends_is_recorded(run: Run) -> None:
-    with run.recording():
+    with recording(run):
         logging.getLogger("bunryu").warning("a line")
     assert run.manifest["status"] == "finished"
     assert "WARNING a line" in (run.path / "train.log").read_text("utf-8")
-    with pytest.raises(ValueError, match="broken"), run.recording():
+    with pytest.raises(ValueError, match="broken"), recording(run):
         raise ValueError("broken")
     assert (run.manifest["status"], run.manifest["exit_reason"]) == ("failed", "ValueError: broken")
     assert "ERROR broken" in (run.path / "train.log").read_text("utf-8")
-    with pytest.raises(KeyboardInterrupt), run.recording():
+    with pytest.raises(KeyboardInterrupt), recording(run):
         raise KeyboardInterrupt
     assert run.manifest["status"] == "interrupted"
 

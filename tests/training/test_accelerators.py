@@ -236,13 +236,9 @@ def test_bfloat16_on_a_processor_only_where_it_has_it(
     text: str, has_it: bool, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text(text, "utf-8")
-    asked: list[Any] = []
-
-    def give(path: str, **options: Any) -> Any:
-        asked.append(path)
-        return (tmp_path / "cpuinfo").open(**options)
-
-    monkeypatch.setattr(accelerators, "open", give, raising=False)
+    monkeypatch.setattr(
+        machine_, "open", lambda path, **options: (tmp_path / "cpuinfo").open(**options), raising=False
+    )
     if has_it:
         assert settled(config("cpu", precision)) == ("cpu", precision)
         return
@@ -258,7 +254,7 @@ def test_a_system_that_tells_nothing_of_its_processor(monkeypatch: pytest.Monkey
     def refuse(*arguments: Any, **keywords: Any) -> Any:
         raise FileNotFoundError
 
-    monkeypatch.setattr(accelerators, "open", refuse, raising=False)
+    monkeypatch.setattr(machine_, "open", refuse, raising=False)
     assert settled(config("cpu", "bf16-mixed")) == ("cpu", "bf16-mixed")
 
 

@@ -252,7 +252,7 @@ def test_processes_share_the_memory(devices: int, expected: int, monkeypatch: py
     model = Model(4096)
     weights = sum(weight.nbytes for weight in model.parameters())
     row = batch_size._kept_for_a_row(model, 16, None)
-    monkeypatch.setattr(batch_size, "SHARE", 1.0)
+    monkeypatch.setattr(batch_size, "CPU_MEMORY_FRACTION", 1.0)
     monkeypatch.setattr(machine, "available_memory", lambda: 4 * weights + 17 * row)
     monkeypatch.setattr(batch_size, "_model", lambda given: model)
     given = config(accelerator={"name": "cpu", "devices": devices})

@@ -326,7 +326,7 @@ def test_the_plain_command_starts_the_processes(two_processes: Path, tmp_path: P
 
 def test_torchrun_starts_the_processes(two_processes: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "bunryu.cli", *train(tmp_path, "accelerator.devices=2")]
+    command += ["-m", "bunryu", *train(tmp_path, "accelerator.devices=2")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(runs_in(tmp_path)) == 1
@@ -356,7 +356,9 @@ def a_run(folder: Path, **facts: Any) -> Run:
     (folder / "run").mkdir()
     run = Run(folder / "run")
     (run.path / "config.yaml").write_text("{}", "utf-8")
-    (run.path / "manifest.json").write_text(json.dumps({"status": "running", "exit_reason": None}), "utf-8")
+    (run.path / "manifest.json").write_text(
+        json.dumps({"schema": 2, "status": "running", "exit_reason": None}), "utf-8"
+    )
     if facts:
         run.record(**facts)
     return run

@@ -14,7 +14,6 @@ from bunryu.system.signals import stop_with_input
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu join``; returns the exit code."""
     parser = Parser("bunryu join", description=__doc__.replace("``", ""))
     parser.add_argument("run", type=Path, help="a run directory")
     parser.add_argument("--resume", action="store_true", help="from its newest checkpoint")
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     stop_with_input()
     log_to_console()
-    if ranks.rank() > 0:  # one of them speaks
+    if ranks.rank() > 0:  # the first process alone logs
         logging.getLogger("bunryu").setLevel(logging.ERROR)
     from bunryu.training import distributed
 

@@ -1,4 +1,4 @@
-"""``bunryu reproduce``: run a finished run's configuration again, and tell whether it comes to the same."""
+"""``bunryu reproduce``: run a finished run's configuration again, and compare the results."""
 
 from __future__ import annotations
 
@@ -26,33 +26,25 @@ IDENTICAL, WITHIN, DIFFERENT = 0, 5, 6
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu reproduce``; returns the exit code."""
     options = _parse(arguments)
     run = find_run(options.run)
-    manifest, config = run.manifest, run.config
+    manifest, where = run.manifest, str(run.path)
     if manifest["status"] != "finished":
-        raise ConfigError(
-            f"the run is {manifest['status']}: there is nothing to compare with yet",
-            where=str(run.path),
-            fix=f"bunryu resume {run.path}",
-        )
-    print("\n".join(["different now from when the run was made:", *_drift(run)]))
+        what = f"the run is {manifest['status']}: there is nothing to compare with yet"
+        raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
+    print("\n".join(["different now from when the run was made:", *_changes(run)]))
     if options.dry_run:
         return 0
-    check_targets(resolved(run.config, str(run.path)))  # a refused run leaves no directory
+    check_targets(resolved(run.config, where))  # a refused run leaves no directory
     from bunryu.training import distributed  # torch and Lightning: only once there is something to train
 
     distributed.check(run)
     if ranks.world_size() > 1:
-        raise ConfigError(
-            f"{ranks.world_size()} processes were started: reproduce starts those of a run itself",
-            where=str(run.path),
-            fix=f"bunryu reproduce {run.path}, without torchrun or srun",
-        )
-    again = Run.create(
-        run.path.parents[1], run.path.parent.name, config, ["bunryu", "reproduce", *arguments],
-        manifest["overrides"],
-    )  # fmt: skip
+        what = f"{ranks.world_size()} processes were started: reproduce starts those of a run itself"
+        raise ConfigError(what, where=where, fix=f"bunryu reproduce {where}, without torchrun or srun")
+    argv = ["bunryu", "reproduce", *arguments]
+    folder = run.path.parent
+    again = Run.create(folder.parent, folder.name, run.config, argv, manifest["overrides"])
     again.record(reproduces=run.path.name)
     log_to_console()
     log.info("run directory: %s", again.path)
@@ -63,12 +55,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
-    """Whether two runs came to the same.
+    """Compare the results, recorded metrics and weights of two runs.
 
     Args:
         run: the first.
         again: the second.
-        tolerance: how far results and recorded metrics may be from each other, absolutely.
+        tolerance: how far results may be from each other, absolutely.
 
     Returns:
         0, 5 or 6 for identical, within the tolerance, different; and what was compared, a line each.
@@ -92,12 +84,12 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     return DIFFERENT, [f"different: by up to {farthest:.3g}, more than {tolerance:g}", *lines]
 
 
-def _drift(run: Run) -> list[str]:
-    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_drift(run)]
+def _changes(run: Run) -> list[str]:
+    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run)]
     return [f"  {line}" for line in found] or ["  nothing"]
 
 
-def _corpus_drift(run: Run) -> list[str]:
+def _corpus_changes(run: Run) -> list[str]:
     from bunryu.training.inputs import read_corpus
 
     config = resolved(run.config, str(run.path), "corpus", "limit_rows")

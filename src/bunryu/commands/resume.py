@@ -12,13 +12,11 @@ from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, config_changes
 from bunryu.system.console import log_to_console
-from bunryu.training.summary import closing_table
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu resume``; returns the exit code."""
     options = _parse(arguments)
     run = find_run(options.run)
     if run.manifest["status"] == "finished":
@@ -32,10 +30,10 @@ def main(arguments: Sequence[str]) -> int:
             fix="the versions and files as they were; or --despite-changes, and another result",
         )
     log_to_console()
-    from bunryu.training import distributed  # torch and Lightning: only once there is something to train
+    from bunryu.training import distributed, summary  # torch and Lightning: once there is something to train
 
     results = distributed.execute(run, resume=True, despite_changes=options.despite_changes)
-    log.info("%s", closing_table(run, results))
+    log.info("%s", summary.closing_table(run, results))
     return 0
 
 

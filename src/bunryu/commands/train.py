@@ -27,33 +27,19 @@ from bunryu.runs.run import Run, kind_of
 from bunryu.system import ranks
 from bunryu.system.locations import conf_dir
 from bunryu.system.secrets import mask, secrets_in
-from bunryu.training.summary import closing_table
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu train`` with Hydra's command line; returns the exit code."""
-    failures: list[BunryuError] = []
-    jobs: list[str] = []
+    codes: list[int] = []
+    lines: list[str] = []
 
     def job(cfg: DictConfig) -> None:
-        swept = " ".join(map(str, _overrides()))
-        try:
-            results = train(cfg)
-            jobs.append(f"finished  {swept}  {cfg.monitor.split()[1]} {results[cfg.monitor.split()[1]]:.4f}")
-        except BunryuError as error:  # kept, so that the other jobs of a multirun go on
-            secrets_ = secrets_in(OmegaConf.to_yaml(cfg))
-            failures.append(error)
-            jobs.append(f"failed    {swept}  {mask(error.what, secrets_)}")
-            print(f"bunryu train: {mask(str(error), secrets_)}", file=sys.stderr, flush=True)
-        except Exception as error:  # no fault of the config's: Python's own words, but for the secrets
-            secrets_ = secrets_in(OmegaConf.to_yaml(cfg))
-            if not secrets_:
-                raise
-            print(mask("".join(traceback.format_exception(error)), secrets_), file=sys.stderr, flush=True)
-            failures.append(BunryuError(type(error).__name__))
-            jobs.append(f"failed    {swept}  {type(error).__name__}")
+        code, outcome, detail = _attempt(cfg)
+        codes.append(code)
+        lines.append(f"{outcome:<8}  {' '.join(map(str, _overrides()))}  {detail}")
 
     if {"-m", "--multirun"}.intersection(arguments) and ranks.world_size() == 1:
         from bunryu.sweeps import pool
@@ -68,40 +54,64 @@ def main(arguments: Sequence[str]) -> int:
         if (explained := explain(error)) is None:
             raise
         raise explained from error
-    if len(jobs) > 1:
-        log.info("%d jobs, %d failed\n  %s", len(jobs), len(failures), "\n  ".join(jobs))
-    return failures[0].exit_code if failures else 0
+    if len(lines) > 1:
+        log.info("%d jobs, %d failed\n  %s", len(lines), len(codes) - codes.count(0), "\n  ".join(lines))
+    return next(filter(None, codes), 0)
+
+
+def _attempt(cfg: DictConfig) -> tuple[int, str, str]:
+    """Train one config: exit code, how it ended, and the monitored metric or what failed.
+
+    An error is printed and not raised, so that the other jobs of a multirun go on.
+    """
+    try:
+        results = train(cfg)
+    except Exception as error:
+        hidden = secrets_in(OmegaConf.to_yaml(cfg))
+        if isinstance(error, BunryuError):
+            code, what, text = error.exit_code, error.what, f"bunryu train: {error}"
+        elif hidden:  # a traceback as Python prints it, but for the secrets
+            code, what, text = 1, type(error).__name__, "".join(traceback.format_exception(error))
+        else:
+            raise
+        print(mask(text, hidden), file=sys.stderr, flush=True)
+        return code, "failed", mask(what, hidden)
+    metric = cfg.monitor.split()[1]
+    return 0, "finished", f"{metric} {results[metric]:.4f}"
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """Check one composed config, make its run directory, execute the recipe in it; return the results."""
+    """Check one composed config, make its run directory, execute the recipe in it; the results."""
     if cfg.seed is None:
         cfg.seed = secrets.randbelow(2**32)
     choices = HydraConfig.get().runtime.choices
     config = prepared(cfg, shipped_defaults(GlobalHydra.instance().config_loader(), choices))
     check_files([config])
-    # torch: only once a mistake is not to be found without it
-    from bunryu.training import batch_size, early_checks
+    from bunryu.training import batch_size, early_checks  # torch: once all is checked that needs none
 
     config = early_checks.settle_and_check(config)
-
-    # of the recorded config: a name from the environment stays out of the directory's
-    argv = ["bunryu", "train", *sys.argv[1:]]
     made = None
-    if ranks.rank() == 0:  # of several processes the first one makes it, and speaks
+    if ranks.rank() == 0:  # of several processes the first one makes the directory and writes the log
         config = batch_size.settle_batch(config)
-        root = Path(cfg.output_root).expanduser()
-        made = Run.create(root, kind_of(config), config, argv, _overrides())
-        log.info("run directory: %s", made.path)
-        log.info("configuration:\n%s", (made.path / "config.yaml").read_text("utf-8").rstrip())
+        made = _new_run(cfg, config)
     else:
         logging.getLogger("bunryu").setLevel(logging.ERROR)
-    from bunryu.training import distributed  # torch and Lightning: only once there is something to train
+    from bunryu.training import distributed, summary  # Lightning, too: once there is something to train
 
     run = made if made is not None and ranks.world_size() == 1 else distributed.agreed(made)
     results = distributed.execute(run)
-    log.info("%s", closing_table(run, results))
+    log.info("%s", summary.closing_table(run, results))
     return results
+
+
+def _new_run(cfg: DictConfig, config: dict[str, Any]) -> Run:
+    argv = ["bunryu", "train", *sys.argv[1:]]
+    root = Path(cfg.output_root).expanduser()
+    # named after the recorded config, in which a secret from the environment is not filled in
+    run = Run.create(root, kind_of(config), config, argv, _overrides())
+    log.info("run directory: %s", run.path)
+    log.info("configuration:\n%s", (run.path / "config.yaml").read_text("utf-8").rstrip())
+    return run
 
 
 def _overrides() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bunryu.errors import ConfigError, ModelError
-from bunryu.runs.run import SCHEMA, Run
+from bunryu.runs.run import Run
 
 
 def find_run(path: Path) -> Run:
@@ -13,7 +13,7 @@ def find_run(path: Path) -> Run:
 
     Raises:
         ConfigError: if it is no run directory.
-        ModelError: if its manifest is damaged or of a later bunryu.
+        ModelError: if its manifest is damaged or of another version of bunryu.
     """
     path = path.expanduser()
     if not (path / "manifest.json").is_file():
@@ -25,20 +25,16 @@ def find_run(path: Path) -> Run:
 
 
 def status_and_labels(run: Run) -> tuple[str, list[str] | None]:
-    """The run's status and its labels, if it came to know them."""
+    """The run's status, and the names of its classes once its corpus was read."""
     try:
         manifest = run.manifest
-        status, later = manifest["status"], manifest["schema"] > SCHEMA
-        labels = (manifest.get("corpus") or {}).get("labels")
+        return manifest["status"], (manifest.get("corpus") or {}).get("labels")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"its manifest.json is damaged: {error}", where=str(run.path)) from None
-    if later:
-        raise ModelError("the run was made by a later bunryu", where=str(run.path), fix="use that version")
-    return status, labels
 
 
 def newest_run_hint(path: Path) -> str:
-    """The newest run below a folder of runs, such as outputs/."""
+    """Names the newest run below a folder of runs, such as outputs/."""
     runs = [manifest.parent for depth in ("*", "*/*") for manifest in path.glob(f"{depth}/manifest.json")]
     if not runs:
         return "a directory that bunryu train made, such as outputs/<corpus>-<model>/<time>-<random>"

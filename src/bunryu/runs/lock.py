@@ -1,4 +1,4 @@
-"""One writer a run directory."""
+"""One process at a time writes to a run directory."""
 
 from __future__ import annotations
 
@@ -17,38 +17,33 @@ from bunryu.errors import BusyError
 log = logging.getLogger(__name__)
 
 FILE = ".lock"
-HELD = (errno.EACCES, errno.EAGAIN)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process while inside; the system lets go of it however the process ends.
+    """Lock a folder for this process while inside; the system unlocks it however the process ends.
 
-    A file system that cannot lock is named in the log, and nothing is held there.
+    A file system that cannot lock is named in the log, and nothing is locked there.
 
     Raises:
-        BusyError: if another process holds it, naming that one.
+        BusyError: naming the process that has locked it.
     """
     with open(folder / FILE, "a+", encoding="utf-8") as file:
         try:
-            # Not flock: a loader's worker would inherit that, and hold it for a while after a kill.
+            # Not flock: a loader's worker would inherit that, and keep it for a while after a kill.
             import fcntl
 
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:
             log.warning("this system has no file locks: nothing keeps a second process out of %s", folder)
         except OSError as error:
-            if error.errno in HELD:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise _busy(folder) from None
             log.warning("the file system of %s cannot lock (%s): nothing keeps a second process out",
                         folder, error.strerror)  # fmt: skip
-        holder = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-        }
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
         file.truncate(0)
-        file.write(json.dumps(holder))
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
         file.flush()
         yield
         file.truncate(0)

@@ -12,57 +12,82 @@ from typing import Any
 
 from bunryu.keys import leaves
 from bunryu.system import machine
-from bunryu.system.machine import processor
 
 # Packages whose version can change a result.
 DECISIVE = ("numpy", "pytorch-lightning", "tokenizers", "torch", "transformers")
 
 PACKAGES = (
-    "bunryu",
-    "hydra-core",
-    "korpora",
-    "numpy",
-    "omegaconf",
-    "pytorch-lightning",
-    "safetensors",
-    "tensorboard",
-    "tokenizers",
-    "torch",
-    "transformers",
+    *("bunryu", "hydra-core", "korpora", "numpy", "omegaconf", "pytorch-lightning"),
+    *("safetensors", "tensorboard", "tokenizers", "torch", "transformers"),
 )
 PACKAGE = Path(__file__).parents[1]  # all of bunryu, whatever this file's own folder
 LONGEST_DIFF = 1_000_000  # characters
 
 
+def facts() -> dict[str, Any]:
+    """Python, system and processor, package versions, a hash of bunryu's sources, the git state."""
+    return {**surroundings(), "versions": versions(), "sources": sources_hash(), "git": git_state()}
+
+
+def surroundings() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": machine.processor(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """The installed version of each package that matters; None for one that is not there."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def sources_hash() -> str:
+    """A hash of every installed Python file of bunryu, names included."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and uncommitted diff of the checkout bunryu runs from, or of the working directory's.
+
+    None where neither lies in a git checkout.
+    """
+    for folder in (PACKAGE, Path.cwd()):
+        commit = _git(folder, "rev-parse", "HEAD")
+        if commit is not None:
+            diff = _git(folder, "diff", "HEAD") or ""
+            cut = len(diff) > LONGEST_DIFF
+            return {
+                "commit": commit.strip(), "dirty": bool(diff), "diff": diff[:LONGEST_DIFF], "diff_cut": cut
+            }  # fmt: skip
+    return None
+
+
 def code_changes(manifest: Mapping[str, Any]) -> list[str]:
     """Differences of bunryu's sources and of the libraries that decide a result, a line each."""
-    now = versions()
+    before, now, sources = manifest["versions"], versions(), sources_hash()
     found = [
-        f"{name} {manifest['versions'].get(name)} -> {now[name]}"
-        for name in DECISIVE
-        if manifest["versions"].get(name) != now[name]
+        f"{name} {before.get(name)} -> {now[name]}" for name in DECISIVE if before.get(name) != now[name]
     ]
-    if manifest["sources"] != sources_hash():
-        found.append(f"bunryu's sources {manifest['sources'][:12]} -> {sources_hash()[:12]}")
+    if manifest["sources"] != sources:
+        found.append(f"bunryu's sources {manifest['sources'][:12]} -> {sources[:12]}")
     return found
 
 
 def surroundings_changes(manifest: Mapping[str, Any]) -> list[str]:
     """Differences of Python, system, processor and checkout, a line each: they may change a result."""
-    now = {
-        "python": python(),
-        "platform": system(),
-        "processor": machine.processor(),
-    }
     found = [
         f"{name} {manifest.get(name)} -> {value}"
-        for name, value in now.items()
+        for name, value in surroundings().items()
         if manifest.get(name) != value
     ]
-    git_before, git_now = manifest.get("git") or {}, git_state() or {}
-    if git_before.get("commit") != git_now.get("commit"):
-        found.append(f"git commit {git_before.get('commit')} -> {git_now.get('commit')}")
-    if git_before.get("diff") != git_now.get("diff"):
+    before, now = manifest.get("git") or {}, git_state() or {}
+    if before.get("commit") != now.get("commit"):
+        found.append(f"git commit {before.get('commit')} -> {now.get('commit')}")
+    if before.get("diff") != now.get("diff"):
         found.append(
             "git diff: the checkout's uncommitted changes are others (the run's stand in its manifest)"
         )
@@ -79,65 +104,10 @@ def config_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     ]
 
 
-def facts() -> dict[str, Any]:
-    """Versions, hash of bunryu's sources, git state and platform."""
-    return {
-        "python": python(),
-        "platform": system(),
-        "processor": processor(),
-        "versions": versions(),
-        "sources": sources_hash(),
-        "git": git_state(),
-    }
-
-
-def python() -> str:
-    """Python's version."""
-    return platform.python_version()
-
-
-def system() -> str:
-    """Operating system and architecture."""
-    return f"{platform.system()} {platform.machine()}"
-
-
-def versions() -> dict[str, str | None]:
-    """The installed version of each package that matters; None for one that is not there."""
-    return {name: _version(name) for name in PACKAGES}
-
-
-def sources_hash() -> str:
-    """A hash of every installed Python file of bunryu, names included."""
-    folder = PACKAGE
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit and uncommitted diff of the checkout bunryu runs from, or of the working directory's.
-
-    None where neither lies in a git checkout.
-    """
-    for folder in (PACKAGE, Path.cwd()):
-        commit = _git(folder, "rev-parse", "HEAD")
-        if commit is not None:
-            diff = _git(folder, "diff", "HEAD") or ""
-            return {
-                "commit": commit.strip(),
-                "dirty": bool(diff),
-                "diff": diff[:LONGEST_DIFF],
-                "diff_cut": len(diff) > LONGEST_DIFF,
-            }
-    return None
-
-
 def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, timeout=20, check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None

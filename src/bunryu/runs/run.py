@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 import re
 import secrets
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,17 +18,13 @@ import yaml
 from bunryu.errors import ConfigError, ModelError
 from bunryu.system.files import write_atomically
 from bunryu.system.secrets import mask, secrets_in
-from bunryu.system.signals import Interrupted
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-
-log = logging.getLogger(__name__)
-
-SCHEMA = 1
-METRICS_HEADER = ("epoch", "step", "name", "value")
+SCHEMA = 2
+METRICS_HEADER = "epoch,step,name,value\n"
 
 
 @dataclass(frozen=True)
@@ -54,17 +47,14 @@ class Run:
         config: Mapping[str, Any],
         argv: Sequence[str],
         overrides: Sequence[str],
-        named: Callable[[Path], None] = lambda path: None,
+        on_created: Callable[[Path], None] = lambda path: None,
     ) -> Run:
         """Make ``root/kind/<time>-<random>`` with its config and manifest.
 
         Args:
-            root: the folder of all runs.
             kind: ``<corpus>-<model>``; what cannot stand in a file name becomes ``-``.
             config: plain values, secrets still as ``${oc.env:NAME}``.
-            argv: the command line.
-            overrides: Hydra's overrides.
-            named: told the path while it is empty still, so that whoever keeps it loses no run.
+            on_created: called with the path while it is still empty; who records it then loses no run.
 
         Raises:
             ConfigError: if the folder cannot be made.
@@ -76,35 +66,30 @@ class Run:
             parent.mkdir(parents=True, exist_ok=True)
             path = _new_directory(parent)
         except OSError as error:
-            raise ConfigError(
-                f"cannot make a run directory: {error.strerror}",
-                where=str(parent),
-                fix="output_root=<folder>",
-            ) from None
-        named(path)
+            what = f"cannot make a run directory: {error.strerror}"
+            raise ConfigError(what, where=str(parent), fix="output_root=<folder>") from None
+        on_created(path)
         run = cls(path)
         write_atomically(path / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
         run._write_manifest(
             {
-                "schema": SCHEMA,
-                "status": "running",
-                "argv": list(argv),
-                "overrides": list(overrides),
-                "seed": config["seed"],
-                "config": dict(config),
-                "start": _now(),
-                "end": None,
-                "exit_reason": None,
-                **provenance.facts(),
+                "schema": SCHEMA, "status": "running", "argv": list(argv), "overrides": list(overrides),
+                "seed": config["seed"], "config": dict(config), "start": _now(), "end": None,
+                "exit_reason": None, **provenance.facts(),
             }
-        )
-        write_atomically(path / "metrics.csv", ",".join(METRICS_HEADER) + "\n")
+        )  # fmt: skip
+        write_atomically(path / "metrics.csv", METRICS_HEADER)
         return run
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The manifest as it stands."""
+        """The manifest as it stands.
+
+        Raises:
+            ModelError: if another version of bunryu wrote it. No verb reads a run without asking this.
+        """
         facts: dict[str, Any] = json.loads((self.path / "manifest.json").read_text("utf-8"))
+        _refuse_other_schemas(facts["schema"], self.path)
         return facts
 
     @property
@@ -128,7 +113,7 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
-        """The metrics of results.json; none before there is one."""
+        """The content of results.json; empty before there is one."""
         path = self.path / "results.json"
         results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         return results
@@ -137,16 +122,17 @@ class Run:
     def metrics(self) -> list[tuple[int, int, str, float]]:
         """The rows of metrics.csv: epoch, step, name, value."""
         with open(self.path / "metrics.csv", encoding="utf-8", newline="") as file:
-            return [(int(e), int(s), name, float(value)) for e, s, name, value in list(csv.reader(file))[1:]]
+            rows = list(csv.reader(file))[1:]
+        return [(int(epoch), int(step), name, float(value)) for epoch, step, name, value in rows]
 
     def metrics_bytes(self) -> int:
-        """How long metrics.csv is by now, and on the disk."""
+        """How long metrics.csv is; so much of it is on the disk then."""
         with open(self.path / "metrics.csv", "rb") as file:
             os.fsync(file.fileno())
             return os.fstat(file.fileno()).st_size
 
     def cut_metrics(self, size: int | None) -> None:
-        """Take back what metrics.csv holds beyond ``size`` bytes; None: all but its header.
+        """Cut metrics.csv to its first ``size`` bytes; None: to its header.
 
         Raises:
             ModelError: if it is shorter than that.
@@ -155,16 +141,14 @@ class Run:
         if not self.writes:
             return
         if size is None:
-            write_atomically(path, ",".join(METRICS_HEADER) + "\n")
-        elif path.stat().st_size < size:
-            raise ModelError(
-                f"metrics.csv has lost rows: {path.stat().st_size} bytes of {size}", where=str(self.path)
-            )
+            write_atomically(path, METRICS_HEADER)
+        elif (there := path.stat().st_size) < size:
+            raise ModelError(f"metrics.csv has lost rows: {there} bytes of {size}", where=str(self.path))
         else:
             os.truncate(path, size)
 
     def restart(self) -> None:
-        """Open the manifest again for a run that goes on."""
+        """Record that the run goes on."""
         resumed = [*self.manifest.get("resumed", []), _now()]
         self.record(status="running", end=None, exit_reason=None, resumed=resumed)
 
@@ -173,7 +157,7 @@ class Run:
         self._write_manifest({**self.manifest, **facts})
 
     def end(self, status: str, reason: str | None = None) -> None:
-        """Close the manifest with ``finished``, ``failed`` or ``interrupted``."""
+        """Record that the run ended: ``finished``, ``failed`` or ``interrupted``, and why."""
         self.record(status=status, end=_now(), exit_reason=reason)
 
     def log_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
@@ -186,7 +170,6 @@ class Run:
             )
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        """Write results.json."""
         write_atomically(self.path / "results.json", _json(results))
 
     def write_predictions(
@@ -196,7 +179,6 @@ class Run:
         """Write predictions/<split>.csv in row order.
 
         Args:
-            split: validation or test.
             rows: each prediction's row in its file, counted from 0 over the rows used.
             labels: true class ids.
             logits: shape (rows, classes).
@@ -214,57 +196,31 @@ class Run:
                 predicted = names[int(logits[index].argmax())]
                 writer.writerow([rows[index], names[labels[index]], predicted, *values])
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Copy bunryu's log lines to train.log while inside, and close the manifest by how it ends."""
-        if not self.writes:
-            yield
-            return
-        handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
-        handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s", self._secrets()))
-        logger = logging.getLogger("bunryu")
-        logger.addHandler(handler)
-        try:
-            yield
-        except (KeyboardInterrupt, Interrupted) as error:
-            self.end("interrupted", str(error) or type(error).__name__)
-            log.warning("interrupted; to go on: bunryu resume %s", shlex.quote(str(self.path)))
-            raise
-        except BaseException as error:
-            handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (error,), None))
-            self.end("failed", f"{type(error).__name__}: {error}")
-            raise
-        else:
-            self.end("finished")
-        finally:
-            logger.removeHandler(handler)
-            handler.close()
-
-    def _secrets(self) -> dict[str, str]:
-        """Values of the environment variables that the config names, each with how it is written instead."""
+    def secrets(self) -> dict[str, str]:
+        """Values of the environment variables that the config names, each with its name in their place."""
         return secrets_in((self.path / "config.yaml").read_text("utf-8"))
 
     def _write_manifest(self, facts: Mapping[str, Any]) -> None:
         if not self.writes:
             return
         # git's diff may hold what no override does
-        write_atomically(self.path / "manifest.json", _json(mask(facts, self._secrets())))
-
-
-class _Masking(logging.Formatter):
-    """Writes a line without the secrets that may stand in it."""
-
-    def __init__(self, form: str, secrets_: Mapping[str, str]) -> None:
-        super().__init__(form)
-        self._secrets = secrets_
-
-    def format(self, record: logging.LogRecord) -> str:
-        return str(mask(super().format(record), self._secrets))
+        write_atomically(self.path / "manifest.json", _json(mask(facts, self.secrets())))
 
 
 def kind_of(config: Mapping[str, Any]) -> str:
     """``<corpus>-<model>``: the folder of all runs like this one."""
     return f"{config['corpus']['name']}-{Path(config['model']['name']).name}"
+
+
+def _refuse_other_schemas(schema: int, path: Path) -> None:
+    if schema > SCHEMA:
+        raise ModelError("the run was made by a later bunryu", where=str(path), fix="use that version")
+    if schema < SCHEMA:
+        raise ModelError(
+            f"the run was made by bunryu before 0.1 (run directory schema {schema})",
+            where=str(path),
+            fix="train it again; or copy its model/ folder out of it: predict, serve and export take that",
+        )
 
 
 def _new_directory(parent: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What this machine can train on: ``auto`` made concrete, and a clear answer where something is missing."""
+"""What this machine can train on: ``auto`` made concrete, and a refusal of what is missing."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import copy
 import importlib.util
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from bunryu.errors import ConfigError
-from bunryu.system import ranks
-from bunryu.system.machine import cpu_has_bf16, processor
+from bunryu.system import machine, ranks
 
 NAMES = {"cuda": "gpu", "xla": "tpu"}  # Lightning's other names
 PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # its short names
-CROWD = 4  # processes a core, of which each has a model of its own: trying out is fine, exhausting is not
+PROCESSES_PER_CORE = 4  # at most; each has a model of its own
+DEVICES = {"gpu": "gpus", "tpu": "chips", "mps": "gpus"}
+
+Refusal = tuple[str, str, str]  # what is wrong, the key below accelerator, and how to fix it
 
 
 def resolve_auto(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the accelerator and precision that ``auto`` comes to on this machine.
-
-    Args:
-        config: as composed, plain values.
 
     Raises:
         ConfigError: if what it asks for is not there.
@@ -51,92 +50,78 @@ def check(config: Mapping[str, Any]) -> None:
     """Refuse an accelerator that is not there, more devices than there are, and what they cannot do.
 
     Args:
-        config: concrete.
+        config: its accelerator and precision concrete.
 
     Raises:
         ConfigError: naming what was asked for, what was found, and what works here.
     """
-    name, devices, found = _name(config), _devices(config), available()
+    accelerator, trainer = config["accelerator"], config["trainer"]
+    name, devices, found = str(accelerator["name"]), accelerator["devices"], available()
+    _refuse_disagreement("accelerator", trainer["accelerator"], name)
+    if not isinstance(devices, int) or devices < 1:
+        what = f"{devices!r} is no number of devices"
+        raise ConfigError(what, where="accelerator.devices", fix="accelerator.devices=1")
+    _refuse_disagreement("devices", trainer["devices"], devices)
     if name not in found:
-        best = next(iter(found))
         raise ConfigError(
             f"there is no {name} here that PyTorch {torch.__version__} can use; it found {_described(found)}",
             where="accelerator",
-            fix="; ".join(filter(None, [f"accelerator={best}", _hint(name)])),
+            fix="; ".join(filter(None, [f"accelerator={next(iter(found))}", _hint(name)])),
         )
-    _check_number(name, devices, found[name])
-    _check_abilities(name, str(config["trainer"]["precision"]), str(config["trainer"]["strategy"]))
+    refusals = [
+        *_number_refusals(name, devices, found[name]),
+        *_precision_refusals(name, str(trainer["precision"])),
+        *_strategy_refusals(name, str(trainer["strategy"])),
+    ]
+    for what, key, fix in refusals:
+        raise ConfigError(what, where=f"accelerator{key}", fix=fix)
 
 
-def _name(config: Mapping[str, Any]) -> str:
-    name, trainers = str(config["accelerator"]["name"]), config["trainer"]["accelerator"]
-    if NAMES.get(trainers, trainers) != name:
+def _refuse_disagreement(key: str, trainers: Any, accelerators: Any) -> None:
+    name = "accelerator" if key == "accelerator" else f"accelerator.{key}"
+    if NAMES.get(str(trainers), trainers) != accelerators:
         raise ConfigError(
-            f"trainer.accelerator={trainers} beside accelerator={name}",
-            where="trainer.accelerator",
-            fix=f"accelerator={trainers}, which the trainer follows",
+            f"trainer.{key}={trainers} beside {name}={accelerators}",
+            where=f"trainer.{key}",
+            fix=f"{name}={trainers}, which the trainer follows",
         )
-    return name
 
 
-def _devices(config: Mapping[str, Any]) -> int:
-    devices, trainers = config["accelerator"]["devices"], config["trainer"]["devices"]
-    if not isinstance(devices, int) or devices < 1:
-        raise ConfigError(
-            f"{devices!r} is no number of devices", where="accelerator.devices", fix="accelerator.devices=1"
-        )
-    if trainers != devices:
-        raise ConfigError(
-            f"trainer.devices={trainers} beside accelerator.devices={devices}",
-            where="trainer.devices",
-            fix=f"accelerator.devices={trainers}, which the trainer follows",
-        )
-    return devices
-
-
-def _check_number(name: str, devices: int, found: int) -> None:
-    """Whether there are so many; of chips one or all, since one process has them."""
-    where, fix = "accelerator.devices", f"accelerator.devices={found}"
-    if name in ("gpu", "tpu", "mps") and devices > found:
-        kind = {"gpu": "gpus", "tpu": "chips", "mps": "gpus"}[name]
-        raise ConfigError(f"{devices} {kind} were asked for, there are {found}", where=where, fix=fix)
-    if name == "cpu" and devices > CROWD * found:
+def _number_refusals(name: str, devices: int, found: int) -> Iterator[Refusal]:
+    """Of chips one or all are taken, since one process has them all."""
+    key, fix = ".devices", f"accelerator.devices={found}"
+    if name in DEVICES and devices > found:
+        yield f"{devices} {DEVICES[name]} were asked for, there are {found}", key, fix
+    if name == "cpu" and devices > PROCESSES_PER_CORE * found:
         what = f"{devices} processes were asked for, the processor has {found} cores"
-        raise ConfigError(what, where=where, fix=f"{fix} or fewer")
+        yield what, key, f"{fix} or fewer"
     if name == "tpu" and 1 < devices < found:
         what = f"{devices} of {found} chips were asked for: a run trains on one or on all"
-        raise ConfigError(what, where=where, fix=f"{fix}, or 1")
+        yield what, key, f"{fix}, or 1"
     if name == "tpu" and ranks.world_size() > 1:
-        raise ConfigError(
-            f"{ranks.world_size()} processes were started: one alone has all chips of a machine",
-            where="accelerator",
-            fix=f"bunryu train accelerator=tpu {fix}, without torchrun or srun",
-        )
+        what = f"{ranks.world_size()} processes were started: one alone has all chips of a machine"
+        yield what, "", f"bunryu train accelerator=tpu {fix}, without torchrun or srun"
 
 
-def _check_abilities(name: str, precision: str, strategy: str) -> None:
-    """Whether the trainer's precision and strategy can work; whether there are such is Lightning's to say."""
-    where = "accelerator.precision"
+def _precision_refusals(name: str, precision: str) -> Iterator[Refusal]:
+    key, fix = ".precision", "accelerator.precision="
     if name == "tpu" and precision not in ("32-true", "bf16-true"):
-        fix = "accelerator.precision=32-true, with accelerator.autocast=true for speed"
-        raise ConfigError(f"a tpu knows no precision {precision}", where=where, fix=fix)
+        better = "32-true, with accelerator.autocast=true for speed"
+        yield f"a tpu knows no precision {precision}", key, fix + better
     if name == "cpu" and precision.startswith("16"):
-        better = "bf16-mixed" if cpu_has_bf16() else "32-true"
         what = f"precision {precision} is for gpus: a processor is slow with it, or not right"
-        raise ConfigError(what, where=where, fix=f"accelerator.precision={better}")
-    if name == "cpu" and precision.startswith("bf16") and not cpu_has_bf16():
-        raise ConfigError(
-            f"this processor ({processor()}) has no bf16 instructions: they would be emulated, very slowly",
-            where=where,
-            fix="accelerator.precision=32-true",
-        )
-    where, fix = "accelerator.strategy", "accelerator.strategy=auto"
+        yield what, key, fix + ("bf16-mixed" if machine.cpu_has_bf16() else "32-true")
+    if name == "cpu" and precision.startswith("bf16") and not machine.cpu_has_bf16():
+        what = f"this processor ({machine.processor()}) has no bf16 instructions: "
+        yield what + "they would be emulated, very slowly", key, fix + "32-true"
+
+
+def _strategy_refusals(name: str, strategy: str) -> Iterator[Refusal]:
+    key, fix = ".strategy", "accelerator.strategy=auto"
     if name == "tpu" and strategy != "auto":
-        what = f"strategy {strategy} is not for a tpu, whose chips one process has"
-        raise ConfigError(what, where=where, fix=fix)
+        yield f"strategy {strategy} is not for a tpu, whose chips one process has", key, fix
     if any(word in strategy for word in ("spawn", "fork", "notebook")):
-        what = f"strategy {strategy} starts processes that a run cannot be handed to"
-        raise ConfigError(what, where=where, fix=fix)
+        yield f"strategy {strategy} starts processes that a run cannot be handed to", key, fix
 
 
 def available() -> dict[str, int]:

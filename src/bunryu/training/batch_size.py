@@ -16,18 +16,19 @@ from torch.nn.functional import cross_entropy
 from bunryu.config.instantiate import instantiate
 from bunryu.config.record import fill_environment
 from bunryu.errors import ConfigError, OutOfMemory
-from bunryu.system.machine import available_memory
+from bunryu.system import machine
 from bunryu.training.inputs import classifier_of, read_corpus, tokenizer_of
 
 log = logging.getLogger(__name__)
 
 AUTO = ("auto", 0)  # the second is the tutorial's spelling
-STEP = 32  # rows of an optimizer's step on each device: the batch_size that ships
-SHARE = 0.5  # of the machine's free memory: with what a backward pass adds, 1.4 times the sum was measured
-CARD_SHARE = 0.9  # of a card's: rows of many lengths leave gaps
-COPIES = 4  # of the weights: themselves, their gradients, and an optimizer's two moments
+ROWS_PER_STEP = 32  # of an optimizer's step on each device: the batch_size that ships
+# Of the machine's free memory: with what a backward pass adds, 1.4 times the sum was measured.
+CPU_MEMORY_FRACTION = 0.5
+CARD_MEMORY_FRACTION = 0.9  # rows of many lengths leave gaps
+WEIGHT_COPIES = 4  # themselves, their gradients, and an optimizer's two moments
 # What PyTorch says when memory runs out without an error of its own for it.
-EXHAUSTED = ("DefaultCPUAllocator", "MPS backend out of memory")
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "MPS backend out of memory")
 HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 Fits = Callable[[int], bool]  # whether batches of so many rows fit
@@ -36,15 +37,15 @@ Fits = Callable[[int], bool]  # whether batches of so many rows fit
 def settle_batch(config: Mapping[str, Any], fits: Fits | None = None) -> dict[str, Any]:
     """The config with the batch size that ``auto`` comes to on this machine.
 
-    A step stays what it would be with the shipped batch size: a larger batch is not tried, and of smaller
-    ones so many are accumulated.
+    An optimizer's step keeps the rows it has with the shipped batch size: no larger batch is tried, and
+    smaller ones are accumulated.
 
     Args:
         config: plain values, its targets checked, its accelerator settled.
-        fits: how to find out; None to try it on this machine.
+        fits: whether batches of so many rows fit; None to find out on this machine.
 
     Raises:
-        ConfigError: on a TPU, which is not asked.
+        ConfigError: on a TPU, which cannot be tried.
         OutOfMemory: if not even one row fits.
     """
     settled = copy.deepcopy(dict(config))
@@ -52,16 +53,13 @@ def settle_batch(config: Mapping[str, Any], fits: Fits | None = None) -> dict[st
     if data["batch_size"] in AUTO and settled["accelerator"]["name"] == "tpu":
         raise ConfigError("what fits a tpu cannot be tried", where="batch_size", fix="batch_size=32")
     if data["batch_size"] in AUTO:
-        wanted = STEP * trainer["accumulate_grad_batches"]
+        wanted = ROWS_PER_STEP * trainer["accumulate_grad_batches"]
         fits = fits or _fitting(settled)
         sizes = [rows for rows in range(wanted, 0, -1) if wanted % rows == 0]
         rows = next(filter(fits, sizes), 0)
         if not rows:
-            raise OutOfMemory(
-                f"not even one row of {settled['max_seq_length']} tokens fits into the memory",
-                where="batch_size",
-                fix="a smaller max_seq_length, or a smaller model",
-            )
+            what = f"not even one row of {settled['max_seq_length']} tokens fits into the memory"
+            raise OutOfMemory(what, where="batch_size", fix="a smaller max_seq_length, or a smaller model")
         data["batch_size"], trainer["accumulate_grad_batches"] = rows, wanted // rows
         log.info("batch_size=auto: %d rows, and %d such batches a step", rows, wanted // rows)
     settled["batch_size"] = data["batch_size"]
@@ -69,18 +67,14 @@ def settle_batch(config: Mapping[str, Any], fits: Fits | None = None) -> dict[st
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether that is what an error means."""
+    """Whether an error means that memory ran out."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in str(error) for words in EXHAUSTED)
+    return known or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 @contextmanager
 def memory_errors(config: Mapping[str, Any]) -> Iterator[None]:
-    """Name what helps where memory runs out inside.
-
-    Raises:
-        OutOfMemory: in place of what PyTorch says.
-    """
+    """Raise OutOfMemory, with what helps, where PyTorch runs out of memory inside."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
@@ -96,9 +90,9 @@ def memory_errors(config: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _fitting(config: Mapping[str, Any]) -> Fits:
-    """How to find out on the accelerator that the config has."""
+    """How to find out whether batches fit, on the accelerator that the config has."""
     kind, length = config["accelerator"]["name"], int(config["max_seq_length"])
-    available = available_memory()  # before there is a model
+    available = machine.available_memory()  # before there is a model
     model = _model(config)
     half = HALF.get(str(config["trainer"]["precision"]))
     weights = sum(weight.nbytes for weight in model.parameters())
@@ -108,12 +102,14 @@ def _fitting(config: Mapping[str, Any]) -> Fits:
         device = torch.device("cuda" if kind == "gpu" else kind)
         return MemoryTrial(model, optimizer, length, device, half, spare=weights if processes > 1 else 0)
     row = _kept_for_a_row(model, length, half)
-    copies = COPIES + (processes > 1)  # gradients on their way to the others
-    return lambda rows: available is None or processes * (copies * weights + rows * row) <= SHARE * available
+    copies = WEIGHT_COPIES + (processes > 1)  # gradients on their way to the others
+    if available is None:
+        return lambda rows: True
+    limit = CPU_MEMORY_FRACTION * available
+    return lambda rows: processes * (copies * weights + rows * row) <= limit
 
 
 def _model(config: Mapping[str, Any]) -> Any:
-    """The model that the run will train."""
     names = ("corpus", "limit_rows", "model", "cache_dir", "max_seq_length")
     config = {name: fill_environment(config[name], name) for name in names}
     corpus = read_corpus(config)
@@ -124,11 +120,11 @@ class MemoryTrial:
     """Trains a model on batches of the longest rows, to see whether they fit a card.
 
     Args:
-        model: is moved there.
+        model: is moved there for each trial.
         optimizer: a partial that takes parameters.
         length: tokens of a row.
         device: the card.
-        half: 16 bits of mixed precision, or None.
+        half: the 16-bit type of mixed precision, or None.
         spare: bytes that have to be left over: gradients on their way to other cards.
     """
 
@@ -148,7 +144,7 @@ class MemoryTrial:
     def __call__(self, rows: int) -> bool:
         """Whether batches of so many rows fit."""
         if self._device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(CARD_SHARE)
+            torch.cuda.set_per_process_memory_fraction(CARD_MEMORY_FRACTION)
         try:
             self._two_steps(rows)
             return True
@@ -166,7 +162,7 @@ class MemoryTrial:
                 torch.cuda.set_per_process_memory_fraction(1.0)
 
     def _two_steps(self, rows: int) -> None:
-        """From the first on the optimizer has a state."""
+        """Two, since the optimizer has a state only after the first."""
         self._model.to(self._device)
         _spare = torch.empty(self._spare, dtype=torch.uint8, device=self._device)
         for _ in range(2):
@@ -176,7 +172,7 @@ class MemoryTrial:
 
 
 def _kept_for_a_row(model: Any, length: int, half: torch.dtype | None) -> int:
-    """Bytes that a forward pass keeps of a row for the backward one."""
+    """Bytes that a forward pass of one row keeps for the backward pass."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -193,7 +189,7 @@ def _kept_for_a_row(model: Any, length: int, half: torch.dtype | None) -> int:
 
 
 def _loss(model: Any, rows: int, length: int, half: torch.dtype | None) -> torch.Tensor:
-    """The loss of rows of the longest kind."""
+    """The loss of rows of ``length`` tokens."""
     device = next(model.parameters()).device
     token = 0 if model.config.pad_token_id else 1  # any but the padding
     ids = torch.full((rows, length), token, device=device)

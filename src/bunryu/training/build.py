@@ -59,43 +59,114 @@ def build(
         run: its directory.
         stop: whether somebody asked to stop.
         start: the checkpoint that training will go on from.
-        recorded: facts that the corpus has to have still.
+        recorded: facts about the corpus that must still be true.
         callbacks: beside the config's.
     """
     optimizer = instantiate(config["optimizer"])
-    call(optimizer, "optimizer", [torch.nn.Parameter(torch.zeros(1))])
+    call(optimizer, "optimizer", [torch.nn.Parameter(torch.zeros(1))])  # refuses its arguments, if it does
     trainer = _trainer(config, run, stop, start, callbacks)
+    corpus = _corpus(config, run, recorded)
+    tokenizer, model, datamodule = _inputs(config, corpus)
+    task = instantiate(config["task"])(
+        model=model,
+        optimizer=optimizer,
+        schedule=instantiate(config["scheduler"]),
+        total_steps=total_steps(trainer, datamodule.batches_per_epoch),
+        seed=config["seed"],
+        log_every=config["trainer"]["log_every_n_steps"],
+    )
+    log_and_record_summary(run, corpus, tokenizer, datamodule, task, trainer)
+    return Experiment(corpus, tokenizer, datamodule, task, trainer)
+
+
+def _corpus(config: Mapping[str, Any], run: Run, recorded: Mapping[str, Any] | None) -> Corpus:
     with stage("reading the corpus"):
         corpus = read_corpus(config)
         facts = corpus.facts()
-        _refuse_another(facts, recorded)
+        _refuse_another_corpus(facts, recorded)
         run.record(corpus=facts)
     if config["strict_data"]:
         corpus.refuse_flaws()
     for warning in corpus.warnings:
         log.warning("%s", warning)
+    return corpus
+
+
+def _inputs(config: Mapping[str, Any], corpus: Corpus) -> tuple[Any, Any, TextDataModule]:
+    """Tokenizer, classifier and batches."""
     with stage("tokenizer"):
         source, tokenizer = tokenizer_of(config, corpus)
     encoded = encode_splits(config, corpus, tokenizer)
     model = classifier_of(config, source, tokenizer, corpus)
-    datamodule = instantiate(config["datamodule"])(
+    datamodule: TextDataModule = instantiate(config["datamodule"])(
         *(encoded.get(name) for name in SPLITS),
         pad_id=tokenizer.pad_token_id,
         seed=config["seed"],
-        **_shapes(config),
+        **_fixed_shapes(config),
     )
-    steps = total_steps(trainer, datamodule.batches_per_epoch)
-    task = instantiate(config["task"])(
-        model=model,
-        optimizer=optimizer,
-        schedule=instantiate(config["scheduler"]),
-        total_steps=steps,
-        seed=config["seed"],
-        log_every=config["trainer"]["log_every_n_steps"],
+    return tokenizer, model, datamodule
+
+
+def _fixed_shapes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The datamodule's arguments where each shape of a batch is compiled; none elsewhere."""
+    tpu = config["accelerator"]["name"] == "tpu"
+    if not (tpu or config.get("compile")):
+        return {}
+    rows, widths = config["datamodule"]["batch_size"], config["datamodule"].get("widths") or WIDTHS
+    if tpu:  # one process has all chips
+        rows *= config["accelerator"]["devices"]
+    log.info("batches of %d rows in %d widths at most: each shape is compiled once", rows, widths)
+    return {"batch_size": rows, "widths": widths, "fixed_rows": True}
+
+
+def _refuse_another_corpus(facts: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> None:
+    if recorded is None or recorded["fingerprint"] == facts["fingerprint"]:
+        return
+    changed = ", ".join(
+        f"{name} {split['rows']} -> {facts['splits'][name]['rows']} rows"
+        for name, split in recorded["splits"].items()
     )
-    experiment = Experiment(corpus, tokenizer, datamodule, task, trainer)
-    log_and_record_summary(run, corpus, tokenizer, datamodule, task, trainer)
-    return experiment
+    raise ConfigError(
+        f"the corpus is not the one the run began with ({changed})",
+        where="fingerprint",
+        fix="the files as they were; or --despite-changes, and another result",
+    )
+
+
+def _trainer(
+    config: Mapping[str, Any], run: Run, stop: StopRequest, start: Path | None, further: Sequence[pl.Callback]
+) -> pl.Trainer:
+    callbacks = [instantiate(node) for node in config["callbacks"].values() if node]
+    trainer: pl.Trainer = call(
+        instantiate(config["trainer"]),
+        "trainer or accelerator",
+        default_root_dir=str(run.path),
+        callbacks=[*callbacks, StopAndMetricsCallback(run, stop), *further],
+        logger=[RunLogger(run), *_loggers(config["logger"], run, start)],
+        **_strategy_and_plugins(config["accelerator"], config["trainer"]["strategy"]),
+    )
+    return trainer
+
+
+def _loggers(nodes: Mapping[str, Any], run: Run, start: Path | None) -> Iterator[Any]:
+    for name, node in nodes.items():
+        if node:
+            factory = instantiate(node)
+            if start is not None and node["_target_"].endswith(".TensorBoardLogger"):
+                factory = partial(factory, purge_step=steps_of(start) + 1)  # what was logged after it
+            yield call(factory, f"logger.{name}", save_dir=str(run.path))
+
+
+def _strategy_and_plugins(accelerator: Mapping[str, Any], strategy: str) -> dict[str, Any]:
+    if accelerator["name"] != "tpu":
+        return {"strategy": strategy, "plugins": [AtomicCheckpointIO()]}
+    from bunryu.training import tpu
+
+    return {
+        "devices": 1,  # that Lightning knows of
+        "strategy": tpu.Chips(accelerator["devices"]) if strategy == "auto" else strategy,
+        "plugins": [tpu.ChipCheckpointIO()],
+    }
 
 
 def total_steps(trainer: pl.Trainer, batches: int) -> int:
@@ -112,69 +183,6 @@ def total_steps(trainer: pl.Trainer, batches: int) -> int:
     epochs = trainer.max_epochs or 1
     steps = math.ceil(taken / trainer.accumulate_grad_batches) * epochs
     return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
-
-
-def _shapes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The shapes of batches where each one is compiled: decided here and nowhere else."""
-    tpu = config["accelerator"]["name"] == "tpu"
-    if not (tpu or config.get("compile")):  # a run of an earlier version has no such key
-        return {}
-    rows, widths = config["datamodule"]["batch_size"], config["datamodule"].get("widths") or WIDTHS
-    if tpu:  # one process has all chips
-        rows *= config["accelerator"]["devices"]
-    log.info("batches of %d rows in %d widths at most: each shape is compiled once", rows, widths)
-    return {"batch_size": rows, "widths": widths, "fixed_rows": True}
-
-
-def _refuse_another(facts: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> None:
-    """Refuse to go on with another corpus than the run began with."""
-    if recorded is None or recorded["fingerprint"] == facts["fingerprint"]:
-        return
-    rows = {
-        name: (split["rows"], facts["splits"][name]["rows"]) for name, split in recorded["splits"].items()
-    }
-    changed = ", ".join(f"{name} {before} -> {after} rows" for name, (before, after) in rows.items())
-    raise ConfigError(
-        f"the corpus is not the one the run began with ({changed})",
-        where="fingerprint",
-        fix="the files as they were; or --despite-changes, and another result",
-    )
-
-
-def _trainer(
-    config: Mapping[str, Any], run: Run, stop: StopRequest, start: Path | None, further: Sequence[pl.Callback]
-) -> pl.Trainer:
-    save_dir = str(run.path)
-    loggers = []
-    for name, node in config["logger"].items():
-        if node:
-            factory = instantiate(node)
-            if start is not None and node["_target_"].endswith(".TensorBoardLogger"):
-                factory = partial(factory, purge_step=steps_of(start) + 1)  # what was logged after it
-            loggers.append(call(factory, f"logger.{name}", save_dir=save_dir))
-    callbacks = [instantiate(node) for node in config["callbacks"].values() if node]
-    trainer: pl.Trainer = call(
-        instantiate(config["trainer"]),
-        "trainer or accelerator",
-        default_root_dir=save_dir,
-        callbacks=[*callbacks, StopAndMetricsCallback(run, stop), *further],
-        logger=[RunLogger(run), *loggers],
-        **_for(config["accelerator"], config["trainer"]["strategy"]),
-    )
-    return trainer
-
-
-def _for(accelerator: Mapping[str, Any], strategy: str) -> dict[str, Any]:
-    """The trainer's strategy and plugins: a TPU's are its own."""
-    if accelerator["name"] != "tpu":
-        return {"strategy": strategy, "plugins": [AtomicCheckpointIO()]}
-    from bunryu.training import tpu
-
-    return {
-        "devices": 1,  # that Lightning knows of
-        "strategy": tpu.Chips(accelerator["devices"]) if strategy == "auto" else strategy,
-        "plugins": [tpu.ChipCheckpointIO()],
-    }
 
 
 @contextmanager

@@ -5,19 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import optuna
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
 from bunryu.runs.run import Run
 from bunryu.system.signals import Pruned, StopRequest
-from bunryu.training.checkpoints import (
-    BEST,
-    LAST,
-    link_checkpoint,
-)
+from bunryu.training.checkpoints import BEST, LAST, link_checkpoint
+
+if TYPE_CHECKING:
+    import optuna
 
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")  # in ModelCheckpoint's state
 
@@ -41,7 +39,6 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Put checkpoints into the run directory."""
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
@@ -56,15 +53,14 @@ class BestCheckpoint(ModelCheckpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state in the folder where the run lies now."""
+        """Take the state, with paths in the folder where the run lies now."""
         folder = str(self.dirpath)
         placed = {key: str(Path(folder) / state_dict[key]) if state_dict[key] else "" for key in PATHS}
         best = {str(Path(folder) / name): score for name, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, "dirpath": folder, "best_k_models": best, **placed})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the best of several its name."""
-        del pl_module
+        """Name the best of several best.ckpt."""
         best = Path(self.best_model_path)
         if trainer.is_global_zero and self.best_model_path and best.name != BEST:
             link_checkpoint(best, best.with_name(BEST))
@@ -84,19 +80,17 @@ class LastCheckpoint(Checkpoint):
         self._saved = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
         self._saved = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time."""
         due = time.monotonic() - self._saved >= self._seconds
         if any_rank(trainer, due) and can_go_on_from_here(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save; this comes after the task's own end of the epoch."""
+        """Save; the task's own hook for the end of the epoch has run before."""
         self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -105,9 +99,9 @@ class LastCheckpoint(Checkpoint):
 
 
 def any_rank(trainer: pl.Trainer, wanted: bool) -> bool:
-    """Whether any of the processes that train together wants it: what one does, all have to do.
+    """Whether ``wanted`` is true in any of the processes that train together: they all have to act alike.
 
-    Between the steps that they record anyway none is asked, so that no step waits for it.
+    They ask each other only at steps that are recorded anyway, so that no other step waits for it.
     """
     if trainer.world_size == 1:
         return wanted
@@ -117,7 +111,7 @@ def any_rank(trainer: pl.Trainer, wanted: bool) -> bool:
 
 
 def can_go_on_from_here(trainer: pl.Trainer) -> bool:
-    """Whether a checkpoint of this moment resumes to the same bits.
+    """Whether a run resumed from a checkpoint of this moment comes to the same bits.
 
     Not between the batches of one optimizer step, whose gradients no checkpoint holds; and not after an
     epoch's last batch: the loop would begin the next epoch without having ended this one.
@@ -127,7 +121,11 @@ def can_go_on_from_here(trainer: pl.Trainer) -> bool:
 
 
 def save_last(trainer: pl.Trainer) -> None:
-    """Write last.ckpt, unless there is something wrong with the weights."""
+    """Write last.ckpt.
+
+    Raises:
+        TrainingError: if a loss was not finite; nothing is written then.
+    """
     trainer.lightning_module.refuse_unless_finite()  # type: ignore[operator]
     trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
 
@@ -154,24 +152,18 @@ class ProgressBar(TQDMProgressBar):
 
 
 class Pruning(pl.Callback):
-    """Reports the monitored metric after every validation, and obeys the study's pruner.
+    """Reports a metric after every validation, and stops where the study's pruner says so.
 
     Args:
-        trial: of a study that keeps what is reported, so that a trial that goes on is judged as before.
-        metric: the name of what is reported.
+        trial: of a study that keeps what is reported, so that a resumed trial is judged as before.
+        metric: the name of the reported metric.
     """
 
     def __init__(self, trial: optuna.trial.Trial, metric: str) -> None:
-        self._trial = trial
-        self._metric = metric
+        self._trial, self._metric = trial, metric
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report, and stop if told so.
-
-        Raises:
-            Pruned: the run can be resumed all the same.
-        """
-        del pl_module
+        """Raises Pruned to stop; the run can be resumed all the same."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._trial.report(float(trainer.callback_metrics[self._metric]), trainer.current_epoch)
@@ -181,11 +173,9 @@ class Pruning(pl.Callback):
 
 
 class StopAndMetricsCallback(Checkpoint):
-    """Ties checkpoints to the run's metrics.csv, and stops training when somebody asked to.
+    """Ties checkpoints to the run's metrics.csv, and stops training on request.
 
-    Args:
-        run: the run.
-        stop: whether to stop.
+    A Checkpoint, since Lightning calls those after all other callbacks.
     """
 
     def __init__(self, run: Run, stop: StopRequest) -> None:
@@ -200,26 +190,24 @@ class StopAndMetricsCallback(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note how much of metrics.csv belongs to the checkpoint."""
         checkpoint["metrics_bytes"] = self._run.metrics_bytes()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Cut metrics.csv back to that."""
+        """Cut metrics.csv back to what it was when the checkpoint was written."""
         if trainer.state.fn == "fit":
             self._run.cut_metrics(checkpoint["metrics_bytes"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop with a checkpoint, if asked to; else at the epoch's end."""
+        """Stop with a checkpoint, if asked to and if a run can be resumed from here."""
         if any_rank(trainer, self._stop.wanted) and can_go_on_from_here(trainer):
             save_last(trainer)
             self._stop.obey()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop with a checkpoint, if asked to."""
         if trainer.strategy.reduce_boolean_decision(self._stop.wanted, all=False):
             save_last(trainer)
             self._stop.obey()

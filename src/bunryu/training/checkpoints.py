@@ -1,4 +1,4 @@
-"""Checkpoints: written so that a crash leaves a whole one, read without running anything in them."""
+"""Checkpoints: written so that a crash leaves a whole one, read without running code in them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint with its checksum beside it; the last one becomes the previous one.
 
-    At every moment of this the folder holds a whole checkpoint whose checksum is known: the file with
-    checksums names the new content before it takes its place, and the old one until then.
+    At every moment the folder holds a whole checkpoint whose checksum is known: while the file is replaced,
+    the file beside it lists the checksums of the new content and of the old.
 
     Raises:
         TrainingError: if the disk is full; what was there is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}-new")
-    sink = _Sink()
+    failures: list[OSError] = []
     try:
-        write_durably(staged, lambda file: torch.save(checkpoint, cast(BinaryIO, sink.into(file))))
+        write_durably(staged, lambda file: torch.save(checkpoint, cast(BinaryIO, _Sink(file, failures))))
     except Exception as error:
         staged.unlink(missing_ok=True)
-        cause = sink.failure or error  # torch wraps what the file raised
+        cause = failures[0] if failures else error  # torch wraps what the file raised
         if isinstance(cause, OSError) and cause.errno in FULL:
             raise TrainingError(
                 f"the disk is full: a checkpoint of {_bytes_of(checkpoint):,} bytes could not be written",
@@ -68,10 +68,9 @@ def remove_checkpoint(path: Path) -> None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from; damaged ones are set aside out loud.
+    """``last.ckpt``, or ``previous.ckpt`` where the last is missing or damaged, or None.
 
-    Returns:
-        ``last.ckpt``, or ``previous.ckpt`` where the last is missing or damaged, or None.
+    A damaged one is renamed, with a warning.
     """
     for name in (LAST, PREVIOUS):
         path = folder / name
@@ -86,7 +85,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def steps_of(path: Path) -> int:
-    """Optimizer steps taken when a checkpoint of ours was written."""
+    """Optimizer steps taken when a run's checkpoint was written."""
     steps: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["bunryu"]["steps"]
     return steps
 
@@ -105,38 +104,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def keep_checkpoints(folder: Path, which: str) -> None:
-    """Remove what a finished run need not keep.
-
-    Args:
-        folder: of the checkpoints.
-        which: ``all``, ``best`` or ``none``.
-    """
-    if which == "all" or not folder.is_dir():
-        return
+    """Remove all checkpoints but ``which``: ``all``, ``best`` or ``none``."""
     for path in sorted(folder.glob("*.ckpt")):
-        if which == "none" or path.name != BEST:
+        if which == "none" or (which == "best" and path.name != BEST):
             remove_checkpoint(path)
 
 
 class _Sink:
-    """A file that remembers what went wrong in it."""
+    """A file whose errors are kept."""
 
-    def __init__(self) -> None:
-        self.failure: OSError | None = None
-
-    def into(self, file: BinaryIO) -> _Sink:
-        self._file = file
-        return self
+    def __init__(self, file: BinaryIO, failures: list[OSError]) -> None:
+        self._file, self._failures = file, failures
+        self.flush = file.flush
 
     def write(self, data: bytes) -> int:
         try:
             return self._file.write(data)
         except OSError as error:
-            self.failure = error
+            self._failures.append(error)
             raise
-
-    def flush(self) -> None:
-        self._file.flush()
 
 
 def _beside(path: Path) -> Path:
@@ -144,13 +130,13 @@ def _beside(path: Path) -> Path:
 
 
 def _checksums(path: Path) -> list[str]:
-    """What the file may hold: one checksum, or two around the moment it was replaced."""
+    """The checksums the file may have: one, or two around the moment it was replaced."""
     beside = _beside(path)
     return beside.read_text("ascii").split() if beside.is_file() else []
 
 
 def _write_checksums(path: Path, checksums: list[str]) -> None:
-    """Name the content that is about to take a place, beside what is there until then."""
+    """Write the checksums that a file is about to have, and that of the file there now."""
     there = [sha256(path)] if path.exists() else []
     write_atomically(_beside(path), "".join(f"{checksum}\n" for checksum in [*checksums, *there]))
 

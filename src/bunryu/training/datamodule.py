@@ -26,7 +26,7 @@ from bunryu.system import ranks
 
 
 class _Batches(Dataset[Batch]):
-    """Rows to a batch; what a sampler yields here are a whole batch's row indices and its weight."""
+    """Collates a batch from the row indices and the weight that the sampler yields for it."""
 
     def __init__(self, collate: Callable[[Index], Batch]) -> None:
         self._collate = collate
@@ -38,11 +38,10 @@ class _Batches(Dataset[Batch]):
 
 
 class _Plan(Sampler[Part]):
-    """The batches of whatever epoch it is when iteration starts."""
+    """Batches as a function gives them when iteration starts, so that each epoch has its own."""
 
     def __init__(self, length: int, batches: Callable[[], list[Part]]) -> None:
-        self._length = length
-        self._batches = batches
+        self._length, self._batches = length, batches
 
     def __len__(self) -> int:
         return self._length
@@ -55,9 +54,7 @@ class TextDataModule(pl.LightningDataModule):
     """Batches of train, validation and test, sliced from flat arrays.
 
     Args:
-        train: the encoded training split.
-        validation: the encoded validation split.
-        test: the encoded test split, or None.
+        train, validation, test: encoded splits; test may be None.
         pad_id: the padding token.
         seed: with the epoch, fixes the order of training batches.
         batch_size: rows a batch.
@@ -65,8 +62,8 @@ class TextDataModule(pl.LightningDataModule):
         batching: ``bucketed`` or ``random``.
         padding: ``longest`` or ``max_length``.
         num_workers: loader processes; 0 is fastest for a corpus in memory.
-        widths: pad batches further, to one of so many widths; None for any width.
-        fixed_rows: fill short batches up to ``batch_size`` rows, of which the added ones count for nothing.
+        widths: how many widths batches are padded to; None for any.
+        fixed_rows: whether short batches are filled up to ``batch_size`` rows; added rows count for nothing.
     """
 
     def __init__(
@@ -99,28 +96,26 @@ class TextDataModule(pl.LightningDataModule):
         return len(self._plan(0))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Training batches, from where the trainer stands in its epoch."""
+        """Training batches; a resumed epoch's begin where it was left."""
         return self._loader(self.train, _Plan(self.batches_per_epoch, self._rest_of_epoch))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Validation batches by length."""
         return self._evaluation(self.validation)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Test batches by length."""
         assert self.test is not None, "no test split"
         return self._evaluation(self.test)
 
     def rows_of(self, epoch: int, batch: int) -> list[int]:
-        """Which rows of the file a training batch of an epoch holds for all processes, from 0."""
+        """The rows of the file, from 0, in a training batch of an epoch; those of all processes."""
         return [int(row) for row in self.train.rows[self._plan(epoch)[batch]]]
 
     def collator(self, split: Encoded) -> Callable[[Index], Batch]:
-        """A function from a split's row indices to a batch, of the shape that training gives it."""
+        """A function from a split's row indices to a batch, padded as training pads it."""
         return collator(split, self._max_length, self._pad_id, self._padding, self._widths, self._rows)
 
     def padded_tokens(self, split: Encoded, batches: Iterable[Index]) -> list[int]:
-        """Tokens of each of these batches, padding and rows that fill it up counted."""
+        """Tokens of each batch, counting padding and the rows that fill it up."""
         lengths = split.lengths(self._max_length)
         width_of = padder(self._max_length, self._padding, self._widths)
         return [max(len(rows), self._rows or 0) * width_of(int(lengths[rows].max())) for rows in batches]
@@ -134,7 +129,7 @@ class TextDataModule(pl.LightningDataModule):
         return [part_of(batch, ranks.rank(), ranks.world_size()) for batch in plan]
 
     def _plan(self, epoch: int) -> list[Index]:
-        """An epoch's batches, of which every process takes its part."""
+        """An epoch's batches; every process takes a part of each."""
         rows = self.batch_size * ranks.world_size()
         return join_short_batches(
             training_batches(self._lengths, rows, self._batching, self._seed, epoch), ranks.world_size()

@@ -25,9 +25,9 @@ from bunryu.system import ranks
 from bunryu.system.signals import SIGNALS, Interrupted
 from bunryu.training import accelerators, recipe
 
-# What gloo and NCCL say of another process that is gone; it was not this one that failed.
+# What gloo and NCCL say when another process is gone: that one failed, and not this one.
 LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
-ENDED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of processes that others made stop
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of processes that were asked to stop
 
 
 def execute(
@@ -38,36 +38,24 @@ def execute(
     threads: int | None = None,
     callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """Execute a run on as many devices as its config says; see ``experiment.execute``.
+    """Execute a run on as many devices as its config says; see ``recipe.execute``.
 
-    Args:
-        run: a prepared run directory.
-        resume: go on from its newest whole checkpoint.
-        despite_changes: go on though the corpus is another one.
-        threads: of PyTorch on the CPU, in each process.
-        callbacks: beside the config's, if one process trains.
+    Where this starts a process a device, ``callbacks`` are left out.
     """
     check(run)
     processes = ranks.processes_for(run.config["accelerator"])
-    if processes == 1 or ranks.world_size() > 1:
-        return recipe.execute(
-            Run(run.path, writes=ranks.rank() == 0),
-            resume=resume,
-            despite_changes=despite_changes,
-            threads=threads,
-            callbacks=callbacks,
-        )
-    flags = ["--resume"] * resume + ["--despite-changes"] * despite_changes
-    _launch(run, processes, flags, threads)
-    return run.results
+    if processes > 1 and ranks.world_size() == 1:
+        flags = ["--resume"] * resume + ["--despite-changes"] * despite_changes
+        _launch(run, processes, flags, threads)
+        return run.results
+    own = Run(run.path, writes=ranks.rank() == 0)
+    return recipe.execute(
+        own, resume=resume, despite_changes=despite_changes, threads=threads, callbacks=callbacks
+    )
 
 
 def check(run: Run) -> None:
-    """Refuse a run that cannot be trained here, by what its config asks for and which processes there are.
-
-    Raises:
-        ConfigError: naming both.
-    """
+    """Refuse a run whose config asks for devices, or for processes, that are not here."""
     config = run.config
     try:
         accelerators.check(config)
@@ -83,17 +71,17 @@ def agreed(made: Run | None) -> Run:
     Args:
         made: the first process's run; None in the others.
     """
-    if "RANK" not in os.environ:  # srun tells its own way
+    if "RANK" not in os.environ:  # srun's processes have Slurm's variables instead
         slurm = SLURMEnvironment(auto_requeue=False)
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
         # what Lightning goes by where it takes no notice of Slurm, as in an allocation of salloc's
         os.environ |= {"LOCAL_RANK": str(slurm.local_rank()), "NODE_RANK": str(slurm.node_rank())}
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, rank=ranks.rank(), world_size=ranks.world_size())
-    told = [None if made is None else str(made.path.absolute())]
-    dist.broadcast_object_list(told, device=torch.device("cpu"))
-    assert told[0] is not None
-    return Run(Path(told[0]), writes=made is not None)
+    paths = [None if made is None else str(made.path.absolute())]
+    dist.broadcast_object_list(paths, device=torch.device("cpu"))
+    assert paths[0] is not None
+    return Run(Path(paths[0]), writes=made is not None)
 
 
 def _launch(run: Run, processes: int, flags: Sequence[str], threads: int | None) -> None:
@@ -103,14 +91,28 @@ def _launch(run: Run, processes: int, flags: Sequence[str], threads: int | None)
         Interrupted: if this process was asked to stop; those it started stop with a checkpoint.
         BunryuError: if the run failed.
     """
+    before = run.manifest
+    start = _launcher(run, processes, threads)
+    try:
+        with _input_that_ends_with_this_process():
+            start("-m", "bunryu", "join", str(run.path), *flags)
+    except SignalException as error:
+        if run.manifest["status"] == "running":  # they could not say so themselves
+            run.end("interrupted", error.sigval.name)
+        raise Interrupted(error.sigval) from None
+    except ChildFailedError as error:
+        raise _failure(run, before, [failure.exitcode for failure in error.failures.values()]) from None
+
+
+def _launcher(run: Run, processes: int, threads: int | None) -> elastic_launch:
+    """torchrun's own, quiet, to be called with the arguments of Python."""
     for name in tuple(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):  # each has a level of its own
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes speak for themselves
-    before = run.manifest
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes log for themselves
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    # seconds that steps and a checkpoint may take once somebody asked to stop
+    # seconds that a step and a checkpoint may take once a signal has asked to stop
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     config = LaunchConfig(
         min_nodes=1,
@@ -122,30 +124,21 @@ def _launch(run: Run, processes: int, flags: Sequence[str], threads: int | None)
         max_restarts=0,
         signals_to_handle=",".join(number.name for number in SIGNALS),
     )
-    start = elastic_launch(config, sys.executable)
-    try:
-        with _input_that_ends_with_this_process():
-            start("-m", "bunryu.cli", "join", str(run.path), *flags)
-    except SignalException as error:
-        if run.manifest["status"] == "running":  # they could not say so themselves
-            run.end("interrupted", error.sigval.name)
-        raise Interrupted(error.sigval) from None
-    except ChildFailedError as error:
-        raise _failure(run, before, [failure.exitcode for failure in error.failures.values()]) from None
+    return elastic_launch(config, sys.executable)
 
 
 def _failure(run: Run, before: Mapping[str, Any], codes: Sequence[int]) -> BaseException:
-    """What ended the processes: in the first one's words if it knew, else by their exit codes, and recorded.
+    """The error that ended the processes: the one their first process recorded, or one made of exit codes.
 
     Args:
-        run: that they trained.
+        run: that they trained; an error made here is recorded in it.
         before: its manifest when they were started.
-        codes: of those that failed.
+        codes: exit codes of those that failed.
     """
     manifest = run.manifest
     reason = str(manifest["exit_reason"] or "") if manifest != before else ""
     kind, _, what = reason.partition(": ")
-    blamed = [code for code in codes if code not in ENDED]
+    blamed = [code for code in codes if code not in STOPPED]
     if kind in signal.Signals.__members__ and not blamed:
         return Interrupted(signal.Signals[kind])
     where = str(run.path / "train.log")
@@ -167,7 +160,7 @@ def _failure(run: Run, before: Mapping[str, Any], codes: Sequence[int]) -> BaseE
 
 
 def _death(codes: Sequence[int], reason: str) -> str:
-    """What is known of processes that died, from their exit codes and what the first one recorded."""
+    """How processes died, from their exit codes and what the first one recorded."""
     if -signal.SIGKILL in codes:
         return "a process was killed by the system (signal 9): perhaps the memory ran out"
     if other := [code for code in codes if code != 1]:
@@ -177,7 +170,7 @@ def _death(codes: Sequence[int], reason: str) -> str:
 
 @contextmanager
 def _input_that_ends_with_this_process() -> Iterator[None]:
-    """Give processes started inside a standard input that ends when this one does, however it does."""
+    """Give processes started inside a standard input that ends when this process ends, even if killed."""
     read, write = os.pipe()
     before = os.dup(0)
     os.dup2(read, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging.config
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from bunryu.system import ranks
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide advice of Lightning's that does not fit here, and its chatter below warnings."""
+    """Hide what Lightning logs below warnings, and its warnings that do not apply here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for message in (
@@ -33,7 +33,7 @@ def quiet() -> Iterator[None]:
 
 
 def settle_and_check(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with ``auto`` made concrete, but for ``batch_size``; whatever would fail here is refused.
+    """The config with ``auto`` made concrete, but for ``batch_size``; what would fail here is refused.
 
     Args:
         config: as a run records it.
@@ -50,10 +50,10 @@ def settle_and_check(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problems_here(config: Mapping[str, Any]) -> Iterator[BunryuError]:
-    """What a settled config would fail at: targets, processes, arguments that Lightning or torch refuses.
+    """What a config would fail at: targets, processes, arguments that Lightning or torch refuses.
 
     Args:
-        config: as a run records it, its accelerator concrete.
+        config: as a run records it, ``auto`` made concrete.
     """
     if problem := refused(lambda: check_targets(config)):
         yield problem
@@ -73,7 +73,7 @@ def problems_here(config: Mapping[str, Any]) -> Iterator[BunryuError]:
 
 
 def _optimizer_of(config: Mapping[str, Any]) -> Any:
-    """The optimizer, of one parameter, to see whether it takes its arguments."""
+    """The optimizer of a single parameter, to see whether it takes its arguments."""
     import torch
 
     factory = instantiate(fill_environment(config["optimizer"], "optimizer"), "optimizer")
@@ -84,14 +84,14 @@ def trainer_of(config: Mapping[str, Any]) -> Any:
     """Lightning's trainer with the run's own arguments, without callbacks and loggers.
 
     Raises:
-        ConfigError: for arguments it refuses, an accelerator among them that is not there.
+        ConfigError: for arguments it refuses, such as an accelerator that is not there.
     """
     factory = instantiate(fill_environment(config["trainer"], "trainer"), "trainer")
     return call(factory, "trainer or accelerator", logger=False)
 
 
 def refused(attempt: Callable[[], Any]) -> BunryuError | None:
-    """What is refused, if anything."""
+    """The error that an attempt raises; None if it succeeds."""
     try:
         attempt()
     except BunryuError as error:

@@ -15,12 +15,12 @@ COMPILED_SHAPES = 64  # of one function; PyTorch's own 8 are fewer than widths t
 
 
 class Forward:
-    """Calls a classifier on a batch. No module of its own: what is saved and exported is the plain model.
+    """Calls a classifier on a batch. Not a Module, so that what is saved and exported is the plain model.
 
     Args:
         model: a transformers sequence classifier.
         compiled: whether ``torch.compile`` makes kernels for each shape of a batch.
-        autocast: whether to compute in bfloat16 what bears it; the weights stay as they are.
+        autocast: whether to compute in bfloat16 where torch.autocast does; the weights stay as they are.
     """
 
     def __init__(self, model: Any, *, compiled: bool, autocast: bool) -> None:
@@ -39,7 +39,7 @@ class Forward:
         """Logits of shape (rows, classes)."""
         inputs = {name: tensor for name, tensor in batch.items() if name not in NOT_INPUTS}
         device = inputs["input_ids"].device.type
-        if device != "cpu" and self._takes_wide_mask:  # there, not: other kernels, other bits
+        if device != "cpu" and self._takes_wide_mask:  # a CPU would take other kernels, with other bits
             inputs["attention_mask"] = wide_mask(inputs["attention_mask"])
         if not self._autocast:
             return self._logits(**inputs)
@@ -50,8 +50,8 @@ class Forward:
 def wide_mask(mask: torch.Tensor) -> torch.Tensor:
     """What each token may attend to, boolean, of shape (rows, 1, width, width).
 
-    Of a mask of shape (rows, width) transformers asks whether it masks anything at all, and so waits for
-    the device in every step.
+    Given a mask of shape (rows, width) transformers asks whether it masks anything at all, and so waits
+    for the device in every step.
     """
     rows, width = mask.shape
     return mask.bool()[:, None, None, :].expand(rows, 1, width, width)

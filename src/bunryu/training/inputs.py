@@ -1,4 +1,4 @@
-"""What a run is made from: its corpus, tokenizer, encoded splits and classifier, each by one function."""
+"""What a run is made from: corpus, tokenizer, encoded splits, classifier; each made by one function."""
 
 from __future__ import annotations
 

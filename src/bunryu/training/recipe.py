@@ -14,12 +14,12 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from bunryu.config.instantiate import check_targets
 from bunryu.config.record import resolved
-from bunryu.encoding.encoder import Encoded
 from bunryu.errors import BusyError, ConfigError, ModelError
 from bunryu.models.folder import write_model_folder
 from bunryu.runs.lock import locked
+from bunryu.runs.recording import recording
 from bunryu.runs.run import Run
-from bunryu.system.signals import stop_on_signals
+from bunryu.system.signals import StopRequest, stop_on_signals
 from bunryu.training.batch_size import memory_errors
 from bunryu.training.build import Experiment, build, stage
 from bunryu.training.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
@@ -54,22 +54,20 @@ def execute(
     with locked(run.path) if run.writes else nullcontext():
         if resume and run.manifest["status"] == "finished":
             raise BusyError("another process has just finished this run", where=str(run.path))
-        with run.recording(), stop_on_signals() as stop, quiet(), memory_errors(config):
+        with recording(run), stop_on_signals() as stop, quiet(), memory_errors(config):
             start = _restart(run) if resume else None
-            if threads is not None:
-                torch.set_num_threads(threads)
-            pl.seed_everything(config["seed"], verbose=False)
-            if config["accelerator"]["name"] == "gpu":
-                torch.set_float32_matmul_precision("high")  # TF32
             recorded = run.manifest.get("corpus") if resume and not despite_changes else None
+            _set_up_torch(config, threads)
             experiment = build(config, run, stop, start, recorded, callbacks)
-            with stage("training"), stop.waiting():
-                _fit(experiment, start)
-            return _finish(run, config, experiment)
+            _fit(experiment, start, stop)
+            results = _score_best(run, experiment)
+            if run.writes:
+                _finish(run, config, experiment, results)
+            return results
 
 
 def _restart(run: Run) -> Path | None:
-    """Open a run again; its newest whole checkpoint, or None, with its metrics cut back."""
+    """Record that the run goes on; its newest whole checkpoint, or None, with its metrics cut back."""
     manifest = run.manifest
     if manifest.get("threads") and manifest["device"]["kind"] == "cpu":
         torch.set_num_threads(manifest["threads"])  # another number gives other bits
@@ -83,29 +81,19 @@ def _restart(run: Run) -> Path | None:
     return start
 
 
-def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
-    """Score the best checkpoint, write model/ and results.json; return the results."""
-    best = run.path / "checkpoints" / BEST
-    checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
-    results: dict[str, Any] = {}
-    with stage("scoring the best checkpoint"):
-        for split in ("validation", "test"):
-            if getattr(experiment.datamodule, split) is not None:
-                results |= _score(run, experiment, split, checkpoint)
-    if run.writes:
-        with stage("writing model/"):
-            _export(run, experiment, results)
-        keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
-        results["best_checkpoint"] = f"checkpoints/{BEST}" if best.is_file() else None
-        run.write_results(results)
-        _log_hyperparameters(run, experiment.trainer, results)
-    return results
+def _set_up_torch(config: Mapping[str, Any], threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    pl.seed_everything(config["seed"], verbose=False)
+    if config["accelerator"]["name"] == "gpu":
+        torch.set_float32_matmul_precision("high")  # TF32
 
 
-def _fit(experiment: Experiment, start: Path | None) -> None:
+def _fit(experiment: Experiment, start: Path | None, stop: StopRequest) -> None:
     trainer = experiment.trainer
     try:
-        trainer.fit(experiment.task, datamodule=experiment.datamodule, ckpt_path=start, weights_only=True)
+        with stage("training"), stop.waiting():
+            trainer.fit(experiment.task, datamodule=experiment.datamodule, ckpt_path=start, weights_only=True)
     except MisconfigurationException as error:
         raise ConfigError(f"{error}", where="trainer or callbacks") from error
     except RuntimeError as error:
@@ -120,21 +108,45 @@ def _fit(experiment: Experiment, start: Path | None) -> None:
         log.info("%s", summary.strip())
 
 
+def _score_best(run: Run, experiment: Experiment) -> dict[str, Any]:
+    """The metrics of the best checkpoint, on validation and on test if there is one."""
+    best = run.path / "checkpoints" / BEST
+    checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
+    results: dict[str, Any] = {}
+    with stage("scoring the best checkpoint"):
+        results |= _score(run, experiment, "validation", checkpoint)
+        if experiment.datamodule.test is not None:
+            results |= _score(run, experiment, "test", checkpoint)
+    return results
+
+
 def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None) -> dict[str, float]:
-    """Score a split, write its predictions and return its metrics."""
+    """Score a split and write its predictions; its metrics."""
     task, trainer, data = experiment.task, experiment.trainer, experiment.datamodule
-    # validate() names its metrics val/, test() test/
-    score = trainer.validate if split == "validation" else trainer.test
-    loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
     task.scored = None
+    if split == "validation":  # validate() names its metrics val/, test() test/
+        score, loader, encoded = trainer.validate, data.val_dataloader(), data.validation
+    else:
+        assert data.test is not None
+        score, loader, encoded = trainer.test, data.test_dataloader(), data.test
     score(task, loader, ckpt_path=checkpoint, weights_only=True, verbose=False)
     scored = task.scored
     if scored is None:
         raise ConfigError(f"nothing of {split} was scored", where="trainer", fix="leave its limits alone")
-    encoded: Encoded = getattr(data, split)
     rows, labels = encoded.rows[scored.index].tolist(), encoded.labels[scored.index].tolist()
     run.write_predictions(split, rows, labels, scored.logits, experiment.corpus.names)
     return scored.metrics
+
+
+def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results: dict[str, Any]) -> None:
+    """Write model/ and results.json; add to the results where the best checkpoint lies."""
+    with stage("writing model/"):
+        _export(run, experiment, results)
+    keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
+    kept = (run.path / "checkpoints" / BEST).is_file()
+    results["best_checkpoint"] = f"checkpoints/{BEST}" if kept else None
+    run.write_results(results)
+    _log_hyperparameters(run, experiment.trainer, results)
 
 
 def _export(run: Run, experiment: Experiment, results: Mapping[str, Any]) -> None:

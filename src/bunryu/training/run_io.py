@@ -15,45 +15,34 @@ from bunryu.training.checkpoints import read_checkpoint, remove_checkpoint, writ
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Checkpoints of the trainer on disk: whole, synchronised, with a checksum beside."""
+    """The trainer's checkpoints: written whole, synchronised, with a checksum; refused if damaged."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write one."""
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read one onto the CPU, if it is whole; Lightning moves its parts to where they belong."""
+        """A checkpoint on the CPU; Lightning moves its parts to where they belong."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove one with its checksum."""
         remove_checkpoint(Path(path))
 
 
 class RunLogger(Logger):
-    """Writes every recorded metric to the run's metrics.csv."""
+    """Writes every recorded metric to the run's metrics.csv; each record must carry the epoch."""
+
+    name, version = "metrics", ""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
 
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        """There is one a run."""
-        return ""
-
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one record; it must carry the epoch."""
         epoch = int(metrics["epoch"])
         self._run.log_metrics(epoch, step or 0, {k: v for k, v in metrics.items() if k != "epoch"})
 

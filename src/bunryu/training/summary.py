@@ -1,9 +1,8 @@
-"""What a run says about itself: its first examples and size before training, its results after."""
+"""What is logged about a run: its first examples and its size before training, its results after."""
 
 from __future__ import annotations
 
 import logging
-import logging.config
 import shlex
 from itertools import zip_longest
 from typing import Any
@@ -20,7 +19,7 @@ from bunryu.training.task import ClassificationTask
 log = logging.getLogger(__name__)
 
 EXAMPLES_SHOWN = 5
-MANY_UNKNOWN = 0.2  # of all tokens
+UNKNOWN_TOKENS_WARNING = 0.2  # share of train's tokens
 
 
 def log_and_record_summary(
@@ -32,24 +31,17 @@ def log_and_record_summary(
     trainer: pl.Trainer,
 ) -> None:
     """Log the first encoded examples and the run's size; record device, threads, size and cut rows."""
-    config = run.config
-    length = config["max_seq_length"]
-    _show_examples(corpus, tokenizer, data, length)
+    config, length = run.config, run.config["max_seq_length"]
+    _log_examples(corpus, tokenizer, data, length)
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     truncated = {name: split.truncated(length) for name, split in splits.items() if split is not None}
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     device, threads = trainer.strategy.root_device, torch.get_num_threads()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    log.info(
-        "%s: %s parameters, %d steps on %s, %d threads",
-        config["model"]["name"],
-        f"{parameters:,}",
-        task.total_steps,
-        name,
-        threads,
-    )
+    size = f"{parameters:,} parameters, {task.total_steps} steps on {name}, {threads} threads"
+    log.info("%s: %s", config["model"]["name"], size)
     unknown = data.train.share_of(tokenizer.unk_token_id)
-    if unknown > MANY_UNKNOWN:
+    if unknown > UNKNOWN_TOKENS_WARNING:
         log.warning(
             "%.0f%% of train's tokens are unknown to the vocabulary: another vocabulary, or "
             "+model.tokenizer_factory.do_lower_case=false, without which Hangul can be taken apart",
@@ -72,7 +64,7 @@ def log_and_record_summary(
     )
 
 
-def _show_examples(corpus: Corpus, tokenizer: Any, data: TextDataModule, length: int) -> None:
+def _log_examples(corpus: Corpus, tokenizer: Any, data: TextDataModule, length: int) -> None:
     widths = data.train.lengths(length)
     for index, example in enumerate(corpus.train[:EXAMPLES_SHOWN]):
         row = data.train.batch(np.array([index]), length, int(widths[index]), tokenizer.pad_token_id)

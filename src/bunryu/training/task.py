@@ -41,8 +41,8 @@ class Scored:
 class ClassificationTask(pl.LightningModule):
     """A sequence classifier in training.
 
-    The random numbers of each batch are seeded from (seed, batches seen), and sums over the epoch ride in
-    the checkpoint: a resumed run continues with the bits of one that was never stopped.
+    The random numbers of each batch are seeded from (seed, batches seen), and checkpoints hold the sums over
+    the epoch: a resumed run continues with the bits of one that was never stopped.
 
     Args:
         model: a transformers sequence classifier.
@@ -52,7 +52,7 @@ class ClassificationTask(pl.LightningModule):
         seed: the run's seed.
         log_every: steps between two records of train/loss, train/accuracy and lr.
         compile: let ``torch.compile`` make kernels for each shape of a batch.
-        autocast: compute in bfloat16 what bears it; the weights stay as they are.
+        autocast: compute in bfloat16 where torch.autocast does; the weights stay as they are.
     """
 
     def __init__(
@@ -72,16 +72,13 @@ class ClassificationTask(pl.LightningModule):
         self._forward = Forward(model, compiled=compile, autocast=autocast)
         self._optimizer, self._schedule = optimizer, schedule
         self.total_steps, self._seed, self._log_every = total_steps, seed, log_every
-        self.steps = 0
-        self.batches_seen = 0
-        self._epoch_start = 0.0
-        self._rate = 0.0
-        # loss times rows, hits, rows: since the last record, and since the epoch's start
-        # (not buffers: those would take on the model's precision, and sums stall in 16 bits)
-        self._window = torch.zeros(3)
-        self._epoch = torch.zeros(3)
+        self.steps, self.batches_seen = 0, 0
+        self._epoch_start, self._rate = 0.0, 0.0
+        # loss times rows, hits, rows: since the last record, and since the epoch's start. No buffers: those
+        # would have the model's precision, and in 16 bits a large sum no longer grows.
+        self._window, self._epoch = torch.zeros(3), torch.zeros(3)
         self._bad = torch.tensor([-1])  # the epoch's first batch whose loss was not finite
-        self._number: torch.Tensor | None = None  # of the epoch's next batch, counted on the device
+        self._number: torch.Tensor | None = None  # the epoch's next batch, counted on the device
         self._outputs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.scored: Scored | None = None
 
@@ -92,7 +89,7 @@ class ClassificationTask(pl.LightningModule):
             {"params": [parameter for parameter in trained if parameter.ndim > 1]},
             {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = self._made(groups)
+        optimizer = self._fused_if_possible(groups)
         factory = self._schedule.factory
         takes_total = "total_steps" in inspect.signature(factory).parameters
         scheduler = factory(optimizer, total_steps=self.total_steps) if takes_total else factory(optimizer)
@@ -102,15 +99,15 @@ class ClassificationTask(pl.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": self._schedule.interval},
         }
 
-    def _made(self, groups: list[dict[str, Any]]) -> Optimizer:
-        """The optimizer, of which one kernel takes the step where there is one."""
+    def _fused_if_possible(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """The optimizer; where it can, one kernel takes the whole step."""
         takes_it = "fused" in inspect.signature(self._optimizer).parameters
         unset = "fused" not in getattr(self._optimizer, "keywords", {})
         here = self.trainer.strategy.root_device.type in ("cpu", "cuda")
         if not (takes_it and unset and here and self.trainer.precision != "16-mixed"):
             return self._optimizer(groups)
         optimizer = self._optimizer(groups, fused=True)
-        # It could unscale gradients, too, and Lightning would not clip before that; but only 16-mixed scales.
+        # A fused step can unscale gradients, and so Lightning would not clip; but only 16-mixed scales them.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         return optimizer
 
@@ -119,14 +116,12 @@ class ClassificationTask(pl.LightningModule):
         return self._forward(batch)
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's clock."""
         self._epoch_start = time.perf_counter()
         self._number = None
         self.scored = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this batch's dropout."""
-        del batch, batch_idx
         number = seed_of(self._seed, self.batches_seen, self.global_rank)
         torch.manual_seed(number)
         if self.device.type == "xla":
@@ -143,7 +138,7 @@ class ClassificationTask(pl.LightningModule):
             hits = (logits.argmax(dim=1) == batch["labels"]).sum()
             sums = torch.stack([loss.detach() * rows, hits.to(loss.dtype), rows])
             first = torch.isfinite(loss.detach()) | (self._bad.to(loss.device) >= 0)
-            if self._number is None:  # of a number in Python, or in no dimension, XLA may make a constant
+            if self._number is None:  # XLA may make a constant of a Python number or a 0-d tensor
                 self._number = torch.tensor([batch_idx]).to(loss.device)
             self._bad = torch.where(first, self._bad.to(loss.device), self._number)
             self._number = self._number + 1
@@ -159,10 +154,10 @@ class ClassificationTask(pl.LightningModule):
         optimizer: Optimizer | LightningOptimizer,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Take the step; every ``log_every`` steps, record the window's means and the rate they were made at.
+        """Take the step; every ``log_every`` steps, record the means since the last record, and the rate.
 
-        Recorded here and not at the batch's end: a checkpoint callback saves before the module's own hook
-        there, and would keep sums that are recorded already.
+        Not at the batch's end: a checkpoint callback saves before the module's own hook there, and would
+        keep sums that are recorded already.
         """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.steps += 1
@@ -171,11 +166,11 @@ class ClassificationTask(pl.LightningModule):
             return
         self.refuse_unless_finite()
         loss, accuracy = self._means(self._window)
-        self._window = torch.zeros(3)  # not zeroed in place, of which XLA would make another graph
+        self._window = torch.zeros(3)  # zeroed in place it would make XLA compile another graph
         self._record({"train/loss": loss, "train/accuracy": accuracy, "lr": self._rate})
 
     def on_train_epoch_end(self) -> None:
-        """Record the epoch's means and write its line to the log; this comes after validation."""
+        """Record and log the epoch's means; validation has run before."""
         self.refuse_unless_finite()
         loss, accuracy = self._means(self._epoch)
         self._window, self._epoch = torch.zeros(3), torch.zeros(3)
@@ -187,11 +182,7 @@ class ClassificationTask(pl.LightningModule):
                  time.perf_counter() - self._epoch_start)  # fmt: skip
 
     def refuse_unless_finite(self) -> None:
-        """Stop a training that can no longer come to anything; waits for the device.
-
-        Raises:
-            TrainingError: naming the first batch whose loss was not finite, and its rows.
-        """
+        """Raise TrainingError if a loss was not finite, with the first such batch; waits for the device."""
         batch = int(self._over_processes(self._bad, "max"))
         if batch < 0:
             return
@@ -205,25 +196,21 @@ class ClassificationTask(pl.LightningModule):
         )
 
     def on_validation_epoch_start(self) -> None:
-        """Do not score, and not keep as the best, what is not finite."""
+        """Refuse to score, and to keep as the best, weights that are not finite."""
         if self.trainer.state.fn == "fit":
             self.refuse_unless_finite()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of one batch."""
-        del batch_idx
         self._outputs.append((self(batch).float(), batch["labels"], batch["index"]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the logits of one batch."""
         self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Score validation."""
         self._score("val")
 
     def on_test_epoch_end(self) -> None:
-        """Score test."""
         self._score("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -251,8 +238,8 @@ class ClassificationTask(pl.LightningModule):
         logits, labels, index = logits[real], labels[real], index[real]
         if self._processes > 1:
             logits, labels, index = _of_all_processes(logits, labels, index, processes=self._processes)
-        place = np.argsort(index, kind="stable")  # the last bit of a mean depends on the order of its parts
-        logits, labels, index = logits[place], labels[place], index[place]
+        order = np.argsort(index, kind="stable")  # the last bit of a mean depends on the order of its parts
+        logits, labels, index = logits[order], labels[order], index[order]
         metrics = {f"{split}/{name}": value for name, value in scores(logits, labels).items()}
         self.scored = Scored(metrics, logits, index)
         if self.trainer.state.fn == "fit":
@@ -268,7 +255,7 @@ class ClassificationTask(pl.LightningModule):
         return self.trainer.world_size if self._trainer is not None else 1
 
     def _over_processes(self, value: torch.Tensor, how: str) -> torch.Tensor:
-        """The value over all processes that train together, a copy; they all have to ask for it."""
+        """A copy of the value, reduced over the processes that train together; all of them must call this."""
         if self._processes == 1:
             return value.clone()
         reduced = self.trainer.strategy.reduce(value.clone().to(self.device), reduce_op=how)
@@ -281,7 +268,7 @@ class ClassificationTask(pl.LightningModule):
 
 
 def _of_all_processes(*parts: npt.NDArray[Any], processes: int) -> Iterator[npt.NDArray[Any]]:
-    """Arrays of rows put together over all processes; of a row that two of them scored, one."""
+    """Arrays of rows joined over all processes; a row that two of them scored stands in them once."""
     gathered: list[Any] = [None] * processes
     torch.distributed.all_gather_object(gathered, parts)
     joined = [np.concatenate(arrays) for arrays in zip(*gathered, strict=True)]

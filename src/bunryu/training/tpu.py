@@ -1,4 +1,4 @@
-"""Everything that knows torch_xla: chips, strategy, loader, random numbers, checkpoints, counters."""
+"""All that uses torch_xla: chips, strategy, loader, random numbers, checkpoints, counters."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def seed(number: int) -> None:
 
 
 def counts() -> dict[str, int]:
-    """Graphs compiled and executed by this process so far."""
+    """Graphs that this process has compiled and executed."""
     from torch_xla.debug import metrics
 
-    # several chips count what they execute under another name
+    # with several chips executions are counted under another name
     names = {"compiled": ("CompileTime",), "executed": ("ExecuteTime", "ExecuteReplicatedTime")}
     found = {name: map(metrics.metric_data, given) for name, given in names.items()}
     return {name: sum(int(data[0]) for data in counted if data) for name, counted in found.items()}
@@ -46,8 +46,8 @@ def counts() -> dict[str, int]:
 class Chips(SingleDeviceXLAStrategy):
     """Lightning's strategy for one XLA device, with XLA's own loader; several chips can be that device.
 
-    Then each batch's rows are spread over the chips, every chip has all weights, and the compiler puts in
-    what they have to tell each other: https://docs.pytorch.org/xla/release/r2.9/perf/spmd_basic.html.
+    Then each batch's rows are spread over the chips, every chip has all weights, and the compiler adds their
+    communication: https://docs.pytorch.org/xla/release/r2.9/perf/spmd_basic.html.
 
     Args:
         number: of chips, one or all.
@@ -61,35 +61,32 @@ class Chips(SingleDeviceXLAStrategy):
         super().__init__(device=0)
 
     def process_dataloader(self, dataloader: object) -> object:
-        """Batches that are on the chips when they are asked for."""
+        """A loader whose batches are uploaded ahead."""
         if isinstance(dataloader, DeviceLoader):
             return dataloader
         return DeviceLoader(dataloader, self.root_device, self._rows)
 
 
 def _spread_over(number: int) -> Any:
-    """Make one device of all chips, and say that rows are spread over them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of each graph: that XLA will once do this otherwise
+    """Make one device of all chips; how rows are spread over them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # a deprecation warning for each graph
     from torch_xla import runtime
     from torch_xla.distributed import spmd
 
     runtime.use_spmd()
     if (found := runtime.global_runtime_device_count()) != number:
-        raise ConfigError(
-            f"{number} chips were asked for, torch_xla has {found}",
-            where="accelerator.devices",
-            fix=f"accelerator.devices={found}",
-        )
+        what, fix = f"{number} chips were asked for, torch_xla has {found}", f"accelerator.devices={found}"
+        raise ConfigError(what, where="accelerator.devices", fix=fix)
     mesh = spmd.Mesh(np.arange(number), (number,), ("rows",))
     return spmd.ShardingSpec(mesh, ("rows", None))
 
 
 class DeviceLoader:
-    """Uploads batches ahead, and runs the step's graph when the next one is asked for.
+    """Uploads batches ahead, and runs the step's graph when the next batch is asked for.
 
     Args:
         loader: a sized loader of batches on the CPU.
-        device: the chip, or several.
+        device: the chip or chips.
         rows: how tensors of shape (rows, width) are spread over several chips; None for one.
     """
 
@@ -113,10 +110,9 @@ class DeviceLoader:
 
 
 class ChipCheckpointIO(AtomicCheckpointIO, XLACheckpointIO):
-    """The run's checkpoint files, for a strategy that takes no other class: tensors leave the chip first."""
+    """AtomicCheckpointIO for a strategy that takes only an XLACheckpointIO: tensors leave the chip first."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write one that any machine can read."""
         super().save_checkpoint(apply_to_collection(checkpoint, torch.Tensor, torch.Tensor.cpu), path)

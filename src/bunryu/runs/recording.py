@@ -1,0 +1,52 @@
+"""train.log, and in the manifest how the run ended."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from bunryu.runs.run import Run
+from bunryu.system.secrets import mask
+from bunryu.system.signals import Interrupted
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def recording(run: Run) -> Iterator[None]:
+    """Copy bunryu's log lines to train.log while inside, and record how it ends."""
+    if not run.writes:
+        yield
+        return
+    handler = logging.FileHandler(run.path / "train.log", encoding="utf-8")
+    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s", run.secrets()))
+    logger = logging.getLogger("bunryu")
+    logger.addHandler(handler)
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as error:
+        run.end("interrupted", str(error) or type(error).__name__)
+        log.warning("interrupted; to go on: bunryu resume %s", shlex.quote(str(run.path)))
+        raise
+    except BaseException as error:
+        handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (error,), None))
+        run.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    else:
+        run.end("finished")
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class _Masking(logging.Formatter):
+    """Writes log lines with secrets masked."""
+
+    def __init__(self, format_: str, secrets: Mapping[str, str]) -> None:
+        super().__init__(format_)
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        return str(mask(super().format(record), self._secrets))
