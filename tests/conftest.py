@@ -46,6 +46,12 @@ def train(tmp_path: Path) -> Train:
 
 
 @pytest.fixture(scope="session")
+def warm(trained: Run) -> None:
+    """Everything is imported that a fork of this process needs to train and to resume."""
+    import bunryu.commands.resume  # noqa: F401
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One small run of the default config, to look at and not to change."""
     return train_in(tmp_path_factory.mktemp("outputs"))

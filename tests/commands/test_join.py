@@ -14,9 +14,9 @@ import pytest
 from bunryu import cli
 from bunryu.runs.run import Run
 from bunryu.training import distributed
-from helpers.killing import die
+from helpers.killing import Fork, die
 from helpers.sweeping import until
-from helpers.together import SLOW, Fork, alone, as_torchrun, runs_in, train, witnesses
+from helpers.together import SLOW, alone, as_torchrun, runs_in, train, witnesses
 
 
 @pytest.fixture
@@ -61,11 +61,10 @@ def test_a_folder_that_is_no_run(
     assert executed == []
 
 
-def test_it_stops_with_a_checkpoint_when_whoever_started_it_is_gone(
+@pytest.mark.usefixtures("warm")
+def test_it_stops_with_a_checkpoint_when_the_process_that_started_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import bunryu.commands.train  # noqa: F401
-
     witnesses(tmp_path / "package", monkeypatch)
 
     def prepare() -> int:

@@ -12,11 +12,10 @@ import pytest
 
 from bunryu import cli
 from bunryu.runs.run import Run
-from helpers.killing import outcome
+from helpers.killing import Fork, outcome
 from helpers.sweeping import until
 from helpers.together import (
     SLOW,
-    Fork,
     alone,
     as_torchrun,
     free_port,
@@ -27,14 +26,9 @@ from helpers.together import (
     witnesses,
 )  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 TWO = ["accelerator.devices=2", "model.architecture.hidden_dropout_prob=0.1", *SLOW]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _warm() -> None:
-    """Import once what every fork needs."""
-    import bunryu.commands.resume
-    import bunryu.commands.train  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +37,7 @@ def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def whole(warm: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two processes come to when nothing stops them."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as monkeypatch:

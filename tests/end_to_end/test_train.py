@@ -6,14 +6,12 @@ import csv
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 import yaml
 
@@ -22,8 +20,6 @@ from bunryu.config import schema
 from bunryu.metrics import scores
 from bunryu.runs.run import Run
 from helpers.training import QUICK, Train
-
-CANARY = "-".join(["sesame", "7f3a91"])  # not written out: a manifest keeps the diff of this very file
 
 FILES = {
     "config.yaml", "manifest.json", "metrics.csv", "results.json", "train.log",
@@ -44,8 +40,11 @@ def weights_hash(run: Run) -> str:
 
 
 def metrics_of(run: Run, name: str) -> list[float]:
-    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
-        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == name]
+    return [value for _, _, key, value in run.metrics if key == name]
+
+
+def last_step(run: Run) -> int:
+    return max(step for _, step, _, _ in run.metrics)
 
 
 def predictions_of(run: Run, split: str) -> list[dict[str, str]]:
@@ -63,8 +62,7 @@ def test_the_run_has_exactly_the_files_of_the_contract(trained: Run) -> None:
 def test_steps_and_epochs_are_counted(trained: Run) -> None:
     # 72 rows in batches of 16: 5 steps an epoch, the last batch short
     assert trained.manifest["total_steps"] == 10
-    with open(trained.path / "metrics.csv", encoding="utf-8", newline="") as file:
-        rows = [(int(r["epoch"]), int(r["step"]), r["name"]) for r in csv.DictReader(file)]
+    rows = [(epoch, step, name) for epoch, step, name, _ in trained.metrics]
     assert [step for _, step, name in rows if name == "train/loss"] == list(range(1, 11))
     assert [(epoch, step) for epoch, step, name in rows if name == "val/loss"] == [(0, 5), (1, 10)]
     assert [(epoch, step) for epoch, step, name in rows if name == "train/loss_epoch"] == [(0, 5), (1, 10)]
@@ -97,7 +95,7 @@ def test_the_manifest_says_what_was_run(trained: Run) -> None:
 
 
 def test_results_are_those_of_the_predictions(trained: Run) -> None:
-    results = json.loads((trained.path / "results.json").read_text("utf-8"))
+    results = trained.results
     names = ["부정", "긍정"]
     for split, prefix in (("validation", "val"), ("test", "test")):
         rows = predictions_of(trained, split)
@@ -119,8 +117,7 @@ def test_the_best_checkpoint_is_the_one_the_monitor_names(
     run = train(f"monitor={mode} val/loss", "epochs=3")
     losses = metrics_of(run, "val/loss")
     best = min(losses) if mode == "min" else max(losses)
-    results = json.loads((run.path / "results.json").read_text("utf-8"))
-    assert results["val/loss"] == best
+    assert run.results["val/loss"] == best
     epochs = {
         name: torch.load(run.path / f"checkpoints/{name}.ckpt", weights_only=True)["epoch"]
         for name in ("best", "last")
@@ -133,8 +130,7 @@ def test_the_monitor_chooses_the_checkpoint_and_save_top_k_keeps_more(train: Tra
     kept = sorted(path.name for path in (run.path / "checkpoints").glob("*.ckpt"))
     assert len(kept) == 5
     assert {"best.ckpt", "last.ckpt", "previous.ckpt"} < set(kept)
-    results = json.loads((run.path / "results.json").read_text("utf-8"))
-    assert results["val/accuracy"] == max(metrics_of(run, "val/accuracy"))
+    assert run.results["val/accuracy"] == max(metrics_of(run, "val/accuracy"))
 
 
 def test_checkpoints_hold_no_code(trained: Run) -> None:
@@ -173,17 +169,13 @@ def test_one_seed_gives_the_same_bits_in_another_process_without_the_cache(
         assert (again.path / name).read_bytes() == (trained.path / name).read_bytes(), name
 
 
-def test_another_seed_gives_other_bits_and_the_same_split(trained: Run, train: Train) -> None:
-    other = train("seed=8")
+def test_a_drawn_seed_is_recorded_and_gives_other_bits_and_the_same_split(trained: Run, train: Train) -> None:
+    other = train("seed=null")
+    assert isinstance(other.manifest["seed"], int)
+    assert other.config["seed"] == other.manifest["seed"]
     assert weights_hash(other) != weights_hash(trained)
     rows = [[row["row"] for row in predictions_of(run, "validation")] for run in (trained, other)]
     assert rows[0] == rows[1]
-
-
-def test_a_drawn_seed_is_recorded(train: Train) -> None:
-    run = train("seed=null", "epochs=1")
-    assert isinstance(run.manifest["seed"], int)
-    assert run.config["seed"] == run.manifest["seed"]
 
 
 def expected_rates(scheduler: str, steps: int, per_epoch: int, lr: float) -> list[float]:
@@ -205,28 +197,14 @@ def expected_rates(scheduler: str, steps: int, per_epoch: int, lr: float) -> lis
 
 @pytest.mark.parametrize("scheduler", ["exponential", "linear_warmup", "cosine_warmup", "constant"])
 def test_the_learning_rate_follows_its_schedule(train: Train, scheduler: str) -> None:
-    run = train(f"scheduler={scheduler}", "optimizer=sgd", "optimizer.lr=0.01", "epochs=4")
-    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    stepwise = [
-        r for i, r in enumerate(rows) if r["name"] == "lr" and rows[i - 1]["name"] == "train/accuracy"
+    run = train(f"scheduler={scheduler}", "optimizer=sgd", "optimizer.lr=0.01")
+    names = [name for _, _, name, _ in run.metrics]
+    rates = [
+        value
+        for before, (_, _, name, value) in zip(["", *names], run.metrics, strict=False)
+        if (before, name) == ("train/accuracy", "lr")  # and not the epoch's
     ]
-    rates = [float(row["value"]) for row in stepwise]
-    assert rates == pytest.approx(expected_rates(scheduler, 20, 5, 0.01), rel=1e-6)
-
-
-def test_accumulation_takes_fewer_steps(train: Train) -> None:
-    run = train("trainer.accumulate_grad_batches=2", "scheduler=linear_warmup")
-    assert run.manifest["total_steps"] == 6  # 5 batches an epoch: 3 steps, the last from one batch
-    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
-        assert max(int(row["step"]) for row in csv.DictReader(file)) == 6
-
-
-def test_early_stopping_stops(train: Train) -> None:
-    run = train(
-        "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "epochs=9", "optimizer.lr=0.05"
-    )
-    assert len(metrics_of(run, "val/loss")) < 9
+    assert rates == pytest.approx(expected_rates(scheduler, 10, 5, 0.01), rel=1e-6)
 
 
 def test_the_tutorials_batches_and_validation(train: Train) -> None:
@@ -234,8 +212,7 @@ def test_the_tutorials_batches_and_validation(train: Train) -> None:
     assert [row["row"] for row in predictions_of(run, "validation")] == [
         row["row"] for row in predictions_of(run, "test")
     ]
-    results = json.loads((run.path / "results.json").read_text("utf-8"))
-    assert results["val/accuracy"] == results["test/accuracy"]
+    assert run.results["val/accuracy"] == run.results["test/accuracy"]
 
 
 def test_a_table_with_three_text_labels_and_no_test_split(train: Train, tmp_path: Path) -> None:
@@ -253,7 +230,7 @@ def test_a_table_with_three_text_labels_and_no_test_split(train: Train, tmp_path
         "corpus=table", f"corpus.train={table}", "corpus.text_column=body", "corpus.label_column=topic",
         "corpus.validation=0.2", "epochs=12", "optimizer.lr=3e-3",
     )  # fmt: skip
-    results = json.loads((run.path / "results.json").read_text("utf-8"))
+    results = run.results
     assert [name for name in results if name.startswith("test/")] == []
     assert results["val/accuracy"] == 1.0
     config = json.loads((run.path / "model/config.json").read_text("utf-8"))
@@ -269,14 +246,14 @@ def test_multirun_makes_ordinary_runs_and_encodes_once(
     code = cli.run(
         [
             "train", "-m", *QUICK, "epochs=1", f"output_root={tmp_path}/out", f"cache_dir={cache}",
-            "optimizer.lr=1e-4,5e-4", "seed=1,2", "max_seq_length=8,64",
+            "seed=1,2", "max_seq_length=8,64",
         ]
     )  # fmt: skip
     assert code == 0
     runs = [Run(path) for path in (tmp_path / "out/sample-tiny").iterdir()]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"sample-tiny", "sweeps"}
-    settings = {(r.config["optimizer"]["lr"], r.config["seed"], r.config["max_seq_length"]) for r in runs}
-    assert len(runs) == len(settings) == 8
+    settings = {(run.config["seed"], run.config["max_seq_length"]) for run in runs}
+    assert len(runs) == len(settings) == 4
     assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}
     once_saved = {name for name in FILES if "previous" not in name}  # one epoch, one save
     assert all(files_of(run) >= once_saved for run in runs)
@@ -287,24 +264,7 @@ def test_multirun_makes_ordinary_runs_and_encodes_once(
     }
 
 
-def test_a_failing_job_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = cli.run(
-        ["train", "-m", *QUICK, "epochs=1", f"output_root={tmp_path}", "optimizer.lr=1e30,1e-3", "seed=1,2"]
-    )
-    assert code == 1
-    runs = [Run(path) for path in (tmp_path / "sample-tiny").iterdir()]
-    statuses = sorted((run.config["optimizer"]["lr"], run.manifest["status"]) for run in runs)
-    assert statuses == [(0.001, "finished")] * 2 + [(1e30, "failed")] * 2
-    printed = capsys.readouterr()
-    assert "2 of 4 jobs did not finish" in printed.err
-    table = printed.out.partition("4 jobs, 2 failed, 2 finished\n")[2].splitlines()[:4]
-    failed = r"    {}  failed       optimizer\.lr=1e\+30 seed={}  the training loss is not finite.*"
-    finished = r"    {}  finished     optimizer\.lr=0\.001 seed={}  val/loss 0\.\d{{4}}"
-    for line, form, number, seed in zip(table, [failed] * 2 + [finished] * 2, range(4), "1212", strict=True):
-        assert re.fullmatch(form.format(number, seed), line)
-
-
-@pytest.mark.parametrize("name", ["My Drive (1)", "it's 실험", "a'b (c), d", "x=y", "[z]"])
+@pytest.mark.parametrize("name", ["My Drive (1), it's 실험", "a'b [z] x=y"])
 def test_outputs_go_to_paths_of_any_spelling(tmp_path: Path, name: str) -> None:
     root = tmp_path / name
     assert cli.run(["train", *QUICK, "epochs=1", "limit_rows=20", f"output_root={root}"]) == 0
@@ -321,31 +281,6 @@ def test_a_run_writes_no_path_of_the_machine(tmp_path: Path, monkeypatch: pytest
         assert bytes(tmp_path) not in (run.path / name).read_bytes(), name
 
 
-def test_secrets_from_the_environment_are_written_nowhere(
-    train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    received = []
-
-    class NeedsToken(pl.Callback):
-        def __init__(self, token: str) -> None:
-            received.append(token)
-
-    NeedsToken.__module__ = "bunryu.training.callbacks"
-    monkeypatch.setattr("bunryu.training.callbacks.NeedsToken", NeedsToken, raising=False)
-    monkeypatch.setenv("CANARY", CANARY)
-    run = train(
-        "epochs=1",
-        "+callbacks.mine._target_=bunryu.training.callbacks.NeedsToken",
-        "+callbacks.mine.token=${oc.env:CANARY}",
-    )
-    assert received == [CANARY]
-    assert run.config["callbacks"]["mine"]["token"] == "${oc.env:CANARY}"
-    printed = capfd.readouterr()
-    assert CANARY not in printed.out + printed.err
-    for name in files_of(run):
-        assert CANARY.encode() not in (run.path / name).read_bytes(), name
-
-
 @pytest.mark.parametrize("option", ["fast_dev_run", "limit", "overfit", "profiler"])
 def test_debug_options_run_to_their_end(tmp_path: Path, option: str) -> None:
     overrides = ["limit_rows=40", "epochs=1"] if option in ("profiler", "overfit") else []
@@ -353,8 +288,8 @@ def test_debug_options_run_to_their_end(tmp_path: Path, option: str) -> None:
     (run,) = map(Run, (tmp_path / "sample-tiny").iterdir())
     assert run.manifest["status"] == "finished"
     assert ("run_training_epoch" in (run.path / "train.log").read_text("utf-8")) == (option == "profiler")
-    checkpoint = json.loads((run.path / "results.json").read_text("utf-8"))["best_checkpoint"]
-    assert checkpoint == (None if option == "fast_dev_run" else "checkpoints/best.ckpt")
+    best = None if option == "fast_dev_run" else "checkpoints/best.ckpt"
+    assert run.results["best_checkpoint"] == best
 
 
 def test_tensorboard_has_the_scalars_and_the_final_metrics_as_hparams(trained: Run) -> None:
@@ -379,12 +314,11 @@ def test_the_log_shows_what_the_tutorials_shows(trained: Run) -> None:
         assert part in log, part
 
 
+@pytest.mark.usefixtures("trained")  # which has filled the cache
 def test_a_second_run_says_that_it_used_the_cache(train: Train) -> None:
-    train("epochs=1")
-    log = (train("epochs=1").path / "train.log").read_text("utf-8")
-    assert "train: 72 rows from the cache" in log
-    rebuilt = (train("epochs=1", "overwrite_cache=true").path / "train.log").read_text("utf-8")
-    assert "train: 72 rows encoded" in rebuilt
+    for overwrite, said in (("false", "from the cache"), ("true", "encoded")):
+        log = train("epochs=1", f"overwrite_cache={overwrite}").path / "train.log"
+        assert f"train: 72 rows {said}" in log.read_text("utf-8")
 
 
 def test_the_recorded_config_is_plain_and_trains_the_same(trained: Run) -> None:
@@ -394,29 +328,10 @@ def test_the_recorded_config_is_plain_and_trains_the_same(trained: Run) -> None:
     assert "${" not in (trained.path / "config.yaml").read_text("utf-8")
 
 
-def test_out_of_memory_names_the_way_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from bunryu.training.task import ClassificationTask
-
-    def explode(*_: object) -> None:
-        raise torch.OutOfMemoryError("tried to allocate")
-
-    monkeypatch.setattr(ClassificationTask, "training_step", explode)
-    assert cli.run(["train", *QUICK, f"output_root={tmp_path}"]) == 3
-    printed = capsys.readouterr().err
-    assert "batch_size=16 and max_seq_length=128" in printed
-    assert "batch_size=8 trainer.accumulate_grad_batches=2" in printed
-    (run,) = map(Run, (tmp_path / "sample-tiny").iterdir())
-    assert run.manifest["status"] == "failed"
-
-
 @pytest.mark.parametrize(
     ("overrides", "where"),
     [
-        (["accelerator=tpu"], "accelerator\n"),
         (["logger=mlflow"], "logger.mlflow"),
-        (["accelerator.precision=half"], "trainer or accelerator"),
         (["model.architecture.num_attention_heads=3"], "model"),
         (["optimizer.eps=-1.0"], "optimizer"),
         pytest.param(
@@ -426,7 +341,7 @@ def test_out_of_memory_names_the_way_out(
         ),
     ],
 )
-def test_what_this_machine_lacks_is_a_configuration_error(
+def test_what_a_library_refuses_is_a_configuration_error(
     overrides: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(["train", *QUICK, f"output_root={tmp_path}", *overrides]) == 2
@@ -439,6 +354,7 @@ def test_what_this_machine_lacks_is_a_configuration_error(
     ("overrides", "steps"),
     [
         (["trainer.max_epochs=3"], 15),
+        (["trainer.accumulate_grad_batches=2"], 6),  # 5 batches an epoch: the last step has one
         (["+trainer.limit_train_batches=2"], 4),
         (["+trainer.max_steps=7"], 7),
         (["+trainer.limit_train_batches=0.5", "trainer.accumulate_grad_batches=2"], 2),
@@ -447,23 +363,20 @@ def test_what_this_machine_lacks_is_a_configuration_error(
 def test_the_schedule_knows_how_many_steps_are_taken(train: Train, overrides: list[str], steps: int) -> None:
     run = train("scheduler=linear_warmup", *overrides)
     assert run.manifest["total_steps"] == steps
-    with open(run.path / "metrics.csv", encoding="utf-8", newline="") as file:
-        assert max(int(row["step"]) for row in csv.DictReader(file)) == steps
+    assert last_step(run) == steps
 
 
 @pytest.mark.cpus
 @pytest.mark.usefixtures("bf16_anywhere")
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_lower_precision_trains_with_clipping_and_counts_rightly(train: Train, precision: str) -> None:
-    run = train(f"accelerator.precision={precision}", "epochs=1", "optimizer.lr=1e-6", "batch_size=2")
-    exact = train("epochs=1", "optimizer.lr=1e-6", "batch_size=2")
-    assert metrics_of(run, "train/loss_epoch") == pytest.approx(
-        metrics_of(exact, "train/loss_epoch"), abs=0.03
-    )
-    for made in (run, exact):
-        checkpoint = torch.load(made.path / "checkpoints/last.ckpt", weights_only=True)
+def test_lower_precision_trains_with_clipping_and_counts_rightly(train: Train) -> None:
+    losses = []
+    for precision in ("32-true", "bf16-mixed", "bf16-true"):
+        run = train(f"accelerator.precision={precision}", "epochs=1", "optimizer.lr=1e-6", "batch_size=2")
+        losses += metrics_of(run, "train/loss_epoch")
+        checkpoint = torch.load(run.path / "checkpoints/last.ckpt", weights_only=True)
         groups = checkpoint["optimizer_states"][0]["param_groups"]
         assert [group["fused"] for group in groups] == [True, True]  # one kernel for the step
+    assert losses == pytest.approx(losses[:1] * 3, abs=0.03)
 
 
 @pytest.mark.usefixtures("bf16_anywhere")
@@ -506,22 +419,6 @@ def test_a_limit_draws_rows_from_the_whole_split(train: Train, tmp_path: Path) -
     (tmp_path / "sorted.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", "utf-8")
     run = train("corpus=table", f"corpus.train={tmp_path}/sorted.tsv", "limit_rows=40", "epochs=1")
     assert min(run.manifest["corpus"]["splits"]["train"]["labels"].values()) > 10
-
-
-def test_a_secret_in_an_error_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANARY", CANARY)
-    code = cli.run(
-        [
-            "train", *QUICK, f"output_root={tmp_path}/out", "model=pretrained",
-            "model.name=no/${oc.env:CANARY}", "corpus.name=${oc.env:CANARY}",
-        ]
-    )  # fmt: skip
-    assert code == 1
-    (run,) = map(Run, (tmp_path / "out").glob("*/*"))
-    assert "sesame" not in str(run.path)
-    assert "no/${oc.env:CANARY}" in run.manifest["exit_reason"]
-    for name in files_of(run):
-        assert CANARY.encode() not in (run.path / name).read_bytes(), name
 
 
 def test_a_vocabulary_that_knows_little_is_named(

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from bunryu import cli
 
 # Ten batches in two epochs, the last one of each short; a checkpoint after every optimizer step.
 SMALL = [
+    "model.vocabulary_size=300",
+    "model.architecture.hidden_size=64",
+    "model.architecture.intermediate_size=64",
     "limit_rows=72",
     "batch_size=16",
     "epochs=2",
@@ -24,23 +27,47 @@ SMALL = [
 BATCHES = 10
 
 
+class Fork:
+    """A fork of this process.
+
+    Args:
+        log: what it says.
+        work: what it does; returns an exit code.
+        environment: variables of its own.
+    """
+
+    def __init__(
+        self, log: Path, work: Callable[[], int], environment: Mapping[str, str] | None = None
+    ) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code = 99
+        try:
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            sys.stdout = sys.stderr = os.fdopen(output, "w", encoding="utf-8", buffering=1)
+            os.environ.update(environment or {})
+            code = work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        finally:
+            os._exit(code)
+
+    def code(self) -> int:
+        """Wait for its end; its exit code, negative for the signal that ended it."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def said(self) -> str:
+        return self.log.read_text("utf-8")
+
+
 def forked(folder: Path, work: Callable[[], int]) -> int:
-    """Do work in a child process; its exit code, negative for the signal that ended it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 99
-    try:
-        log = os.open(folder / "console.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        sys.stdout = sys.stderr = os.fdopen(log, "w", encoding="utf-8", buffering=1)
-        code = work()
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    finally:
-        os._exit(code)
+    """Do work in a fork that logs to the folder's console.log; its exit code."""
+    return Fork(folder / "console.log", work).code()
 
 
 def train(folder: Path, *overrides: str, before: Callable[[], None] = lambda: None) -> int:
@@ -99,7 +126,7 @@ def die() -> None:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Everything that has to be the same to the last bit."""
+    """All of the folder's one run that has to be the same to the last bit."""
     run = run_in(folder)
     texts = {name: (run / name).read_text("utf-8") for name in ("metrics.csv", "predictions/test.csv")}
     weights = hashlib.sha256((run / "model/model.safetensors").read_bytes()).hexdigest()

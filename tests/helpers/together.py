@@ -1,16 +1,16 @@
-"""Runs trained by several processes: forks of a warm one, told who they are as torchrun and srun tell it."""
+"""Runs trained by several processes: forks with the environment variables of torchrun and srun."""
 
 from __future__ import annotations
 
 import os
 import socket
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bunryu import cli
+from helpers.killing import Fork
 
 # Seven batches of 16 rows for one device, four of 32 for two, the last one short; no dropout, whose random
 # numbers differ between one device and two.
@@ -26,7 +26,7 @@ TINY = [
     "model.architecture.attention_probs_dropout_prob=0",
 ]
 
-# Callbacks that tell which rows a process was given, and that let one of them come to harm.
+# Callbacks that write down which rows a process was given, that end one of the processes, that take time.
 WITNESS = """\
 import os
 import signal
@@ -97,7 +97,7 @@ def rows_by_epoch(folder: Path) -> dict[int, list[int]]:
 
 
 def harm(kind: str, rank: int, fuse: Path) -> list[str]:
-    """Overrides for a process to come to harm after its third step, as long as the fuse is a file."""
+    """Overrides that end a process after its third step, as long as there is a file ``fuse``."""
     fuse.touch()
     return [
         "+callbacks.harm._target_=witness.Harm",
@@ -116,7 +116,6 @@ def free_port() -> int:
 
 
 def as_torchrun(rank: int, size: int, port: int) -> dict[str, str]:
-    """What torchrun tells a process."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -130,7 +129,7 @@ def as_torchrun(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def as_srun(rank: int, size: int, port: int) -> dict[str, str]:
-    """What Slurm's srun tells a process; the port comes of the job's number."""
+    """Lightning makes the port of the job's number."""
     return {
         "SLURM_JOB_ID": str(port - 15000),
         "SLURM_JOB_NAME": "train",
@@ -143,45 +142,6 @@ def as_srun(rank: int, size: int, port: int) -> dict[str, str]:
         "SLURM_PROCID": str(rank),
         "SLURM_LOCALID": str(rank),
     }
-
-
-class Fork:
-    """A fork of this process.
-
-    Args:
-        log: what it says.
-        work: what it does; returns an exit code.
-        environment: variables of its own.
-    """
-
-    def __init__(
-        self, log: Path, work: Callable[[], int], environment: Mapping[str, str] | None = None
-    ) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self.log = log
-        self.pid = os.fork()
-        if self.pid:
-            return
-        code = 99
-        try:
-            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            sys.stdout = sys.stderr = os.fdopen(output, "w", encoding="utf-8", buffering=1)
-            os.environ.update(environment or {})
-            code = work()
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        finally:
-            os._exit(code)
-
-    def code(self) -> int:
-        """Wait for its end; its exit code, negative for the signal that ended it."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def said(self) -> str:
-        """All it has said."""
-        return self.log.read_text("utf-8")
 
 
 def together(
@@ -201,7 +161,6 @@ def together(
 
 
 def alone(folder: Path, *arguments: str) -> Fork:
-    """One command line in a fork."""
     return Fork(folder / "console.log", lambda: cli.run(list(arguments)))
 
 
@@ -211,5 +170,4 @@ def train(folder: Path, *overrides: str, multirun: bool = False) -> list[str]:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """All run directories of the output in a folder."""
     return sorted(path for path in (folder / "out").glob("*/*") if path.parent.name != "sweeps")

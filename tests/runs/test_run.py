@@ -8,13 +8,17 @@ import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bunryu.errors import ConfigError
 from bunryu.runs import provenance
+from bunryu.runs import run as run_module
 from bunryu.runs.recording import recording
 from bunryu.runs.run import Run
 from bunryu.system.files import write_atomically
@@ -38,6 +42,20 @@ def test_eight_starts_in_the_same_second_make_eight_runs(tmp_path: Path) -> None
         runs = list(pool.map(lambda _: Run.create(tmp_path, "a-b", {"seed": 1}, [], []), range(8)))
     assert len({run.path for run in runs}) == 8
     assert len(list((tmp_path / "a-b").iterdir())) == 8
+
+
+def test_a_name_that_is_taken_is_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Stopped:
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    drawn = iter(["aaaaaa", "aaaaaa", "bbbbbb"])
+    monkeypatch.setattr(run_module, "datetime", Stopped)
+    monkeypatch.setattr(run_module, "secrets", SimpleNamespace(token_hex=lambda _: next(drawn)))
+    names = [Run.create(tmp_path, "a-b", {"seed": seed}, [], []).path.name for seed in (1, 2)]
+    assert names == ["2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-05-bbbbbb"]
+    assert Run(tmp_path / "a-b" / names[0]).config["seed"] == 1
 
 
 def test_the_kind_becomes_one_safe_folder_name(tmp_path: Path) -> None:

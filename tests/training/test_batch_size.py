@@ -16,9 +16,8 @@ from bunryu import cli
 from bunryu.errors import ConfigError, OutOfMemory
 from bunryu.runs.run import Run
 from bunryu.system import machine
-from bunryu.system.machine import available_memory
 from bunryu.training import batch_size
-from bunryu.training.batch_size import MemoryTrial, settle_batch
+from bunryu.training.batch_size import MemoryTrial, memory_errors, settle_batch
 from bunryu.training.task import ClassificationTask
 from helpers.killing import at_call, die, forked, outcome, resume
 from helpers.killing import train as killed_train
@@ -149,6 +148,22 @@ def test_in_the_precision_of_the_run() -> None:
 def test_another_error_is_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         trial(Model(4, RuntimeError("shapes do not match")))(2)
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors(config(8)):
+        raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize("error", EXHAUSTED, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_out_of_memory_in_training_names_what_to_set(error: BaseException) -> None:
+    fixes = {
+        8: "batch_size=4 trainer.accumulate_grad_batches=4; batch_size=auto, which finds",
+        1: "a smaller",
+    }
+    for rows, fix in fixes.items():
+        what = f"out of memory with batch_size={rows} and max_seq_length=16"
+        given = config(rows, accumulated=2)
+        with pytest.raises(OutOfMemory, match=what) as caught, memory_errors(given):
+            raise error
+        assert caught.value.fix.startswith(fix)
 
 
 @pytest.mark.parametrize(
@@ -183,68 +198,10 @@ def test_what_a_row_keeps_is_counted() -> None:
     assert activations <= kept <= activations + length * 8 * 2 + width * 4 * 2 + 100
 
 
-def tree(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, "utf-8")
-    return folder
-
-
-GROUPS = {
-    "version 2": (
-        "0::/a/b\n",
-        {
-            "a/b/memory.max": "max\n",
-            "a/b/memory.current": "500\n",
-            "a/memory.max": "1000\n",
-            "a/memory.current": "700\n",
-            "a/memory.stat": "anon 400\ninactive_file 50\n",
-        },
-        350,
-    ),
-    "version 1": (
-        "8:cpu:/x\n4:memory:/a\n0::/\n",
-        {
-            "memory/a/memory.limit_in_bytes": "2000\n",
-            "memory/a/memory.usage_in_bytes": "600\n",
-            "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 100\n",
-            "memory/memory.limit_in_bytes": "9000\n",
-            "memory/memory.usage_in_bytes": "10\n",
-        },
-        1500,
-    ),
-    "a container that sees only its own": (
-        "0::/../../elsewhere\n",
-        {"memory.max": "800\n", "memory.current": "900\n"},
-        0,
-    ),
-    "no limit": ("0::/a\n", {"a/memory.max": "max\n", "a/memory.current": "5\n"}, 5000),
-    "no groups": ("", {}, 5000),
-}
-
-
-@pytest.mark.parametrize(("membership", "files", "expected"), GROUPS.values(), ids=GROUPS)
-def test_a_container_s_limit_counts(
-    membership: str, files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cgroup").write_text(membership, "utf-8")
-    root = tree(tmp_path / "root", files)
-    groups = machine._control_groups(tmp_path / "cgroup", root)
-    monkeypatch.setattr(machine, "_control_groups", lambda: groups)
-    monkeypatch.setattr(machine, "_meminfo", lambda: 5000)
-    assert available_memory() == expected
-
-
-def test_the_system_s_free_memory(tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemFree: 2 kB\nMemAvailable:       3 kB\n", "utf-8")
-    assert machine._meminfo(tmp_path / "meminfo") == 3072
-    assert machine._meminfo(tmp_path / "absent") is None
-
-
-def test_nobody_tells_and_all_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_fits_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_memory", lambda: None)
     monkeypatch.setattr(batch_size, "_model", lambda given: Model(4))
-    assert settle_batch(config(accelerator={"name": "cpu", "devices": 1}))["batch_size"] == 32
+    assert settle_batch(config())["batch_size"] == 32
 
 
 @pytest.mark.parametrize(("devices", "expected"), [(1, 16), (2, 8)])
@@ -278,17 +235,8 @@ def test_a_run_records_what_was_found_and_takes_as_many_steps(train: Callable[..
     assert run.manifest["total_steps"] == 6  # of 72 rows, 32 a step, in two epochs
 
 
-def test_with_room_enough_it_is_the_run_it_would_have_been(train: Callable[..., Run]) -> None:
-    automatic, numbered = train("batch_size=0", "epochs=1"), train("batch_size=32", "epochs=1")
-    assert automatic.metrics == numbered.metrics
-    assert automatic.config == {**numbered.config, "output_root": automatic.config["output_root"]}
-
-
+@pytest.mark.usefixtures("warm")
 def test_resume_and_reproduce_take_the_recorded_number(tmp_path: Path) -> None:
-    import bunryu.commands.reproduce
-    import bunryu.commands.resume
-    import bunryu.commands.train  # noqa: F401
-
     def tight() -> None:
         batch_size._fitting = lambda given: at_most(8)  # type: ignore[assignment]
 
@@ -299,7 +247,7 @@ def test_resume_and_reproduce_take_the_recorded_number(tmp_path: Path) -> None:
         tight()
         at_call(ClassificationTask, "training_step", 6, die)()
 
-    assert killed_train(tmp_path / "whole", "batch_size=auto", before=tight) == 0
+    assert killed_train(tmp_path / "whole", "batch_size=0", before=tight) == 0
     assert killed_train(tmp_path / "killed", "batch_size=auto", before=killed) == -signal.SIGKILL
     assert resume(tmp_path / "killed", before=roomy) == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
@@ -312,6 +260,7 @@ def test_resume_and_reproduce_take_the_recorded_number(tmp_path: Path) -> None:
     assert forked(tmp_path / "whole", reproduce) == 0
 
 
+@pytest.mark.usefixtures("warm")
 def test_every_process_of_a_run_has_the_first_one_s_number(tmp_path: Path) -> None:
     arguments = command(tmp_path, "batch_size=auto", "accelerator.devices=2", "epochs=1")
     assert together(tmp_path, arguments) == [0, 0], (tmp_path / "0.log").read_text("utf-8")
@@ -342,16 +291,3 @@ def test_what_is_no_batch_size_is_refused(
     assert cli.run(["train", f"output_root={tmp_path / 'out'}", override]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_out_of_memory_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def training_step(task: Any, batch: Any, batch_idx: int) -> Any:
-        raise torch.OutOfMemoryError("tried to allocate")
-
-    monkeypatch.setattr(ClassificationTask, "training_step", training_step)
-    quick = ["limit_rows=72", "batch_size=16", "trainer.accumulate_grad_batches=2", "logger=none"]
-    assert cli.run(["train", *quick, f"output_root={tmp_path}"]) == 3
-    error = capsys.readouterr().err
-    assert "batch_size=8 trainer.accumulate_grad_batches=4; batch_size=auto, which finds what fits" in error

@@ -18,6 +18,7 @@ from bunryu.models.weights import read_weights
 from bunryu.runs.run import Run
 from bunryu.system.files import sha256
 from bunryu.training.checkpoints import (
+    keep_checkpoints,
     link_checkpoint,
     newest_checkpoint,
     read_checkpoint,
@@ -249,3 +250,16 @@ def test_a_second_name_is_moved_on_and_what_it_named_before_stays(
         link_checkpoint(path, best)
         assert value_in(best) == value
     assert (value_in(first), value_in(second)) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("which", "kept"), [("best", ["best.ckpt"]), ("none", []), ("all", ["best.ckpt", "last.ckpt"])]
+)
+def test_a_finished_run_keeps_the_checkpoints_it_is_to_keep(
+    which: str, kept: list[str], tmp_path: Path
+) -> None:
+    for name in ("best.ckpt", "last.ckpt"):
+        write_checkpoint(checkpoint(1.0), tmp_path / name)
+    keep_checkpoints(tmp_path, which)
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == sorted([*kept, *(f"{name}.sha256" for name in kept)])

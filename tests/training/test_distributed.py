@@ -28,11 +28,10 @@ from bunryu.sweeps.ledger import Ledger
 from bunryu.system.signals import Interrupted
 from bunryu.training import distributed
 from bunryu.training.datamodule import TextDataModule
-from helpers.killing import outcome
+from helpers.killing import Fork, outcome
 from helpers.sweeping import Driver
 from helpers.together import (
     ROWS,
-    Fork,
     alone,
     as_srun,
     as_torchrun,
@@ -44,14 +43,9 @@ from helpers.together import (
     witnesses,
 )  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 EPOCHS = {0: list(range(ROWS)), 1: list(range(ROWS))}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _warm() -> None:
-    """Import once what every fork needs."""
-    import bunryu.commands.resume
-    import bunryu.commands.train  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +167,7 @@ def assert_alike(run: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def one_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_device(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One device with twice the batch."""
     folder = tmp_path_factory.mktemp("one")
     fork = alone(folder, *train(folder, "batch_size=32"))
@@ -183,7 +177,7 @@ def one_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_processes(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two processes that were started from outside; their run, with the rows they saw beside it."""
     folder = tmp_path_factory.mktemp("two")
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -1,0 +1,96 @@
+"""Processor and memory, as the system's files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bunryu.system import machine
+
+FLAGS = {
+    "an old x86": ("processor\t: 0\nflags\t\t: fpu sse2 avx2 avx512f\nprocessor\t: 1\n", False),
+    "AVX512-BF16": ("flags\t\t: fpu avx512f avx512_bf16\n", True),
+    "AMX": ("model name\t: Xeon\nflags\t\t: fpu amx_tile amx_bf16\n", True),
+    "ARM": ("Features\t: fp asimd bf16 i8mm\n", True),
+    "an old ARM": ("Features\t: fp asimd\n", False),
+    "none told": ("processor\t: 0\n", True),
+}
+
+
+@pytest.mark.parametrize(("text", "has_it"), FLAGS.values(), ids=FLAGS)
+def test_a_processor_s_flags_say_whether_it_has_bfloat16(
+    text: str, has_it: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(text, "utf-8")
+    monkeypatch.setattr(
+        machine, "open", lambda path, **options: (tmp_path / "cpuinfo").open(**options), raising=False
+    )
+    assert machine.cpu_has_bf16() == has_it
+
+
+def test_bfloat16_is_taken_for_granted_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **keywords: Any) -> Any:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(machine, "open", refuse, raising=False)
+    assert machine.cpu_has_bf16()
+
+
+def tree(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
+    return folder
+
+
+GROUPS = {
+    "version 2": (
+        "0::/a/b\n",
+        {
+            "a/b/memory.max": "max\n",
+            "a/b/memory.current": "500\n",
+            "a/memory.max": "1000\n",
+            "a/memory.current": "700\n",
+            "a/memory.stat": "anon 400\ninactive_file 50\n",
+        },
+        350,
+    ),
+    "version 1": (
+        "8:cpu:/x\n4:memory:/a\n0::/\n",
+        {
+            "memory/a/memory.limit_in_bytes": "2000\n",
+            "memory/a/memory.usage_in_bytes": "600\n",
+            "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 100\n",
+            "memory/memory.limit_in_bytes": "9000\n",
+            "memory/memory.usage_in_bytes": "10\n",
+        },
+        1500,
+    ),
+    "a container that sees only its own": (
+        "0::/../../elsewhere\n",
+        {"memory.max": "800\n", "memory.current": "900\n"},
+        0,
+    ),
+    "no limit": ("0::/a\n", {"a/memory.max": "max\n", "a/memory.current": "5\n"}, 5000),
+    "no groups": ("", {}, 5000),
+}
+
+
+@pytest.mark.parametrize(("membership", "files", "expected"), GROUPS.values(), ids=GROUPS)
+def test_a_container_s_limit_counts(
+    membership: str, files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cgroup").write_text(membership, "utf-8")
+    root = tree(tmp_path / "root", files)
+    groups = machine._control_groups(tmp_path / "cgroup", root)
+    monkeypatch.setattr(machine, "_control_groups", lambda: groups)
+    monkeypatch.setattr(machine, "_meminfo", lambda: 5000)
+    assert machine.available_memory() == expected
+
+
+def test_the_system_s_free_memory(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemFree: 2 kB\nMemAvailable:       3 kB\n", "utf-8")
+    assert machine._meminfo(tmp_path / "meminfo") == 3072
+    assert machine._meminfo(tmp_path / "absent") is None
