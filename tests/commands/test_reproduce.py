@@ -1,4 +1,4 @@
-"""``bunryu reproduce``: 0 identical, 5 within the tolerance, 6 different; and what has drifted."""
+"""``bunryu reproduce``: 0 identical, 5 within the tolerance, 6 different; and what has changed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ def finished(trained: Run, tmp_path: Path) -> Run:
 
 
 @pytest.mark.cpus
-def test_a_run_made_again_is_identical(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
-    run = train("epochs=1")
-    capsys.readouterr()
+def test_a_run_made_again_is_identical(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished
     assert cli.run(["reproduce", str(run.path)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("different now from when the run was made:\n  nothing\n")
@@ -37,9 +36,10 @@ def test_a_run_made_again_is_identical(train: Train, capsys: pytest.CaptureFixtu
     assert again.manifest["overrides"] == run.manifest["overrides"]
 
 
-def test_drift_is_told_before_anything_is_trained(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
-    run = train("epochs=1")
-    manifest = run.manifest
+def test_changes_are_shown_before_anything_is_trained(
+    finished: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, manifest = finished, finished.manifest
     run.record(
         versions={**manifest["versions"], "torch": "1.0"},
         sources="a" * 64,
@@ -47,7 +47,6 @@ def test_drift_is_told_before_anything_is_trained(train: Train, capsys: pytest.C
         git={"commit": "abc", "dirty": True, "diff": "+", "diff_cut": False},
         corpus={**manifest["corpus"], "fingerprint": "b" * 64},
     )
-    capsys.readouterr()
     assert cli.run(["reproduce", str(run.path), "--dry-run"]) == 0
     said = capsys.readouterr().out
     for line in ("torch 1.0 -> ", "bunryu's sources aaaaaaaaaaaa -> ", "python 3.0 -> ", "git commit abc -> ",
@@ -60,17 +59,17 @@ def test_drift_is_told_before_anything_is_trained(train: Train, capsys: pytest.C
     ("moved", "code", "word"), [(1e-4, 5, "not identical, but within"), (0.1, 6, "different")]
 )
 def test_other_results_are_within_the_tolerance_or_not(
-    moved: float, code: int, word: str, train: Train
+    moved: float, code: int, word: str, trained: Run, finished: Run
 ) -> None:
-    run, again = train("epochs=1"), train("epochs=1", "seed=7")
+    run, again = trained, finished
     assert compare(run, again, 1e-3)[0] == 0
     again.write_results({**again.results, "test/loss": again.results["test/loss"] + moved})
     found, lines = compare(run, again, 1e-3)
     assert (found, lines[0].startswith(word)) == (code, True)
 
 
-def test_another_seed_is_told_where_it_differs_first(train: Train) -> None:
-    run, again = train("epochs=1"), train("epochs=1", "seed=8")
+def test_another_seed_is_shown_where_it_differs_first(trained: Run, train: Train) -> None:
+    run, again = trained, train("seed=8")
     code, lines = compare(run, again, 10.0)
     assert code == 5
     assert any("metrics.csv    differs first at epoch 0, step 1: train/loss " in line for line in lines)
@@ -104,8 +103,8 @@ def test_one_of_several_processes_makes_no_run_again(
     assert others(finished) == []
 
 
-def test_an_unfinished_run_is_refused(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
-    run = train("epochs=1")
+def test_an_unfinished_run_is_refused(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished
     run.end("interrupted", "SIGTERM")
     assert cli.run(["reproduce", str(run.path)]) == 2
     assert f"the run is interrupted: there is nothing to compare with yet\n  where: {run.path}" in (

@@ -1,4 +1,4 @@
-"""Several processes on one run, and one of them, or the command that started them, comes to harm."""
+"""Several processes train one run, and one of them, or the command that started them, ends early."""
 
 from __future__ import annotations
 
@@ -113,9 +113,8 @@ def test_the_command_asked_to_stop_stops_all_with_a_checkpoint(whole: dict[str, 
     assert fork.said().count("interrupted; to go on: bunryu resume") == 1
     assert "death signal" not in fork.said()  # the launcher's own words
     steps = (run / "metrics.csv").read_text("utf-8").count(",train/loss,")
-    resumed = alone(tmp_path / "again", "resume", str(run))
-    assert ended(resumed) == 0, resumed.said()
-    assert f"step {steps}" in resumed.said()  # none was lost
+    assert together(tmp_path, ["resume", str(run)]) == [0, 0]
+    assert f"step {steps}" in (tmp_path / "0.log").read_text("utf-8")  # none was lost
     assert outcome(tmp_path / "out") == whole
 
 

@@ -143,11 +143,8 @@ def test_all_processes_count_the_same_steps_and_name_the_same_rows(monkeypatch: 
 # Runs
 
 
-def metrics(run: Path) -> list[tuple[tuple[str, ...], float]]:
-    with open(run / "metrics.csv", encoding="utf-8", newline="") as file:
-        return [
-            ((epoch, step, name), float(value)) for epoch, step, name, value in list(csv.reader(file))[1:]
-        ]
+def metrics(run: Path) -> list[tuple[tuple[int, int, str], float]]:
+    return [((epoch, step, name), value) for epoch, step, name, value in Run(run).metrics]
 
 
 def assert_alike(run: Path, other: Path) -> None:
@@ -223,15 +220,6 @@ def test_three_processes_with_unequal_shares(overrides: list[str], tmp_path: Pat
     assert_alike(three, one)
 
 
-@pytest.mark.cpus
-def test_dropout_differs_from_process_to_process_and_not_from_run_to_run(tmp_path: Path) -> None:
-    dropout = ["model.architecture.hidden_dropout_prob=0.3", "accelerator.devices=2", "epochs=1"]
-    for name in ("a", "b"):
-        arguments = train(tmp_path / name, *dropout)
-        assert together(tmp_path / name, arguments) == [0, 0], (tmp_path / name / "0.log").read_text("utf-8")
-    assert outcome(tmp_path / "a" / "out") == outcome(tmp_path / "b" / "out")
-
-
 def slurm_port() -> int:
     """A free port of those that Lightning makes of a Slurm job's number."""
     for port in range(15000 + os.getpid() % 5000, 25000):
@@ -241,24 +229,18 @@ def slurm_port() -> int:
     raise AssertionError
 
 
-def test_srun_s_processes_find_each_other_and_share_a_run(one_device: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["train", pytest.param("interactive", marks=pytest.mark.full)])
+def test_srun_s_processes_find_each_other_and_share_a_run(
+    name: str, one_device: Path, tmp_path: Path
+) -> None:
+    def told(rank: int, size: int, port: int) -> dict[str, str]:
+        return {**as_srun(rank, size, port), "SLURM_JOB_NAME": name}  # interactive: in salloc's allocation
+
     arguments = train(tmp_path, "accelerator.devices=2", *witnessed(tmp_path / "rows"))
-    codes = together(tmp_path, arguments, told=as_srun, port=slurm_port())
+    codes = together(tmp_path, arguments, told=told, port=slurm_port())
     assert codes == [0, 0], (tmp_path / "0.log").read_text("utf-8")
     (run,) = runs_in(tmp_path)
     assert rows_by_epoch(tmp_path / "rows") == EPOCHS
-    assert_alike(run, one_device)
-
-
-@pytest.mark.full
-def test_in_an_allocation_of_salloc_s_too(one_device: Path, tmp_path: Path) -> None:
-    def interactively(rank: int, size: int, port: int) -> dict[str, str]:
-        return {**as_srun(rank, size, port), "SLURM_JOB_NAME": "interactive"}
-
-    arguments = train(tmp_path, "accelerator.devices=2", *witnessed(tmp_path / "rows"))
-    codes = together(tmp_path, arguments, told=interactively, port=slurm_port())
-    assert codes == [0, 0], (tmp_path / "0.log").read_text("utf-8")
-    (run,) = runs_in(tmp_path)
     assert_alike(run, one_device)
 
 
@@ -318,6 +300,7 @@ def test_the_plain_command_starts_the_processes(two_processes: Path, tmp_path: P
     assert sorted(path.name for path in run.parent.parent.iterdir()) == ["sample-tiny"]
 
 
+@pytest.mark.full
 def test_torchrun_starts_the_processes(two_processes: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "bunryu", *train(tmp_path, "accelerator.devices=2")]
@@ -341,6 +324,20 @@ def test_the_jobs_of_a_sweep_start_them_too(two_processes: Path, tmp_path: Path)
     jobs = list(Ledger(record.parent).jobs())
     assert [job.status for job in jobs] == ["finished", "finished"]
     assert sorted(str(job.run) for job in jobs) == sorted(map(str, runs))
+
+
+def test_the_processes_are_told_how_to_go_on(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(Path(shutil.copytree(trained.path, tmp_path / "run")))
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text("utf-8").replace("devices: 1", "devices: 2"), "utf-8")
+    started: list[Any] = []
+    monkeypatch.setattr(distributed, "_launcher", lambda *_: lambda *given: started.append(given))
+    distributed.execute(run, resume=True, despite_changes=True)
+    distributed.execute(run)
+    join = ("-m", "bunryu", "join", str(run.path))
+    assert started == [(*join, "--resume", "--despite-changes"), join]
 
 
 # What ended the processes
@@ -380,7 +377,7 @@ FAILURES: list[tuple[dict[str, str], list[int], BaseException, str]] = [
 
 
 @pytest.mark.parametrize(("facts", "codes", "expected", "recorded"), FAILURES)
-def test_a_failure_is_told_by_who_knows_of_it(
+def test_a_failure_is_named_by_the_process_that_knows_it(
     facts: dict[str, str], codes: list[int], expected: BaseException, recorded: str, tmp_path: Path
 ) -> None:
     run = a_run(tmp_path)

@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -116,6 +117,7 @@ def _model(config: Mapping[str, Any]) -> Any:
     return classifier_of(config, *tokenizer_of(config, corpus), corpus).train()
 
 
+@dataclass(frozen=True)
 class MemoryTrial:
     """Trains a model on batches of the longest rows, to see whether they fit a card.
 
@@ -128,22 +130,16 @@ class MemoryTrial:
         spare: bytes that have to be left over: gradients on their way to other cards.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        optimizer: Callable[..., torch.optim.Optimizer],
-        length: int,
-        device: torch.device,
-        half: torch.dtype | None,
-        spare: int = 0,
-    ) -> None:
-        self._model, self._length, self._device, self._half = model, length, device, half
-        self._spare = spare
-        self._optimizer = optimizer(model.parameters())
+    model: Any
+    optimizer: Callable[..., torch.optim.Optimizer]
+    length: int
+    device: torch.device
+    half: torch.dtype | None
+    spare: int = 0
 
     def __call__(self, rows: int) -> bool:
         """Whether batches of so many rows fit."""
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(CARD_MEMORY_FRACTION)
         try:
             self._two_steps(rows)
@@ -153,22 +149,22 @@ class MemoryTrial:
                 raise
             return False
         finally:
-            self._optimizer.zero_grad()
-            self._optimizer.state.clear()
-            self._model.cpu()  # nothing of it stays on the card, where another process may train
+            self.model.zero_grad()
+            self.model.cpu()  # nothing of it stays on the card, where another process may train
             gc.collect()
-            if self._device.type == "cuda":
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.set_per_process_memory_fraction(1.0)
 
     def _two_steps(self, rows: int) -> None:
         """Two, since the optimizer has a state only after the first."""
-        self._model.to(self._device)
-        _spare = torch.empty(self._spare, dtype=torch.uint8, device=self._device)
+        self.model.to(self.device)
+        optimizer = self.optimizer(self.model.parameters())
+        _spare = torch.empty(self.spare, dtype=torch.uint8, device=self.device)
         for _ in range(2):
-            _loss(self._model, rows, self._length, self._half).backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
-            self._optimizer.zero_grad()
+            _loss(self.model, rows, self.length, self.half).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def _kept_for_a_row(model: Any, length: int, half: torch.dtype | None) -> int:

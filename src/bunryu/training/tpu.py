@@ -33,16 +33,6 @@ def seed(number: int) -> None:
     xm.set_rng_state(number)
 
 
-def counts() -> dict[str, int]:
-    """Graphs that this process has compiled and executed."""
-    from torch_xla.debug import metrics
-
-    # with several chips executions are counted under another name
-    names = {"compiled": ("CompileTime",), "executed": ("ExecuteTime", "ExecuteReplicatedTime")}
-    found = {name: map(metrics.metric_data, given) for name, given in names.items()}
-    return {name: sum(int(data[0]) for data in counted if data) for name, counted in found.items()}
-
-
 class Chips(SingleDeviceXLAStrategy):
     """Lightning's strategy for one XLA device, with XLA's own loader; several chips can be that device.
 
