@@ -21,7 +21,7 @@ from helpers.together import SLOW, alone, as_torchrun, runs_in, train, witnesses
 
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What ``distribution.execute`` was called with, in its place."""
+    """What ``distributed.execute`` was called with, in its place."""
     calls: list[Any] = []
     monkeypatch.setattr(distributed, "execute", lambda run, **flags: calls.append((run.path, flags)))
     monkeypatch.setattr("bunryu.commands.join.stop_with_input", lambda: None)

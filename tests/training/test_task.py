@@ -18,7 +18,7 @@ from bunryu.runs.run import Run
 from bunryu.training.callbacks import BestCheckpoint, EarlyStop
 from bunryu.training.schedules import Schedule, cosine_warmup, linear_warmup
 from bunryu.training.task import ClassificationTask
-from helpers.training import Train
+from helpers.training import Train, train_in
 
 CONFIG = BertConfig(
     vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
@@ -136,13 +136,17 @@ EXACT = [
 
 
 def recorded(run: Run, name: str) -> list[float]:
-    rows = (line.split(",") for line in (run.path / "metrics.csv").read_text("utf-8").splitlines()[1:])
-    return [float(value) for _, _, key, value in rows if key == name]
+    return [value for _, _, key, value in run.metrics if key == name]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train_in(tmp_path_factory.mktemp("plain"), *EXACT)
 
 
 @pytest.mark.cpus
-def test_shapes_change_no_figure(train: Train) -> None:
-    plain, shaped = train(*EXACT), train(*EXACT, *SHAPES)  # 72 rows by 16: the last batch has 8
+def test_shapes_change_no_figure(plain: Run, train: Train) -> None:
+    shaped = train(*EXACT, *SHAPES)  # 72 rows by 16: the last batch has 8
     for name in ("train/loss", "train/accuracy", "train/loss_epoch", "val/loss", "val/accuracy"):
         values = recorded(plain, name)
         assert len(values) == (10 if name in ("train/loss", "train/accuracy") else 2)
@@ -156,7 +160,7 @@ def test_shapes_change_no_figure(train: Train) -> None:
 
 
 def test_what_is_compiled_has_few_shapes_and_the_same_figures(
-    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plain: Run, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[tuple[int, ...]] = []
 
@@ -169,8 +173,6 @@ def test_what_is_compiled_has_few_shapes_and_the_same_figures(
 
         return watched
 
-    plain = train(*EXACT)
-    assert called == []
     monkeypatch.setattr(torch, "compile", stub)
     compiled = train(*EXACT, "compile=true")
     assert set(called) <= {(16, width) for width in (16, 32, 64, 128)}
