@@ -9,6 +9,7 @@ import pytest
 
 from bunryu import cli
 from bunryu.commands.reproduce import compare
+from bunryu.runs.provenance import git_state
 from bunryu.runs.run import Run
 from helpers.training import Train
 
@@ -26,6 +27,7 @@ def finished(trained: Run, tmp_path: Path) -> Run:
 @pytest.mark.cpus
 def test_a_run_made_again_is_identical(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished
+    run.record(git=git_state())  # the checkout may have been edited since
     assert cli.run(["reproduce", str(run.path)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("different now from when the run was made:\n  nothing\n")

@@ -112,7 +112,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         epilog="exit codes: 0 identical, 5 within the tolerance, 6 different",
     )
     parser.add_argument("run", type=Path, help="the directory of a finished run")
-    parser.add_argument("--dry-run", action="store_true", help="only tell what is different now")
+    parser.add_argument("--dry-run", action="store_true", help="only say what is different now")
     parser.add_argument(
         "--tolerance", type=float, default=TOLERANCE, help=f"of losses and scores ({TOLERANCE:g})"
     )
