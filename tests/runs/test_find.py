@@ -11,7 +11,7 @@ import pytest
 
 from bunryu import cli
 from bunryu.runs.run import Run
-from bunryu.sweeps.job import work
+from bunryu.sweeps.job import run_job
 from bunryu.sweeps.ledger import Ledger
 from bunryu.system.signals import Interrupted
 from bunryu.training import recipe
@@ -63,10 +63,10 @@ def test_a_sweep_s_job_does_not_go_on_with_one(
     monkeypatch.setattr(recipe, "execute", interrupted)
     ledger = Ledger.create(tmp_path / "sweeps" / "s", {"swept": [], "monitor": "min val/loss"})
     ledger.add("aaa", [], {**trained.config, "output_root": str(tmp_path)})
-    assert work(ledger, "aaa") == 143
+    assert run_job(ledger, "aaa") == 143
     (run,) = tmp_path.glob("sample-tiny/*")
     schema(run, 1)
-    assert work(ledger, "aaa") == 1
+    assert run_job(ledger, "aaa") == 1
     assert OLD in capsys.readouterr().err
     assert [*tmp_path.glob("sample-tiny/*")] == [run]
 
