@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bunryu.inference.predictor import MAX_TOKENS
-from bunryu.serving.batcher import ROUND, Batcher, Busy, Logits
+from bunryu.serving.batcher import MAX_ROUND_TEXTS, Batcher, Busy, Logits
 from helpers.serving import LENGTH, FakePredictor
 
 SECONDS = 30.0
@@ -24,8 +24,8 @@ def expected(texts: list[str]) -> Logits:
 
 
 @asynccontextmanager
-async def started(predictor: Any, **settings: Any) -> AsyncIterator[Batcher]:
-    batcher = Batcher(predictor, ThreadPoolExecutor(1), **settings)
+async def started(predictor: Any, capacity: int = 2048, wait: float = 0.002) -> AsyncIterator[Batcher]:
+    batcher = Batcher(predictor, ThreadPoolExecutor(1), capacity, wait)
     batcher.start()
     try:
         yield batcher
@@ -96,10 +96,10 @@ async def test_a_round_is_bounded_in_texts() -> None:
     predictor = FakePredictor()
     async with started(predictor) as batcher:
         first = await occupied(batcher, predictor)
-        others = [batcher.submit(["x"], None, SECONDS) for _ in range(ROUND + 10)]
+        others = [batcher.submit(["x"], None, SECONDS) for _ in range(MAX_ROUND_TEXTS + 10)]
         predictor.gate.set()
         await asyncio.gather(first, *others)
-    assert [len(texts) for texts in predictor.rounds] == [1, ROUND, 10]
+    assert [len(texts) for texts in predictor.rounds] == [1, MAX_ROUND_TEXTS, 10]
 
 
 @in_loop
@@ -109,13 +109,15 @@ async def test_a_round_waits_for_company_once_there_is_some() -> None:
         first = await occupied(batcher, predictor)
         crowd = [batcher.submit([text], None, SECONDS) for text in "ab"]
         predictor.gate.set()
-        crowd += [batcher.submit(["c"] * (ROUND - 2), None, SECONDS)]  # full: nothing more to wait for
+        crowd += [
+            batcher.submit(["c"] * (MAX_ROUND_TEXTS - 2), None, SECONDS)
+        ]  # full: nothing more to wait for
         await asyncio.gather(first, *crowd)
         one = batcher.submit(["early"], None, SECONDS)
         await asyncio.sleep(0.1)
         assert len(predictor.rounds) == 2
-        await asyncio.gather(one, batcher.submit(["later"] * (ROUND - 1), None, SECONDS))
-    assert [len(texts) for texts in predictor.rounds] == [1, ROUND, ROUND]
+        await asyncio.gather(one, batcher.submit(["later"] * (MAX_ROUND_TEXTS - 1), None, SECONDS))
+    assert [len(texts) for texts in predictor.rounds] == [1, MAX_ROUND_TEXTS, MAX_ROUND_TEXTS]
 
 
 @in_loop
@@ -205,7 +207,7 @@ async def test_cancelled_and_late_requests_cost_no_inference_but_hold_their_plac
 @in_loop
 async def test_stopping_answers_what_was_accepted_and_takes_nothing_more() -> None:
     predictor = FakePredictor()
-    batcher = Batcher(predictor, ThreadPoolExecutor(1))  # type: ignore[arg-type]
+    batcher = Batcher(predictor, ThreadPoolExecutor(1), 2048, 0.0)  # type: ignore[arg-type]
     batcher.start()
     first = await occupied(batcher, predictor)
     others = [batcher.submit([text], None, SECONDS) for text in ("a", "bb", "ccc")]

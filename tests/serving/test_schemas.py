@@ -90,13 +90,13 @@ def test_a_sentence_is_a_bare_string(body: Any) -> None:
 
 
 def test_limits_stand_in_the_description() -> None:
-    media = SINGLE.described()["requestBody"]["content"]["application/json"]
+    media = SINGLE.openapi_documents()["requestBody"]["content"]["application/json"]
     one, many = media["schema"]["anyOf"]
     assert one["properties"]["text"]["maxLength"] == 5
     assert many["properties"]["texts"]["maxItems"] == 3
     assert many["properties"]["texts"]["items"]["maxLength"] == 5
     assert set(
-        PAIRS.described()["requestBody"]["content"]["application/json"]["examples"]["one"]["value"]
+        PAIRS.openapi_documents()["requestBody"]["content"]["application/json"]["examples"]["one"]["value"]
     ) == {
         "text",
         "pair",

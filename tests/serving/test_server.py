@@ -95,13 +95,13 @@ def test_a_large_body_that_was_refused_may_end_and_its_client_reads_the_answer(p
 
 
 def test_a_refused_body_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(connections, "LINGER", 0.1)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
     assert raw(port, b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").endswith(b"hello")
 
 
 def test_a_refused_body_is_thrown_away_within_bounds(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(connections, "LINGER", 60.0)
-    monkeypatch.setattr(connections, "MESSAGE_BYTES", 1 << 20)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(connections, "MAX_MESSAGE_BYTES", 1 << 20)
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n")
         with pytest.raises(ConnectionError):
@@ -110,8 +110,8 @@ def test_a_refused_body_is_thrown_away_within_bounds(monkeypatch: pytest.MonkeyP
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(connections, "MOST", 2)
-    monkeypatch.setattr(connections, "MOST_OPEN", 3)
+    monkeypatch.setattr(connections, "MAX_SERVED_CONNECTIONS", 2)
+    monkeypatch.setattr(connections, "MAX_OPEN_CONNECTIONS", 3)
     with ExitStack() as stack:
         for _ in range(2):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
@@ -126,7 +126,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, port: int) -> 
 
 
 def test_a_request_on_its_way_at_shutdown_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "GRACE", 20.0)
+    monkeypatch.setattr(connections, "LAST_REQUEST_SECONDS", 20.0)
     with server_of(hello) as (port, server), socket.create_connection(("127.0.0.1", port), 30) as kept:
         kept.sendall(GET + b"\r\n")
         assert kept.recv(1 << 16).endswith(b"hello")

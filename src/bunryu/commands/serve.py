@@ -12,8 +12,9 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bunryu.commands.arguments import Parser, add_model_arguments
@@ -23,20 +24,14 @@ from bunryu.inference.opening import open_predictor
 if TYPE_CHECKING:
     from bunryu.inference.predictor import Predictor
 
-
 TOKEN_VARIABLE = "BUNRYU_TOKEN"
-SHORTEST_TOKEN = 16
+MIN_TOKEN_CHARACTERS = 16
 
 _NAME = re.compile(r"(\*\.[a-z0-9-]+\.)?[a-z0-9-]+(\.[a-z0-9-]+)*")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until stopped; returns the exit code.
-
-    Raises:
-        ConfigError: if the command line cannot work.
-        BunryuError: if the model or the address cannot be used.
-    """
+    """Serve until stopped; returns the exit code."""
     args = _parser().parse_args(arguments)
     family, address = _resolve(args.host, args.port)
     ip = ip_address(address[0])
@@ -47,8 +42,9 @@ def main(arguments: Sequence[str]) -> int:
             where="--host",
             fix="add --token, or leave --host out to serve this machine only",
         )
-    names = tuple(map(_host_name, [*args.allow_host, *_own_name(args.host)]))
-    with _bound(family, address) as listener:  # a port in use is told before a model is loaded
+    names = _host_names(args.allow_host, args.host)
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        _bind(listener, address)  # before the model is loaded, so that a port in use is noticed first
         _serve(args, listener, names, token, ip)
     return 0
 
@@ -88,51 +84,37 @@ def _parser() -> Parser:
 
 def _between(kind: Callable[[str], float], least: float, most: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = float("nan")
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a number from {least} to {most}")
-        return value
+        with suppress(ValueError):
+            if least <= (value := kind(text)) <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from {least} to {most}")
 
     return parse
 
 
-def _host_name(name: str) -> str:
-    """A name for a Host header, in lower case.
-
-    Raises:
-        ConfigError: if it is none.
-    """
-    if _NAME.fullmatch(name.lower()) is None:
-        raise ConfigError(
-            f"'{name}' is no host name",
-            where="--allow-host",
-            fix="the name alone, such as abc.example.org, or *.example.org for all below it",
-        )
-    return name.lower()
-
-
-def _own_name(host: str) -> list[str]:
-    """The name that was bound, if it was a name."""
+def _host_names(allowed: Sequence[str], host: str) -> tuple[str, ...]:
+    """The names to answer under, in lower case: the allowed ones, and the host if it is a name."""
+    names = list(allowed)
     try:
         ip_address(host)
     except ValueError:
-        return [host]
-    return []
+        names.append(host)
+    for name in names:
+        if _NAME.fullmatch(name.lower()) is None:
+            raise ConfigError(
+                f"'{name}' is no host name",
+                where="--allow-host",
+                fix="the name alone, such as abc.example.org, or *.example.org for all below it",
+            )
+    return tuple(name.lower() for name in names)
 
 
 def _token(given: str | None) -> str | None:
-    """The token to ask for: the value given, the environment's, one that is drawn, or none.
-
-    Raises:
-        ConfigError: if it is easily guessed, or cannot stand in a header.
-    """
+    """The token to ask for: the value given, the environment's, a random one, or none."""
     token = given or os.environ.get(TOKEN_VARIABLE) or (None if given is None else secrets.token_urlsafe(24))
-    if token is not None and (len(token) < SHORTEST_TOKEN or re.fullmatch(r"[!-~]+", token) is None):
+    if token is not None and (len(token) < MIN_TOKEN_CHARACTERS or re.fullmatch(r"[!-~]+", token) is None):
         raise ConfigError(
-            f"a token has at least {SHORTEST_TOKEN} characters, all ASCII and no blanks",
+            f"a token has at least {MIN_TOKEN_CHARACTERS} characters, all ASCII and no blanks",
             where="--token" if given else TOKEN_VARIABLE,
             fix="--token without a value draws one",
         )
@@ -140,39 +122,30 @@ def _token(given: str | None) -> str | None:
 
 
 def _resolve(host: str, port: int) -> tuple[int, Any]:
-    """Address family and socket address of a name.
-
-    Raises:
-        ConfigError: if there is no such name.
-    """
+    """Address family and socket address of a name."""
     try:
         found = socket.getaddrinfo(host or " ", port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise ConfigError(
-            f"no address '{host}'", where="--host", fix="an address or name of this machine"
-        ) from None
+        fix = "an address or name of this machine"
+        raise ConfigError(f"no address '{host}'", where="--host", fix=fix) from None
     return found[0][0], found[0][4]
 
 
-def _bound(family: int, address: Any) -> socket.socket:
-    """A socket bound to an address, not listening yet."""
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _bind(listener: socket.socket, address: Any) -> None:
     if os.name == "posix":  # elsewhere it would let two servers share a port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
     except OSError as error:
-        listener.close()
-        _refuse_address(error, address)
-    return listener
+        raise _cannot_listen(error, address) from None
 
 
-def _refuse_address(error: OSError, address: Any) -> NoReturn:
-    raise BunryuError(
+def _cannot_listen(error: OSError, address: Any) -> BunryuError:
+    return BunryuError(
         f"cannot listen: {(error.strerror or str(error)).lower()}",
         where=f"{address[0]} port {address[1]}",
         fix="another --port; --port 0 picks a free one",
-    ) from None
+    )
 
 
 def _serve(
@@ -183,7 +156,10 @@ def _serve(
     ip: IPv4Address | IPv6Address,
 ) -> None:
     inference = ThreadPoolExecutor(1, "inference")
-    predictor, difference = inference.submit(_load, args).result()
+    predictor = inference.submit(
+        open_predictor, args.run, args.checkpoint, args.runtime, args.device
+    ).result()
+    difference = inference.submit(predictor.check_parity).result()
     from bunryu.serving.app import Settings, create_app
     from bunryu.serving.middleware import HostPolicy
     from bunryu.serving.server import Server  # after the model's checks, as importing these takes a while
@@ -191,28 +167,25 @@ def _serve(
     hosts = HostPolicy(ip.is_loopback, names)
     settings = Settings(hosts, token, capacity=args.queue, wait=args.wait / 1000, deadline=args.deadline)
     app = create_app(predictor, settings, write_line, inference)
-    parity = f"logits as saved within {difference:.1g}" if predictor.about.parity else "no parity samples"
-    kind = "pairs of texts" if predictor.about.takes_pairs else "texts"
-    length = predictor.about.max_seq_length
-    start = [
-        f"serving {predictor.name}: {' | '.join(predictor.labels)}",
-        f"  {kind} of at most {length} tokens; {predictor.runtime} on {predictor.device}, {parity}",
-        f"  {_url(ip, listener.getsockname()[1], token)}",
-        "  Ctrl-C stops",
-    ]
     try:
         listener.listen(socket.SOMAXCONN)
     except OSError as error:
-        _refuse_address(error, listener.getsockname())
+        raise _cannot_listen(error, listener.getsockname()) from None
+    message = _start_message(predictor, difference, _url(ip, listener.getsockname()[1], token))
     gc.collect()
-    gc.freeze()  # what is here by now stays: no collection has to look at it between two requests
-    Server(app, lambda: print("\n".join(start), flush=True)).run(sockets=[listener])
+    gc.freeze()  # so that no collection looks at what exists by now between two requests
+    Server(app, lambda: print(message, flush=True)).run(sockets=[listener])
 
 
-def _load(args: argparse.Namespace) -> tuple[Predictor, float]:
-    """The predictor, and how far its logits are from those it was saved with."""
-    predictor = open_predictor(args.run, args.checkpoint, args.runtime, args.device)
-    return predictor, predictor.check_parity()
+def _start_message(predictor: Predictor, difference: float, url: str) -> str:
+    about = predictor.about
+    kind = "pairs of texts" if about.takes_pairs else "texts"
+    parity = f"logits as saved within {difference:.1g}" if about.parity else "no parity samples"
+    return (
+        f"serving {predictor.name}: {' | '.join(predictor.labels)}\n"
+        f"  {kind} of at most {about.max_seq_length} tokens; "
+        f"{predictor.runtime} on {predictor.device}, {parity}\n  {url}\n  Ctrl-C stops"
+    )
 
 
 def _url(ip: IPv4Address | IPv6Address, port: int, token: str | None) -> str:
@@ -225,8 +198,5 @@ def _url(ip: IPv4Address | IPv6Address, port: int, token: str | None) -> str:
 
 def write_line(record: Mapping[str, object]) -> None:
     """Write a line of the log, JSON in ASCII, to standard error."""
-    try:
-        sys.stderr.write(json.dumps(record) + "\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):  # nobody reads it any more
-        pass
+    with suppress(OSError, ValueError):  # nobody may be reading it any more
+        print(json.dumps(record), file=sys.stderr, flush=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -15,24 +15,14 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from bunryu.inference.predictor import Predictor
-from bunryu.serving.batcher import CAPACITY, WAIT, Batcher
+from bunryu.serving import schemas
+from bunryu.serving.batcher import Batcher
 from bunryu.serving.errors import HttpError, Log
-from bunryu.serving.handlers import Answers
-from bunryu.serving.middleware import AccessMiddleware, ErrorMiddleware, HostPolicy, security_headers
-from bunryu.serving.pages import content_security_policy, demo_page, docs_page
-from bunryu.serving.schemas import (
-    Bounds,
-    Demo,
-    ErrorAnswer,
-    Health,
-    Limits,
-    Model,
-    Prediction,
-    Predictions,
-    RequestSchemas,
-    read_json,
-)
+from bunryu.serving.handlers import Handlers
+from bunryu.serving.middleware import AccessMiddleware, ErrorMiddleware, HostPolicy
+from bunryu.serving.pages import demo_page, docs_page, security_headers
 
+PATHS = "POST /predict; GET /health, /model, /openapi.json, /docs, /; POST /api with two-class models"
 ERRORS = {
     400: "a Host name that is not served here, or a body that is not JSON",
     401: "the token is missing or wrong",
@@ -43,41 +33,30 @@ ERRORS = {
     500: "the service failed",
     503: "too much to do; Retry-After says when to try again",
 }
-ANY, BODY = (400, 401), (400, 401, 408, 413, 415, 422, 500, 503)  # what can go wrong without and with a body
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the service behaves.
-
-    Args:
-        hosts: which Host headers are answered.
-        token: what a caller must have; None for nothing.
-        limits: what a request may ask for.
-        capacity: texts that may be waiting.
-        wait: seconds that a batch waits for company.
-        deadline: seconds a request may take once its body is there.
-        body_seconds: seconds its body may take to arrive.
-    """
+    """How the service behaves."""
 
     hosts: HostPolicy = field(default_factory=HostPolicy)
-    token: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    capacity: int = CAPACITY
-    wait: float = WAIT
-    deadline: float = 10.0
-    body_seconds: float = 10.0
+    token: str | None = None  # what a caller must send
+    limits: schemas.Limits = field(default_factory=schemas.Limits)
+    capacity: int = 2048  # texts that may be waiting
+    wait: float = 0.002  # seconds that a batch waits for further requests
+    deadline: float = 10.0  # seconds that a request may take once its body has arrived
+    body_seconds: float = 10.0  # that a body may take to arrive
 
 
 def create_app(
     predictor: Predictor, settings: Settings, log: Log, inference: ThreadPoolExecutor | None = None
 ) -> FastAPI:
-    """Build the application; its batcher runs from start-up to shutdown.
+    """The application; its batcher runs from start-up to shutdown.
 
     Args:
         predictor: loaded and checked.
         settings: how the service behaves.
-        log: takes lines of the access log and of what went wrong.
+        log: takes records of requests and of errors.
         inference: an executor of one thread, the one in which the predictor has run so far.
     """
     limits = settings.limits
@@ -89,7 +68,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         try:
-            # Warm before the first client comes: a first batch is much slower than the others.
+            # Before the first client comes, as the first batch is much slower than the others.
             await batcher.submit([""], [""] if predictor.about.takes_pairs else None, 60.0)
             yield
         finally:
@@ -99,25 +78,17 @@ def create_app(
         title=f"bunryu serve: {predictor.name}",
         description=f"Classifies documents as {' or '.join(predictor.labels)}.",
         version=version("bunryu"),
-        openapi_url=None,  # ours says more, and its page needs nothing from elsewhere
+        openapi_url=None,  # FastAPI's pages load scripts from elsewhere; ours say more
         redirect_slashes=False,
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    answers = Answers(predictor, batcher, settings.deadline, log)
-    bodies = RequestSchemas(limits, predictor.about.takes_pairs)
-    _add_predict(app, answers, bodies)
-    if len(predictor.labels) == 2 and not predictor.about.takes_pairs:
-        _add_demo(app, answers, bodies)
+    bodies = schemas.RequestSchemas(limits, predictor.about.takes_pairs)
+    handlers = Handlers(predictor.labels, batcher, bodies, settings.deadline)
+    _add_predictions(app, handlers, with_demo=len(predictor.labels) == 2 and not predictor.about.takes_pairs)
     _add_facts(app, predictor, batcher, limits)
-    api = app.openapi()
-    if settings.token is not None:
-        _describe_token(api)
-    pages = {"/": demo_page(), "/docs": docs_page(api)}
-    for path, page in pages.items():
-        _add_page(app, path, page, "text/html")
-    _add_page(app, "/openapi.json", json.dumps(api, ensure_ascii=False), "application/json")
-    app.add_exception_handler(HTTPException, _not_there)
+    pages = _add_pages(app, with_token=settings.token is not None)
+    app.add_exception_handler(HTTPException, _not_found)
     app.add_middleware(
         AccessMiddleware,
         hosts=settings.hosts,
@@ -125,38 +96,28 @@ def create_app(
         body_bytes=limits.bytes,
         body_seconds=settings.body_seconds,
     )
-    policy = content_security_policy(pages.values(), settings.hosts.names)
-    app.add_middleware(ErrorMiddleware, headers=security_headers(policy), log=log)
+    app.add_middleware(ErrorMiddleware, headers=security_headers(pages, settings.hosts.names), log=log)
     return app
 
 
-def _add_predict(app: FastAPI, answers: Answers, bodies: RequestSchemas) -> None:
-    @app.post(
+def _add_predictions(app: FastAPI, handlers: Handlers, with_demo: bool) -> None:
+    app.post(
         "/predict",
         summary="Classify one document or several",
-        responses={200: {"model": Prediction | Predictions}, **_errors(*BODY)},
-        openapi_extra=bodies.described(),
-    )
-    async def predict(request: Request) -> Response:
-        texts, pairs, listed = bodies.documents(await read_json(request))
-        predictions = answers.predictions(await answers.logits(request, texts, pairs))
-        return _json({"predictions": predictions} if listed else predictions[0])
+        responses={200: {"model": schemas.Prediction | schemas.Predictions}, **_errors(*ERRORS)},
+        openapi_extra=handlers.schemas.openapi_documents(),
+    )(handlers.predict)
+    if with_demo:
+        app.post(
+            "/api",
+            summary="Classify one document, in the words of the tutorial's page",
+            responses={200: {"model": schemas.Demo}, **_errors(*ERRORS)},
+            openapi_extra=handlers.schemas.openapi_sentence(),
+        )(handlers.demo)
 
 
-def _add_demo(app: FastAPI, answers: Answers, bodies: RequestSchemas) -> None:
-    @app.post(
-        "/api",
-        summary="Classify one document, in the words of the tutorial's page",
-        responses={200: {"model": Demo}, **_errors(*BODY)},
-        openapi_extra=bodies.described_sentence(),
-    )
-    async def demo(request: Request) -> Response:
-        sentence = bodies.sentence(await read_json(request))
-        return _json(answers.demo(sentence, await answers.logits(request, [sentence], None)))
-
-
-def _add_facts(app: FastAPI, predictor: Predictor, batcher: Batcher, limits: Limits) -> None:
-    model = Model(
+def _add_facts(app: FastAPI, predictor: Predictor, batcher: Batcher, limits: schemas.Limits) -> None:
+    model = schemas.Model(
         name=predictor.name,
         labels=list(predictor.labels),
         takes_pairs=predictor.about.takes_pairs,
@@ -164,16 +125,34 @@ def _add_facts(app: FastAPI, predictor: Predictor, batcher: Batcher, limits: Lim
         runtime=predictor.runtime,
         device=predictor.device,
         version=app.version,
-        limits=Bounds(texts=limits.texts, characters=limits.characters, bytes=limits.bytes),
+        limits=schemas.Bounds(**asdict(limits)),
     )
 
     @app.get("/health", summary="Whether the service answers", responses=_errors(400))
-    async def health() -> Health:
-        return Health(status="ok", queued_texts=batcher.queued)
+    async def health() -> schemas.Health:
+        return schemas.Health(status="ok", queued_texts=batcher.queued)
 
-    @app.get("/model", summary="What is served", responses=_errors(*ANY))
-    async def facts() -> Model:
+    @app.get("/model", summary="What is served", responses=_errors(400, 401))
+    async def facts() -> schemas.Model:
         return model
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": schemas.ErrorAnswer, "description": ERRORS[status]} for status in statuses}
+
+
+def _add_pages(app: FastAPI, with_token: bool) -> list[str]:
+    """Add the pages and the description of what was added before; returns the pages."""
+    api = app.openapi()
+    if with_token:  # for all paths but /health
+        api["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        api["security"] = [{"token": []}]
+        api["paths"]["/health"]["get"]["security"] = []
+    pages = {"/": demo_page(), "/docs": docs_page(api)}
+    for path, page in pages.items():
+        _add_page(app, path, page, "text/html")
+    _add_page(app, "/openapi.json", json.dumps(api, ensure_ascii=False), "application/json")
+    return list(pages.values())
 
 
 def _add_page(app: FastAPI, path: str, content: str, media_type: str) -> None:
@@ -182,26 +161,8 @@ def _add_page(app: FastAPI, path: str, content: str, media_type: str) -> None:
         return Response(content, media_type=media_type)
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorAnswer, "description": ERRORS[status]} for status in statuses}
-
-
-def _describe_token(api: dict[str, Any]) -> None:
-    """Say in the description that all but /health need the token."""
-    api["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-    api["security"] = [{"token": []}]
-    api["paths"]["/health"]["get"]["security"] = []
-
-
-def _json(answer: Mapping[str, Any]) -> Response:
-    # Made by hand: checking our own answers against their schema would cost more than a small model.
-    return Response(json.dumps(answer, ensure_ascii=False).encode(), media_type="application/json")
-
-
-async def _not_there(_: Request, error: Exception) -> Response:
-    """A path or method that does not exist, in the form of all errors."""
+async def _not_found(_: Request, error: Exception) -> Response:
+    """The answer for a path or method that does not exist."""
     assert isinstance(error, HTTPException)
-    paths = "POST /predict; GET /health, /model, /openapi.json, /docs, /; POST /api with two-class models"
-    return HttpError(
-        error.status_code, error.detail, where="path or method", fix=paths, headers=error.headers
-    ).response()
+    status, what, headers = error.status_code, error.detail, error.headers
+    return HttpError(status, what, where="path or method", fix=PATHS, headers=headers).response()

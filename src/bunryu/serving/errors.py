@@ -1,4 +1,4 @@
-"""The one form of every answer that is not the one asked for, and of the log's lines about failures."""
+"""The one form of every error answer, and of the log's lines about errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Log = Callable[[Mapping[str, object]], None]
 
 
 class HttpError(Exception):
-    """An answer other than the one asked for, in the one form that all have.
+    """An error answer; raised anywhere below ``ErrorMiddleware``, which sends it.
 
     Args:
         status: of HTTP.
         what: is wrong, in one line, without the texts that were sent.
         where: in the request.
         fix: what to do.
-        headers: to send along.
+        headers: of the answer, besides the usual ones.
     """
 
     def __init__(
@@ -32,26 +32,20 @@ class HttpError(Exception):
         self.headers = headers
 
     def response(self) -> Response:
-        """The answer that says so."""
         body = json.dumps({"error": self.error}, ensure_ascii=False).encode("utf-8", "replace")
         return Response(body, self.status, self.headers, "application/json")
 
 
-def now() -> str:
-    """The time as the log writes it."""
+def timestamp() -> str:
+    """The local time now, in ISO 8601 with milliseconds."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
-def failure(error: Exception) -> dict[str, object]:
-    """The log's line for something that should not have happened."""
-    trace = [
-        f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
-    ]
-    return {"time": now(), "error": f"{type(error).__name__}: {str(error)[:200]}", "trace": trace}
-
-
-def unexpected() -> HttpError:
-    """What a client is told of something that should not have happened."""
-    return HttpError(
-        500, "the service failed to answer", where="service", fix="its log says why; try again later"
-    )
+def error_record(error: Exception) -> dict[str, object]:
+    """The log's line about an unexpected error: its message, and the stack without source lines."""
+    stack = traceback.extract_tb(error.__traceback__)
+    return {
+        "time": timestamp(),
+        "error": f"{type(error).__name__}: {str(error)[:200]}",
+        "trace": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in stack],
+    }

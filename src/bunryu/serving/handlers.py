@@ -1,95 +1,102 @@
-"""Predictions for requests: from a batcher's logits to what a client reads, or why it gets none."""
+"""The handlers of POST /predict and POST /api."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from fastapi import Request
+from fastapi.responses import Response
 
-from bunryu.inference.predictor import Predictor
 from bunryu.metrics import softmax
 from bunryu.serving.batcher import Batcher, Busy, Logits
-from bunryu.serving.errors import HttpError, Log, failure, unexpected
+from bunryu.serving.errors import HttpError
+from bunryu.serving.schemas import RequestSchemas, read_json
 
 
-class Answers:
-    """Predictions for requests, through a batcher.
+@dataclass(frozen=True)
+class Handlers:
+    """Answers requests for predictions."""
 
-    Args:
-        predictor: the model.
-        batcher: runs it.
-        deadline: seconds a request may take.
-        log: takes what went wrong.
-    """
+    labels: Sequence[str]
+    batcher: Batcher
+    schemas: RequestSchemas
+    deadline: float  # seconds that a request may take once its body has arrived
 
-    def __init__(self, predictor: Predictor, batcher: Batcher, deadline: float, log: Log) -> None:
-        self._labels = predictor.labels
-        self._batcher = batcher
-        self._deadline = deadline
-        self._log = log
+    # The name of a handler is in /openapi.json, and so its docstring would be.
 
-    async def logits(self, request: Request, texts: Sequence[str], pairs: Sequence[str] | None) -> Logits:
+    async def predict(self, request: Request) -> Response:
+        texts, pairs, listed = self.schemas.documents(await read_json(request))
+        predictions = self._predictions(await self._logits(request, texts, pairs))
+        return _json({"predictions": predictions} if listed else predictions[0])
+
+    async def demo(self, request: Request) -> Response:
+        sentence = self.schemas.sentence(await read_json(request))
+        logits = await self._logits(request, [sentence], None)
+        negative, positive = softmax(logits)[0].tolist()
+        best = int(logits[0].argmax())
+        return _json(
+            {
+                "sentence": sentence,
+                "prediction": f"{self.labels[best]} ({('negative', 'positive')[best]})",
+                "positive_data": f"{self.labels[1]} {round(positive, 4)}",
+                "negative_data": f"{self.labels[0]} {round(negative, 4)}",
+                "positive_width": f"{round(100 * positive, 2)}%",
+                "negative_width": f"{round(100 * negative, 2)}%",
+            }
+        )
+
+    async def _logits(self, request: Request, texts: Sequence[str], pairs: Sequence[str] | None) -> Logits:
         """Logits of shape (texts, classes).
 
         Raises:
-            Refusal: if there is too much to do, the time is up, the client has gone or the model failed.
+            HttpError: if the queue is full, the time is up or the client has gone.
+            Exception: whatever the predictor raised for these texts.
         """
-        request.state.texts = len(texts)
+        request.state.texts = len(texts)  # for the access log
         try:
-            answer = self._batcher.submit(texts, pairs, self._deadline)
+            answer = self.batcher.submit(texts, pairs, self.deadline)
         except Busy:
-            raise _later("too many texts are waiting") from None
-        watch = asyncio.create_task(_gone(request))
-        watch.add_done_callback(lambda _: answer.cancel())
+            raise _unavailable("too many texts are waiting") from None
+        disconnected = asyncio.create_task(_disconnect(request))
+        disconnected.add_done_callback(lambda _: answer.cancel())
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(self.deadline):
                 return await answer
         except TimeoutError:
-            raise _later(f"the answer was not ready within {self._deadline:g} s") from None
+            raise _unavailable(f"the answer was not ready within {self.deadline:g} s") from None
         except asyncio.CancelledError:
-            if not watch.done():  # the service itself is ended
+            if not disconnected.done():  # the service itself is being ended
                 raise
             raise HttpError(499, "the client has gone", where="connection", fix="") from None
-        except Exception as error:
-            self._log(failure(error))
-            raise unexpected() from None
         finally:
-            watch.cancel()
+            disconnected.cancel()
 
-    def predictions(self, logits: Logits) -> list[dict[str, Any]]:
-        """Each row in the form of ``Prediction``."""
-        rows = zip(logits.argmax(axis=1).tolist(), softmax(logits).tolist(), strict=True)
+    def _predictions(self, logits: Logits) -> list[dict[str, Any]]:
+        """A ``schemas.Prediction`` for each row of logits."""
         return [
             {
-                "label": self._labels[best],
+                "label": self.labels[best],
                 "probability": row[best],
-                "probabilities": dict(zip(self._labels, row, strict=True)),
+                "probabilities": dict(zip(self.labels, row, strict=True)),
             }
-            for best, row in rows
+            for best, row in zip(logits.argmax(axis=1).tolist(), softmax(logits).tolist(), strict=True)
         ]
 
-    def demo(self, sentence: str, logits: Logits) -> dict[str, str]:
-        """The first row in the form of ``Demo``, the one of the tutorial's page."""
-        negative, positive = softmax(logits)[0].tolist()
-        sign = "positive" if np.argmax(logits[0]) else "negative"
-        return {
-            "sentence": sentence,
-            "prediction": f"{self._labels[sign == 'positive']} ({sign})",
-            "positive_data": f"{self._labels[1]} {round(positive, 4)}",
-            "negative_data": f"{self._labels[0]} {round(negative, 4)}",
-            "positive_width": f"{round(100 * positive, 2)}%",
-            "negative_width": f"{round(100 * negative, 2)}%",
-        }
+
+def _json(answer: dict[str, Any]) -> Response:
+    # Not checked against its schema as FastAPI would: that costs more time than a small model.
+    return Response(json.dumps(answer, ensure_ascii=False).encode(), media_type="application/json")
 
 
-def _later(what: str) -> HttpError:
+def _unavailable(what: str) -> HttpError:
     return HttpError(503, what, where="service", fix="try again later", headers={"Retry-After": "1"})
 
 
-async def _gone(request: Request) -> None:
+async def _disconnect(request: Request) -> None:
     """Return when the client has closed its connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""The service's pages, and the policy that lets a browser run what they hold and nothing else."""
+"""The service's pages, and the headers that let a browser run what they hold and nothing else."""
 
 from __future__ import annotations
 
@@ -11,48 +11,51 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-PAGES = Path(__file__).parent / "templates"
-
-# Who may show the page in a frame: a notebook on this machine, which has another port.
-FRAMES = ("'self'", "http://localhost:*", "http://127.0.0.1:*")
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def demo_page() -> str:
-    """The page with the demo."""
-    return (PAGES / "demo.html").read_text("utf-8")
+    return (TEMPLATES / "demo.html").read_text("utf-8")
 
 
 def docs_page(api: Mapping[str, Any]) -> str:
     """The page that documents an OpenAPI description."""
-    environment = Environment(loader=FileSystemLoader(PAGES), autoescape=True)
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # examples in Korean, to be read
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # readable examples in Korean
     return environment.get_template("docs.html").render(api=api)
 
 
-def content_security_policy(pages: Iterable[str], hosts: Sequence[str]) -> str:
-    """A policy that allows the pages' own inline script and style blocks, and requests to this service.
+def security_headers(pages: Iterable[str], hosts: Sequence[str]) -> list[tuple[bytes, bytes]]:
+    """The headers of every answer.
 
     Args:
-        pages: as HTML.
-        hosts: names whose pages may show ours in a frame, besides ``FRAMES``.
+        pages: whose inline script and style blocks a browser may run, as HTML.
+        hosts: names whose pages may show ours in a frame, as those of this machine may: a notebook
+            shows it so, from another port.
     """
-    whole = "\n".join(pages)
-    return "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src {_hashes('script', whole)}",
-            f"style-src {_hashes('style', whole)}",
-            "connect-src 'self'",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            " ".join(["frame-ancestors", *FRAMES, *(f"https://{host}" for host in hosts)]),
-        ]
-    )
+    html = "\n".join(pages)
+    frames = ["'self'", "http://localhost:*", "http://127.0.0.1:*", *(f"https://{host}" for host in hosts)]
+    policy = [
+        "default-src 'none'",
+        f"script-src {_hashes('script', html)}",
+        f"style-src {_hashes('style', html)}",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        f"frame-ancestors {' '.join(frames)}",
+    ]
+    return [
+        (b"content-security-policy", "; ".join(policy).encode("ascii")),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"cache-control", b"no-store"),
+    ]
 
 
 def _hashes(tag: str, html: str) -> str:
-    """The sources that a policy allows: the hash of every inline block of a tag."""
+    """The hash of every inline block of a tag, as sources of a policy."""
     blocks = re.findall(rf"<{tag}\b[^>]*>(.*?)</{tag}>", html, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks]
     return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"

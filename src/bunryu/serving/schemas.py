@@ -1,9 +1,8 @@
-"""Request and answer bodies of the service: their schemas, and JSON into documents."""
+"""Request and answer bodies of the service: their schemas, and the documents in a request's JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,23 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from bunryu.serving.errors import HttpError
 
-_KEYS = ConfigDict(extra="forbid", strict=True)
-_SHOWN = 40  # characters of a key that an error repeats; of texts it repeats none
+MAX_KEY_CHARACTERS = 40  # that an error repeats of an unknown key; of a text it repeats nothing
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for.
-
-    Args:
-        texts: in one request.
-        characters: in one text.
-        bytes: in one body.
-    """
+    """How much a request may hold."""
 
     texts: int = 256
-    characters: int = 10_000
+    characters: int = 10_000  # in one text
     bytes: int = 1 << 20
+
+
+# The answers. Their names, docstrings and descriptions are what /openapi.json and /docs say.
 
 
 class Problem(BaseModel):
@@ -102,10 +97,10 @@ class Model(BaseModel):
 
 
 class RequestSchemas:
-    """The request bodies a model takes, within limits.
+    """The request bodies that a model takes.
 
     Args:
-        limits: what a request may ask for.
+        limits: how much a request may hold.
         takes_pairs: whether a document is a pair of texts.
     """
 
@@ -115,32 +110,27 @@ class RequestSchemas:
         # NUL is refused as it is in corpora; other control characters are text like any other.
         text = Annotated[str, Field(max_length=limits.characters, pattern=r"^[^\x00]*$", strict=True)]
         texts = Annotated[list[text], Field(min_length=1, max_length=limits.texts)]
-        one: dict[str, Any] = {"text": (text, Field(description="the document"))}
-        many: dict[str, Any] = {"texts": (texts, Field(description="the documents"))}
-        if takes_pairs:
-            one = {
-                "text": (text, Field(description="first text")),
-                "pair": (text, Field(description="second text")),
-            }
-            many = {
-                "texts": (texts, Field(description="first texts")),
-                "pairs": (texts, Field(description="second texts, as many")),
-            }
-        self._one = create_model("Document", __config__=_KEYS, **one)
-        self._many = create_model("Documents", __config__=_KEYS, **many)
+        one = {"text": "first text", "pair": "second text"} if takes_pairs else {"text": "the document"}
+        many = (
+            {"texts": "first texts", "pairs": "second texts, as many"}
+            if takes_pairs
+            else {"texts": "the documents"}
+        )
+        self._one = _object("Document", text, one)
+        self._many = _object("Documents", texts, many)
         self._bare: TypeAdapter[str] = TypeAdapter(text)
 
     def documents(self, body: object) -> tuple[list[str], list[str] | None, bool]:
-        """Texts, their pairs, and whether they came as a list.
+        """The texts of a request to /predict, their pairs, and whether they came as a list.
 
         Raises:
-            Refusal: if the body is not what the model takes.
+            HttpError: if the body is not what the model takes.
         """
         listed = isinstance(body, dict) and "texts" in body
         try:
             (self._many if listed else self._one).model_validate(body)
         except ValidationError as error:
-            raise self._refusal(error) from None
+            raise self._http_error(error) from None
         given: dict[str, Any] = body  # type: ignore[assignment]  # validated
         if not listed:
             return [given["text"]], [given["pair"]] if self._takes_pairs else None, False
@@ -150,19 +140,19 @@ class RequestSchemas:
         return given["texts"], given.get("pairs"), True
 
     def sentence(self, body: object) -> str:
-        """A bare JSON string.
+        """The text of a request to /api, whose body is a bare JSON string.
 
         Raises:
-            Refusal: if the body is none.
+            HttpError: if it is none.
         """
         try:
             return self._bare.validate_python(body)
         except ValidationError as error:
-            raise self._refusal(error) from None
+            raise self._http_error(error) from None
 
-    def _refusal(self, error: ValidationError) -> HttpError:
+    def _http_error(self, error: ValidationError) -> HttpError:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        whats = {
+        messages = {
             "string_too_long": f"a text has more than {self._limits.characters} characters",
             "too_long": f"more than {self._limits.texts} texts in one request",
             "too_short": "no texts",
@@ -174,51 +164,53 @@ class RequestSchemas:
             "missing": "missing",
             "extra_forbidden": "a key that is not known here",
         }
-        where = "body"
-        for part in first["loc"]:
-            where += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}"
-        return HttpError(422, whats.get(first["type"], first["msg"]), where=where, fix=self._takes())
-
-    def _takes(self) -> str:
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" for part in first["loc"])
+        fix = 'this model takes single texts: {"text": "…"} or {"texts": ["…", …]}'
         if self._takes_pairs:
-            return (
+            fix = (
                 'this model takes pairs of texts: {"text": "…", "pair": "…"} or {"texts": […], "pairs": […]}'
             )
-        return 'this model takes single texts: {"text": "…"} or {"texts": ["…", …]}'
+        return HttpError(422, messages.get(first["type"], first["msg"]), where=f"body{where}", fix=fix)
 
-    def described(self) -> dict[str, Any]:
-        """The body of /predict for an OpenAPI description."""
+    def openapi_documents(self) -> dict[str, Any]:
+        """The request body of /predict for an OpenAPI description."""
         one, many = {"text": "정말 재미있게 봤어요"}, {"texts": ["정말 재미있게 봤어요", "시간이 아까웠다"]}
         if self._takes_pairs:
             one |= {"pair": "다시 보고 싶은 영화"}
             many |= {"pairs": ["다시 보고 싶은 영화", "추천하지 않아요"]}
         schema = {"anyOf": [self._one.model_json_schema(), self._many.model_json_schema()]}
-        return _json_body(schema, {"one": {"value": one}, "several": {"value": many}})
+        return _request_body(schema, one=one, several=many)
 
-    def described_sentence(self) -> dict[str, Any]:
-        """The body of /api for an OpenAPI description."""
-        return _json_body(self._bare.json_schema(), {"one": {"value": "정말 재미있게 봤어요"}})
+    def openapi_sentence(self) -> dict[str, Any]:
+        """The request body of /api for an OpenAPI description."""
+        return _request_body(self._bare.json_schema(), one="정말 재미있게 봤어요")
 
 
-def _json_body(schema: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, Any]:
-    media = {"schema": schema, "examples": examples}
+def _object(name: str, kind: Any, descriptions: dict[str, str]) -> type[BaseModel]:
+    """A schema of an object with these keys and no others, whose values are all of one kind."""
+    fields: dict[str, Any] = {key: (kind, Field(description=said)) for key, said in descriptions.items()}
+    return create_model(name, __config__=ConfigDict(extra="forbid", strict=True), **fields)
+
+
+def _request_body(schema: dict[str, Any], **examples: object) -> dict[str, Any]:
+    media = {"schema": schema, "examples": {name: {"value": value} for name, value in examples.items()}}
     return {"requestBody": {"required": True, "content": {"application/json": media}}}
 
 
 def _shown(key: str) -> str:
-    """The beginning of a key that somebody sent, fit to be read."""
-    plain = "".join(c if c.isprintable() else "?" for c in key[: _SHOWN + 1])
-    return plain if len(key) <= _SHOWN else f"{plain[:_SHOWN]}…"
+    """The beginning of a key that somebody sent, with control characters replaced."""
+    plain = "".join(c if c.isprintable() else "?" for c in key[:MAX_KEY_CHARACTERS])
+    return plain if len(key) <= MAX_KEY_CHARACTERS else f"{plain}…"
 
 
 async def read_json(request: Request) -> object:
-    """A request's body.
+    """A request's body, parsed.
 
     Raises:
-        Refusal: if it is not JSON.
+        HttpError: if it is not JSON.
     """
-    # A page elsewhere can send other types without asking first; for this one a browser asks (preflight),
-    # and gets no leave.
+    # A page of another origin can send other types without being asked; before this one the browser asks
+    # the service (preflight), which does not allow it.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HttpError(
             415, "the body is not said to be JSON", where="header Content-Type", fix="application/json"

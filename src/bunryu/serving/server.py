@@ -1,4 +1,4 @@
-"""uvicorn with bounds on what a connection may do before and after a request, and with an orderly end."""
+"""uvicorn with bounds on what a connection may do before and after a request, and an orderly shutdown."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bunryu.serving.errors import HttpError
 
-MOST = 512  # open connections that are served; those beyond are told so, and beyond MOST_OPEN closed
-MOST_OPEN = 768  # below the 1024 files that a process may usually have open
-HEAD_SECONDS = 10.0  # a request line and its headers may take to arrive
-HEAD_BYTES = 1 << 16
-MESSAGE_BYTES = 16 << 20  # of a request that was refused, read and thrown away before we hang up
-LINGER = 1.0  # seconds in which the rest of a refused body may still come, and the client read its answer
-GRACE = 0.05  # seconds in which a request that is on its way at shutdown may still arrive
-DRAIN = 30  # seconds after which a shutdown waits no longer
+MAX_SERVED_CONNECTIONS = 512  # those beyond are answered 503
+MAX_OPEN_CONNECTIONS = 768  # those beyond are closed; a process may usually have 1024 files open
+HEAD_SECONDS = 10.0  # that a request line and its headers may take to arrive
+MAX_HEAD_BYTES = 1 << 16
+MAX_MESSAGE_BYTES = 16 << 20  # the rest of a refused request is read and dropped, up to as many
+LINGER_SECONDS = 1.0  # for the rest of a refused body to arrive and for the client to read its answer
+LAST_REQUEST_SECONDS = 0.05  # for a request to arrive that was sent before the shutdown
+SHUTDOWN_SECONDS = 30  # for the requests that are being answered
 
 
 class Connection(HttpToolsProtocol):
@@ -33,112 +33,97 @@ class Connection(HttpToolsProtocol):
     _bytes = 0  # since the request began
     _in_head = False
     _closing = False
-    _waiting: asyncio.TimerHandle | None = None
-    _lingering: asyncio.TimerHandle | None = None
+    _head_timer: asyncio.TimerHandle | None = None
+    _linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count connections, and wait for a request only so long."""
         super().connection_made(transport)
-        if len(self.connections) > MOST_OPEN:
+        if len(self.connections) > MAX_OPEN_CONNECTIONS:
             transport.abort()
-        elif len(self.connections) > MOST:
-            self.app = _full
+        elif len(self.connections) > MAX_SERVED_CONNECTIONS:
+            self.app = _too_many_connections
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
         super().connection_lost(exc)
-        for timer in (self._waiting, self._lingering):
+        for timer in (self._head_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, within bounds."""
         super().data_received(data)
         self._bytes += len(data)
-        if self._in_head and self._bytes > HEAD_BYTES:
-            self._refuse(431, f"the headers have more than {HEAD_BYTES} bytes")
-        elif self._bytes > MESSAGE_BYTES:
+        if self._in_head and self._bytes > MAX_HEAD_BYTES:
+            self._refuse(431, f"the headers have more than {MAX_HEAD_BYTES} bytes")
+        elif self._bytes > MAX_MESSAGE_BYTES:
             self.transport.abort()
 
     def on_message_begin(self) -> None:
-        """Start to count."""
         super().on_message_begin()
         self._bytes, self._in_head = 0, True
         self._wait_for_head()
 
     def on_headers_complete(self) -> None:
-        """Start the request."""
         self._in_head = False
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         super().on_headers_complete()
         if self._closing:
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
-        """Stay open for the next request."""
         super().on_message_complete()
         self._bytes = 0
-        if self._lingering is not None:
-            self._lingering.cancel()
-            self._lingering = None
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
 
     def on_response_complete(self) -> None:
-        """Close soon if a body goes on after its answer; at once, and the client might not read it."""
         super().on_response_complete()
         if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
-            self._lingering = self.loop.call_later(LINGER, self.transport.close)
+            # The rest of the body is still coming: closed at once, the client might not read its answer.
+            self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP in the form of all errors."""
         self._refuse(400, "this is no HTTP/1.1 request")
 
     def shutdown(self) -> None:
-        """Finish what is here or on its way, then close."""
         self._closing = True
         if self.cycle is None or self.cycle.response_complete:
-            self.loop.call_later(GRACE, super().shutdown)
+            self.loop.call_later(LAST_REQUEST_SECONDS, super().shutdown)
         else:
             super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, even one whose client does not read."""
         super().timeout_keep_alive_handler()
-        self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+        self.loop.call_later(HEAD_SECONDS, self.transport.abort)  # if the client does not read
 
     def _wait_for_head(self) -> None:
-        if self._waiting is None:
-            self._waiting = self.loop.call_later(
-                HEAD_SECONDS, self._refuse, 408, f"no request arrived within {HEAD_SECONDS:g} s"
-            )
+        if self._head_timer is None:
+            what = f"no request arrived within {HEAD_SECONDS:g} s"
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._refuse, 408, what)
 
     def _refuse(self, status: int, what: str) -> None:
         if self.transport.is_closing():
             return
-        response = HttpError(
-            status, what, where="request", fix="one HTTP/1.1 request after another"
-        ).response()
+        fix = "one HTTP/1.1 request after another"
+        response = HttpError(status, what, where="request", fix=fix).response()
         lines = [f"HTTP/1.1 {status} ".encode(), b"connection: close"]
         lines += [name + b": " + value for name, value in response.raw_headers]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body))
         self.transport.close()
 
 
-async def _full(scope: Scope, receive: Receive, send: Send) -> None:
-    """What a connection beyond ``MOST`` is told."""
-    await HttpError(
-        503,
-        f"more than {MOST} connections are open",
-        where="service",
-        fix="try again later",
-        headers={"Retry-After": "1", "Connection": "close"},
-    ).response()(scope, receive, send)
+async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application that answers connections beyond ``MAX_SERVED_CONNECTIONS``."""
+    what = f"more than {MAX_SERVED_CONNECTIONS} connections are open"
+    headers = {"Retry-After": "1", "Connection": "close"}
+    error = HttpError(503, what, where="service", fix="try again later", headers=headers)
+    await error.response()(scope, receive, send)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server; SIGTERM or the first Ctrl-C ends it in good order, the second Ctrl-C at once.
+    """uvicorn's server: SIGTERM or the first Ctrl-C lets it finish its requests, a second Ctrl-C does not.
 
     Args:
         app: what is served.
@@ -146,37 +131,34 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, ready: Callable[[], None] = lambda: None) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=Connection,
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=DRAIN,
-            )
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
+        super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, then say so."""
         await super().startup(sockets)
         self._ready()
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Take the signals, and keep them: uvicorn raises them again afterwards, and would exit by them."""
+        """Handle the signals, and unlike uvicorn do not raise them again: that would end the process."""
         if threading.current_thread() is threading.main_thread():  # no other can
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.handle_exit)
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; at once if it was asked to before."""
         if self.should_exit and sig == signal.SIGINT:
             os._exit(130)
         self.should_exit = True
