@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,9 @@ class FakePredictor:
         self.rounds: list[list[str]] = []
         self.batches: list[list[str]] = []
 
+    def check_parity(self) -> float:
+        return 0.0
+
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> FakeEncoded:
         if "unreadable" in texts:
             raise ValueError("cannot be encoded")
@@ -64,13 +67,6 @@ class FakePredictor:
 
 
 @contextmanager
-def running(app: Any) -> Iterator[int]:
-    """A server in a thread; gives its port."""
-    with server_of(app) as (port, _):
-        yield port
-
-
-@contextmanager
 def server_of(app: Any) -> Iterator[tuple[int, Server]]:
     """A server in a thread; gives its port and itself."""
     ready = threading.Event()
@@ -87,6 +83,13 @@ def server_of(app: Any) -> Iterator[tuple[int, Server]]:
     assert not thread.is_alive()
 
 
+@contextmanager
+def running(app: Any) -> Iterator[int]:
+    """A server in a thread; gives its port."""
+    with server_of(app) as (port, _):
+        yield port
+
+
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -101,33 +104,59 @@ class Answer:
     def what(self) -> str:
         """What an error says; fails if it has another form than all errors."""
         assert self.headers["content-type"] == "application/json"
+        assert b"Traceback" not in self.body
         (error,) = self.json.values()
         assert set(error) == {"what", "where", "fix"}
         return str(error["what"])
 
 
+def parsed(answer: bytes) -> Answer:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    return Answer(int(first.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body)
+
+
 async def read_answer(reader: asyncio.StreamReader) -> Answer:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in head[1:-2])
-    return Answer(int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"])))
+    answer = parsed(await reader.readuntil(b"\r\n\r\n"))
+    return replace(answer, body=await reader.readexactly(int(answer.headers["content-length"])))
 
 
-def request_bytes(path: str, body: bytes, **headers: str) -> bytes:
-    given = {"host": "localhost", "content-type": "application/json", "content-length": str(len(body))}
-    given |= {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+def request_bytes(path: str, body: bytes | None = None, **headers: str) -> bytes:
+    """A POST request of JSON, or a GET request if there is no body."""
+    given = {"host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    if body is not None:
+        given = {"content-type": "application/json", "content-length": str(len(body)), **given}
+    method = "GET" if body is None else "POST"
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b"")
 
 
-async def post(port: int, body: object, path: str = "/predict") -> Answer:
-    """One request on a connection of its own."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def ask(port: int, request: bytes) -> Answer:
+    """One request on a connection of its own, once the server listens."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            break
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.05)
     try:
-        writer.write(request_bytes(path, json.dumps(body).encode()))
+        writer.write(request)
         return await read_answer(reader)
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+async def post(port: int, body: object, **headers: str) -> Answer:
+    return await ask(port, request_bytes("/predict", json.dumps(body).encode(), **headers))
+
+
+async def queued_texts(port: int, least: int) -> int:
+    """How many texts wait in the server, once there are at least so many."""
+    while True:
+        health = await ask(port, request_bytes("/health"))
+        if (queued := int(health.json["queued_texts"])) >= least:
+            return queued
 
 
 def raw(port: int, data: bytes) -> bytes:
@@ -138,14 +167,6 @@ def raw(port: int, data: bytes) -> bytes:
         while part := connection.recv(1 << 16):
             answer += part
     return answer
-
-
-def parsed(answer: bytes) -> Answer:
-    """One answer from its bytes."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
-    return Answer(int(lines[0].split()[1]), headers, body)
 
 
 def ignore(_: Mapping[str, object]) -> None:
