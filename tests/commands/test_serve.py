@@ -150,7 +150,10 @@ def test_sigterm_under_load_answers_what_was_accepted_and_exits_0(
         ]
         waiting = asyncio.gather(*requests)
         await queued_texts(port, least=8 * 200)
+        idle, writer = await asyncio.open_connection("127.0.0.1", port)
         os.kill(os.getpid(), signal.SIGTERM)
+        assert await idle.read() == b""  # it closes idle connections first
+        writer.close()
         predictor.gate.set()
         answers.extend(await waiting)
 

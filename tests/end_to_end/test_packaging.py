@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_configs_the_sample_and_the_plugin_and_nothing_else(
     configs = {f"bunryu/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert configs == {name for name in names if name.startswith("bunryu/conf/")}
     plugin = {"hydra_plugins/bunryu/__init__.py", "hydra_plugins/bunryu/config_directory.py"}
-    assert {"bunryu/sample/ratings_train.txt", "bunryu/sample/ratings_test.txt"} | plugin <= names
+    assert {f"bunryu/data/sample/ratings_{split}.txt" for split in ("train", "test")} | plugin <= names
     assert "hydra_plugins/__init__.py" not in names
     assert {name.split("/")[0] for name in names} == {"bunryu", "hydra_plugins", "bunryu-0.1.0.dist-info"}
 

@@ -1,4 +1,4 @@
-"""Hosts, the token and bodies, judged before the service sees a request."""
+"""Which requests reach a handler, and what every answer and the log get on the way out."""
 
 from __future__ import annotations
 
@@ -56,19 +56,14 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await PlainTextResponse(str(len(body)))(scope, receive, send)
 
 
-def guarded(
+def status_of(
     *parts: Any, path: str = "/", query: bytes = b"", token: str | None = None, **headers: str
 ) -> int:
     """The status of a request whose body comes in parts; None is a part that never comes."""
-    guard = AccessMiddleware(echo, hosts=LOCAL, token=token, body_bytes=10, body_seconds=0.05)
+    middleware = AccessMiddleware(echo, hosts=LOCAL, token=token, body_bytes=10, body_seconds=0.05)
     given = {"host": "localhost", **headers}
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "query_string": query,
-        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()],
-    }
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": query, "headers": raw}
     messages = list(parts or [b""])
 
     async def receive() -> Any:
@@ -82,34 +77,34 @@ def guarded(
         statuses.extend([message["status"]] if "status" in message else [])
 
     try:
-        asyncio.run(guard(scope, receive, send))
-    except HttpError as refusal:
-        return refusal.status
+        asyncio.run(middleware(scope, receive, send))
+    except HttpError as error:
+        return error.status
     return statuses[0]
 
 
 def test_a_forged_a_doubled_and_a_missing_host_are_refused() -> None:
-    assert guarded() == 200
-    assert guarded(host="evil.example") == 400
-    guard = AccessMiddleware(echo, hosts=LOCAL, token=None, body_bytes=10, body_seconds=1.0)
+    assert status_of() == 200
+    assert status_of(host="evil.example") == 400
+    middleware = AccessMiddleware(echo, hosts=LOCAL, token=None, body_bytes=10, body_seconds=1.0)
     for hosts in ([], [(b"host", b"localhost"), (b"host", b"evil.example")]):
         scope = {"type": "http", "path": "/", "headers": hosts}
         with pytest.raises(HttpError, match="400"):
-            asyncio.run(guard(scope, None, None))  # type: ignore[arg-type]
+            asyncio.run(middleware(scope, None, None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("length", ["11", "99999999999999999999"])
 def test_a_body_that_is_said_to_be_too_large_is_not_read(length: str) -> None:
-    assert guarded(None, content_length=length) == 413
+    assert status_of(None, content_length=length) == 413
 
 
 def test_a_body_that_becomes_too_large_is_not_read_on() -> None:
-    assert guarded(b"12345", b"67890") == 200
-    assert guarded(b"12345", b"67890", b"1", None) == 413
+    assert status_of(b"12345", b"67890") == 200
+    assert status_of(b"12345", b"67890", b"1", None) == 413
 
 
 def test_a_body_that_does_not_arrive_is_given_up() -> None:
-    assert guarded(b"12345", None) == 408
+    assert status_of(b"12345", None) == 408
 
 
 TOKEN = "a-token-of-some-length"
@@ -139,22 +134,16 @@ def test_all_but_health_and_the_page_need_the_token(
     path: str, query: bytes, authorization: str, status: int
 ) -> None:
     headers = {"authorization": authorization} if authorization else {}
-    assert guarded(path=path, query=query, token=TOKEN, **headers) == status
+    assert status_of(path=path, query=query, token=TOKEN, **headers) == status
 
 
 def outside(body: bytes) -> tuple[list[Any], list[Any]]:
-    """What a request gets sent through the boundary, and the lines of the log."""
+    """What a request gets sent through ErrorMiddleware, and the lines of the log."""
     lines: list[Any] = []
     sent: list[Any] = []
-    boundary = ErrorMiddleware(echo, headers=[(b"x-safe", b"yes")], log=lines.append)
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/p" * 500,
-        "query_string": b"token=secret",
-        "headers": [],
-        "client": ("192.0.2.1", 1234),
-    }
+    middleware = ErrorMiddleware(echo, headers=[(b"x-safe", b"yes")], log=lines.append)
+    scope = {"type": "http", "method": "POST", "path": "/p" * 500, "query_string": b"token=secret"}
+    scope |= {"headers": [], "client": ("192.0.2.1", 1234)}
 
     async def receive() -> Any:
         return {"type": "http.request", "body": body}
@@ -162,21 +151,16 @@ def outside(body: bytes) -> tuple[list[Any], list[Any]]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(boundary(scope, receive, send))
+    asyncio.run(middleware(scope, receive, send))
     return sent, lines
 
 
 def test_every_answer_has_the_headers_and_a_line_of_the_log() -> None:
     sent, (line,) = outside(b"12345")
     assert (b"x-safe", b"yes") in sent[0]["headers"]
-    assert {name: line[name] for name in ("client", "method", "path", "status", "texts")} == {
-        "client": "192.0.2.1",
-        "method": "POST",
-        "path": ("/p" * 500)[:200],
-        "status": 200,
-        "texts": 0,
-    }
     assert set(line) == {"time", "client", "method", "path", "status", "ms", "texts"}
+    assert (line["client"], line["method"], line["path"]) == ("192.0.2.1", "POST", "/p" * 100)
+    assert (line["status"], line["texts"]) == (200, 0)
 
 
 def test_what_goes_wrong_is_logged_with_its_place_and_answered_without() -> None:

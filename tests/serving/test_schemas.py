@@ -39,12 +39,6 @@ def test_documents_of_a_body(bodies: RequestSchemas, body: Any, documents: Any) 
         (SINGLE, {"text": None}, "not a string", "body.text"),
         (SINGLE, {"text": "123456"}, "a text has more than 5 characters", "body.text"),
         (SINGLE, {"text": "a\x00"}, "a text holds a NUL character", "body.text"),
-        (
-            SINGLE,
-            {"text": "\ud800"},
-            "a text holds half a surrogate pair, which is no character",
-            "body.text",
-        ),
         (SINGLE, {"text": "a", "pair": "b"}, "a key that is not known here", "body.pair"),
         (SINGLE, {"text": "a", "x" * 900: 1}, "a key that is not known here", f"body.{'x' * 40}…"),
         (SINGLE, {"text": "a", "\x1b[2J": 1}, "a key that is not known here", "body.?[2J"),
@@ -95,9 +89,5 @@ def test_limits_stand_in_the_description() -> None:
     assert one["properties"]["text"]["maxLength"] == 5
     assert many["properties"]["texts"]["maxItems"] == 3
     assert many["properties"]["texts"]["items"]["maxLength"] == 5
-    assert set(
-        PAIRS.openapi_documents()["requestBody"]["content"]["application/json"]["examples"]["one"]["value"]
-    ) == {
-        "text",
-        "pair",
-    }
+    media = PAIRS.openapi_documents()["requestBody"]["content"]["application/json"]
+    assert set(media["examples"]["one"]["value"]) == {"text", "pair"}

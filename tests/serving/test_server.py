@@ -16,20 +16,11 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
-from bunryu.serving import server as connections
 from bunryu.serving.app import Settings, create_app
 from bunryu.serving.server import Server
-from helpers.serving import (
-    FakePredictor,
-    ignore,
-    parsed,
-    post,
-    raw,
-    read_answer,
-    request_bytes,
-    running,
-    server_of,
-)
+from helpers.serving import FakePredictor, ignore, parsed, post, raw, request_bytes, running, server_of
+
+MODULE = "bunryu.serving.server"
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -52,7 +43,7 @@ GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n"
 
 
 def test_silent_and_half_open_clients_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 60.0)
+    monkeypatch.setattr(f"{MODULE}.HEAD_SECONDS", 60.0)
     half = request_bytes("/predict", b"x" * 100)[:-50]
     with running(create_app(FakePredictor(), Settings(), ignore)) as port, ExitStack() as stack:  # type: ignore[arg-type]
         for start in [b""] * 20 + [b"POST /pre"] * 10 + [GET] * 10 + [half] * 10:
@@ -65,7 +56,7 @@ def test_silent_and_half_open_clients_keep_nobody_waiting(monkeypatch: pytest.Mo
 def test_a_request_that_does_not_arrive_is_given_up(
     monkeypatch: pytest.MonkeyPatch, port: int, start: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(f"{MODULE}.HEAD_SECONDS", 0.1)
     answers = re.split(rb"(?=HTTP/1.1 \d)", raw(port, start))[1:]
     last = parsed(answers[-1])
     assert (last.status, last.what) == (408, "no request arrived within 0.1 s")
@@ -95,13 +86,13 @@ def test_a_large_body_that_was_refused_may_end_and_its_client_reads_the_answer(p
 
 
 def test_a_refused_body_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(f"{MODULE}.LINGER_SECONDS", 0.1)
     assert raw(port, b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").endswith(b"hello")
 
 
 def test_a_refused_body_is_thrown_away_within_bounds(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(connections, "LINGER_SECONDS", 60.0)
-    monkeypatch.setattr(connections, "MAX_MESSAGE_BYTES", 1 << 20)
+    monkeypatch.setattr(f"{MODULE}.LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(f"{MODULE}.MAX_MESSAGE_BYTES", 1 << 20)
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n")
         with pytest.raises(ConnectionError):
@@ -110,8 +101,8 @@ def test_a_refused_body_is_thrown_away_within_bounds(monkeypatch: pytest.MonkeyP
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(connections, "MAX_SERVED_CONNECTIONS", 2)
-    monkeypatch.setattr(connections, "MAX_OPEN_CONNECTIONS", 3)
+    monkeypatch.setattr(f"{MODULE}.MAX_SERVED_CONNECTIONS", 2)
+    monkeypatch.setattr(f"{MODULE}.MAX_OPEN_CONNECTIONS", 3)
     with ExitStack() as stack:
         for _ in range(2):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
@@ -126,7 +117,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, port: int) -> 
 
 
 def test_a_request_on_its_way_at_shutdown_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "LAST_REQUEST_SECONDS", 20.0)
+    monkeypatch.setattr(f"{MODULE}.LAST_REQUEST_SECONDS", 20.0)
     with server_of(hello) as (port, server), socket.create_connection(("127.0.0.1", port), 30) as kept:
         kept.sendall(GET + b"\r\n")
         assert kept.recv(1 << 16).endswith(b"hello")
@@ -140,30 +131,6 @@ def test_a_request_on_its_way_at_shutdown_is_answered(monkeypatch: pytest.Monkey
         assert answer.endswith(b"hello")
         assert b"\r\nconnection: close\r\n" in answer
         assert kept.recv(1) == b""
-
-
-def test_what_was_accepted_is_answered_at_shutdown() -> None:
-    predictor = FakePredictor()
-    app = create_app(predictor, Settings(), ignore)  # type: ignore[arg-type]
-
-    async def clients(port: int, server: Server) -> list[int]:
-        predictor.reached.clear()
-        predictor.gate.clear()
-        waiting = [asyncio.create_task(post(port, {"texts": ["a"] * 9})) for _ in range(20)]
-        health = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        queued = 0
-        while queued < 180:
-            writer.write(health)
-            queued = (await read_answer(reader)).json["queued_texts"]
-        server.should_exit = True
-        assert await reader.read() == b""  # idle connections are closed: it is stopping
-        writer.close()
-        predictor.gate.set()
-        return [(await answer).status for answer in waiting]
-
-    with server_of(app) as (port, server):
-        assert asyncio.run(clients(port, server)) == [200] * 20
 
 
 def test_the_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

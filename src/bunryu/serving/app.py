@@ -54,22 +54,20 @@ def create_app(
     """The application; its batcher runs from start-up to shutdown.
 
     Args:
-        predictor: loaded and checked.
-        settings: how the service behaves.
-        log: takes records of requests and of errors.
+        predictor: the model, loaded and checked.
         inference: an executor of one thread, the one in which the predictor has run so far.
     """
-    limits = settings.limits
+    limits, about = settings.limits, predictor.about
     assert limits.texts <= settings.capacity, "the largest request has to fit into the queue"
-    thread = inference or ThreadPoolExecutor(1, "inference")
-    batcher = Batcher(predictor, thread, settings.capacity, settings.wait)
+    inference = inference or ThreadPoolExecutor(1, "inference")
+    batcher = Batcher(predictor, inference, settings.capacity, settings.wait)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         try:
             # Before the first client comes, as the first batch is much slower than the others.
-            await batcher.submit([""], [""] if predictor.about.takes_pairs else None, 60.0)
+            await batcher.submit([""], [""] if about.takes_pairs else None, 60.0)
             yield
         finally:
             await batcher.stop()
@@ -83,9 +81,9 @@ def create_app(
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    bodies = schemas.RequestSchemas(limits, predictor.about.takes_pairs)
+    bodies = schemas.RequestSchemas(limits, about.takes_pairs)
     handlers = Handlers(predictor.labels, batcher, bodies, settings.deadline)
-    _add_predictions(app, handlers, with_demo=len(predictor.labels) == 2 and not predictor.about.takes_pairs)
+    _add_predictions(app, handlers, with_demo=len(predictor.labels) == 2 and not about.takes_pairs)
     _add_facts(app, predictor, batcher, limits)
     pages = _add_pages(app, with_token=settings.token is not None)
     app.add_exception_handler(HTTPException, _not_found)

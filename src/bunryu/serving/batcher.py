@@ -40,7 +40,6 @@ class Batcher:
     in batches of at most ``MAX_TOKENS`` tokens. A request that was cancelled or has expired is not run.
 
     Args:
-        predictor: what computes logits.
         inference: an executor of one thread, the one in which the predictor has run before, if it has:
             with two of them OpenMP keeps two teams of threads, and on few cores both become much slower.
         capacity: texts that may be waiting or in work at once; bounds the memory they take.

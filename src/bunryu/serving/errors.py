@@ -15,12 +15,7 @@ Log = Callable[[Mapping[str, object]], None]
 class HttpError(Exception):
     """An error answer; raised anywhere below ``ErrorMiddleware``, which sends it.
 
-    Args:
-        status: of HTTP.
-        what: is wrong, in one line, without the texts that were sent.
-        where: in the request.
-        fix: what to do.
-        headers: of the answer, besides the usual ones.
+    ``what`` is one line and repeats none of the texts that were sent; ``where`` is a part of the request.
     """
 
     def __init__(

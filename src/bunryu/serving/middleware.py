@@ -30,14 +30,10 @@ class HostPolicy:
     The owner of another web page can let its own name resolve to this machine (DNS rebinding), and a
     browser then takes the service for a part of that page. This needs a name: addresses and known names
     are safe.
-
-    Args:
-        loopback: whether the service listens on a loopback address only.
-        names: others that are allowed; ``*.example.org`` stands for all names below.
     """
 
-    loopback: bool = True
-    names: tuple[str, ...] = ()
+    loopback: bool = True  # whether the service listens on a loopback address only
+    names: tuple[str, ...] = ()  # others that are allowed; *.example.org stands for all names below
 
     def allow(self, host: str) -> bool:
         """Whether to answer a Host header, given in lower case."""

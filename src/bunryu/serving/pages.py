@@ -26,12 +26,9 @@ def docs_page(api: Mapping[str, Any]) -> str:
 
 
 def security_headers(pages: Iterable[str], hosts: Sequence[str]) -> list[tuple[bytes, bytes]]:
-    """The headers of every answer.
+    """The headers of every answer: a browser may run the inline blocks of these pages, which are HTML.
 
-    Args:
-        pages: whose inline script and style blocks a browser may run, as HTML.
-        hosts: names whose pages may show ours in a frame, as those of this machine may: a notebook
-            shows it so, from another port.
+    Pages of these hosts may show ours in a frame, as a notebook on this machine does from another port.
     """
     html = "\n".join(pages)
     frames = ["'self'", "http://localhost:*", "http://127.0.0.1:*", *(f"https://{host}" for host in hosts)]

@@ -97,12 +97,7 @@ class Model(BaseModel):
 
 
 class RequestSchemas:
-    """The request bodies that a model takes.
-
-    Args:
-        limits: how much a request may hold.
-        takes_pairs: whether a document is a pair of texts.
-    """
+    """The request bodies that a model takes, of single texts or of pairs."""
 
     def __init__(self, limits: Limits, takes_pairs: bool) -> None:
         self._limits = limits
@@ -110,12 +105,10 @@ class RequestSchemas:
         # NUL is refused as it is in corpora; other control characters are text like any other.
         text = Annotated[str, Field(max_length=limits.characters, pattern=r"^[^\x00]*$", strict=True)]
         texts = Annotated[list[text], Field(min_length=1, max_length=limits.texts)]
-        one = {"text": "first text", "pair": "second text"} if takes_pairs else {"text": "the document"}
-        many = (
-            {"texts": "first texts", "pairs": "second texts, as many"}
-            if takes_pairs
-            else {"texts": "the documents"}
-        )
+        one, many = {"text": "the document"}, {"texts": "the documents"}
+        if takes_pairs:
+            one = {"text": "first text", "pair": "second text"}
+            many = {"texts": "first texts", "pairs": "second texts, as many"}
         self._one = _object("Document", text, one)
         self._many = _object("Documents", texts, many)
         self._bare: TypeAdapter[str] = TypeAdapter(text)

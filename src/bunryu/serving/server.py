@@ -31,8 +31,7 @@ class Connection(HttpToolsProtocol):
     """uvicorn's connection, which by itself bounds neither headers nor what follows an answer."""
 
     _bytes = 0  # since the request began
-    _in_head = False
-    _closing = False
+    _in_head = _closing = False
     _head_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
 
@@ -123,14 +122,9 @@ async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> N
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server: SIGTERM or the first Ctrl-C lets it finish its requests, a second Ctrl-C does not.
+    """uvicorn's server: SIGTERM or the first Ctrl-C lets it finish its requests, a second Ctrl-C does not."""
 
-    Args:
-        app: what is served.
-        ready: called once it listens.
-    """
-
-    def __init__(self, app: ASGIApp, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, app: ASGIApp, on_listening: Callable[[], None] = lambda: None) -> None:
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -144,11 +138,11 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         super().__init__(config)
-        self._ready = ready
+        self._on_listening = on_listening
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
-        self._ready()
+        self._on_listening()
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
