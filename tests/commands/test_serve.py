@@ -169,6 +169,7 @@ def test_sigterm_under_load_answers_what_was_accepted_and_exits_0(
     assert cli.run(["serve", "RUN", "--port", str(port), "--deadline", "300"]) == 0
     client.join()
     assert [(answer.status, len(answer.json["predictions"])) for answer in answers] == [(200, 200)] * 8
+    assert {answer.headers["connection"] for answer in answers} == {"close"}
     out, log = capsys.readouterr()
     assert out.splitlines()[2] == f"  http://127.0.0.1:{port}/?token={token}"
     lines = [line for line in map(json.loads, log.splitlines()) if line["path"] == "/predict"]

@@ -229,7 +229,9 @@ def test_a_client_that_has_gone_costs_no_inference() -> None:
             with socket.create_connection(("127.0.0.1", port)) as other:
                 other.sendall(request_bytes("/predict", b'{"text": "gone"}'))
                 assert asyncio.run(queued_texts(port, least=2)) == 2
+            until = time.monotonic() + 30
             while not any(line["status"] == 499 for line in lines):
+                assert time.monotonic() < until
                 time.sleep(0.01)
             predictor.gate.set()
             assert first.recv(1 << 16).startswith(b"HTTP/1.1 200")
