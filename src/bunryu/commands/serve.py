@@ -156,9 +156,8 @@ def _serve(
     ip: IPv4Address | IPv6Address,
 ) -> None:
     inference = ThreadPoolExecutor(1, "inference")
-    predictor = inference.submit(
-        open_predictor, args.run, args.checkpoint, args.runtime, args.device
-    ).result()
+    opened = inference.submit(open_predictor, args.run, args.checkpoint, args.runtime, args.device)
+    predictor = opened.result()
     difference = inference.submit(predictor.check_parity).result()
     from bunryu.serving.app import Settings, create_app
     from bunryu.serving.middleware import HostPolicy
