@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
             table = table_options(options.file, options, opened.run, pairs)
             account, texts = RowCounts(options.file.name), table.columns
             # A wrong column or encoding is known before torch is imported.
-            found = _file_windows(options.file, reading, options.keep, account)
+            found = _file_windows(options.file, table, options.keep, account)
             windows = _checked(found, options.file, table.format.encoding)
         predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
         predictor.check_parity()
