@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +20,10 @@ from transformers import (
     BertTokenizer,
 )
 
-from bunryu.data.cleaner import NO_CLEANING, Cleaner
+from bunryu.data.cleaner import Cleaner
 from bunryu.errors import BunryuError, ConfigError, ModelError
 from bunryu.inference.opening import open_predictor
 from bunryu.inference.predictor import load_predictor
-from bunryu.metrics import softmax
 from bunryu.models.folder import write_model_folder
 from bunryu.models.sources import label_maps
 from bunryu.runs.run import Run
@@ -436,30 +432,3 @@ def test_weights_of_16_bits_have_a_wider_tolerance(folder: Path, dtype: torch.dt
     edit_weights(folder, lambda weights: weights["classifier.bias"].add_(0.5))
     with pytest.raises(ModelError, match=r"more than 0\.1"):
         load(folder).check_parity()
-
-
-PIPELINE = """
-import json, sys
-sys.modules["bunryu"] = None  # whoever imports it now gets an ImportError
-from transformers import pipeline
-classify = pipeline("text-classification", model=sys.argv[1], truncation=True)
-print(json.dumps([classify(json.loads(sys.argv[2])), classify(json.loads(sys.argv[2]), top_k=None)]))
-"""
-
-
-def test_transformers_pipeline_gives_the_same_labels_and_scores(trained: Run) -> None:
-    predictor = open_predictor(trained.path, device="cpu")
-    texts = [text for text in TEXTS if text]
-    assert (predictor.encode(texts).lengths(10_000) > 128).sum() == 2
-    assert predictor.about.cleaner == NO_CLEANING
-    expected = softmax(predictor.predict(texts))
-    command = [sys.executable, "-I", "-c", PIPELINE, str(trained.path / "model"), json.dumps(texts)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    best, every = json.loads(done.stdout.splitlines()[-1])
-    assert [answer["label"] for answer in best] == [predictor.labels[row.argmax()] for row in expected]
-    for row, answers in zip(expected, every, strict=True):
-        found = {answer["label"]: answer["score"] for answer in answers}
-        for name, probability in zip(predictor.labels, row, strict=True):
-            assert found[name] == pytest.approx(probability, abs=1e-6, rel=0)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from bunryu.data.cleaner import Cleaner
+from bunryu.metrics import softmax
 from bunryu.models.folder import PARITY_SAMPLES, write_model_folder
 from bunryu.models.sources import FromScratch, Pretrained
 
@@ -47,15 +49,8 @@ SIZES: dict[str, Any] = {
 
 
 def from_scratch(folder: Path) -> Any:
-    return FromScratch(
-        name="mini",
-        lr=1e-3,
-        positions=40,
-        vocabulary_size=100,
-        vocabulary_file=None,
-        architecture=partial(BertConfig, **SIZES),
-        network=partial(BertForSequenceClassification),
-    )
+    architecture, network = partial(BertConfig, **SIZES), partial(BertForSequenceClassification)
+    return FromScratch("mini", 1e-3, 40, 100, None, architecture, network)
 
 
 def from_folder(folder: Path) -> Any:
@@ -65,30 +60,31 @@ def from_folder(folder: Path) -> Any:
     (folder / "vocab.txt").write_text("\n".join(words), "utf-8")
     config = BertConfig(**SIZES, vocab_size=len(words), max_position_embeddings=40)
     BertForMaskedLM(config).save_pretrained(folder)
+    network = partial(BertForSequenceClassification.from_pretrained)
     return Pretrained(
-        name=str(folder),
-        lr=1e-5,
-        positions=40,
-        network=partial(BertForSequenceClassification.from_pretrained),
-        tokenizer_factory=partial(AutoTokenizer.from_pretrained, do_lower_case=False),
+        str(folder), 1e-5, 40, network, partial(AutoTokenizer.from_pretrained, do_lower_case=False)
     )
 
 
-@pytest.fixture(params=[from_scratch, from_folder])
-def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Any]:
-    """A written folder and the model it was written from."""
+def write(folder: Path, source: Any, used: bool = False) -> Any:
+    """Write a model folder; returns the model."""
     torch.manual_seed(5)
-    source = request.param(tmp_path / "pretrained-source")
-    tokenizer = source.tokenizer(TEXTS, CLEANER, tmp_path / "cache")
+    tokenizer = source.tokenizer(TEXTS, CLEANER, folder.parent / "cache")
+    if used:
+        tokenizer("영화가", truncation=True, max_length=3, padding="max_length")
     model = source.classifier(tokenizer, LABELS)
     results = {"val/loss": 0.51234, "test/accuracy": 0.875, "best_checkpoint": "checkpoints/best.ckpt"}
     facts = {"model": source.name, "corpus": "reviews", "run": "2026-01-01_00-00-00-abcdef"}
-    folder = tmp_path / "run" / "model"
-    folder.parent.mkdir()
-    write_model_folder(
-        folder, model, tokenizer, CLEANER, MAX_LENGTH, [(text, None) for text in TEXTS], results, facts
-    )
-    return folder, model
+    samples = [(text, None) for text in TEXTS]
+    write_model_folder(folder, model, tokenizer, CLEANER, MAX_LENGTH, samples, results, facts)
+    return model
+
+
+@pytest.fixture(params=[from_scratch, from_folder], scope="module")
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A written folder, to look at and not to change, and the model it was written from."""
+    folder = tmp_path_factory.mktemp("written")
+    return folder / "model", write(folder / "model", request.param(folder / "pretrained-source"))
 
 
 def test_the_exact_files(written: tuple[Path, Any]) -> None:
@@ -132,7 +128,9 @@ batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
 together = model(**batch).logits.tolist()
 classify = pipeline("text-classification", model=folder, truncation=True)
 print(json.dumps({"logits": logits, "together": together, "shape": list(batch["input_ids"].shape),
-                  "labels": [answer["label"] for answer in classify(texts)]}))
+                  "labels": [answer["label"] for answer in classify(texts)],
+                  "scores": [{answer["label"]: answer["score"] for answer in every}
+                             for every in classify(texts, top_k=None)]}))
 """
 
 
@@ -151,6 +149,8 @@ def test_plain_transformers_gives_the_same_logits(written: tuple[Path, Any]) -> 
         assert together == pytest.approx(ours, abs=1e-5, rel=0)
     assert answer["shape"][1] == MAX_LENGTH  # truncation=True alone cuts where training did
     assert answer["labels"] == [LABELS[row.index(max(row))] for row in expected]
+    for found, shares in zip(answer["scores"], softmax(np.array(expected)), strict=True):
+        assert found == pytest.approx(dict(zip(LABELS, shares, strict=True)), abs=1e-6, rel=0)
 
 
 def test_the_tokenizer_comes_back_the_same(written: tuple[Path, Any]) -> None:
@@ -165,22 +165,15 @@ def test_the_tokenizer_comes_back_the_same(written: tuple[Path, Any]) -> None:
 
 
 def test_a_used_tokenizer_is_saved_without_its_last_truncation(tmp_path: Path) -> None:
-    source = from_scratch(tmp_path)
-    tokenizer = source.tokenizer(TEXTS, CLEANER, tmp_path / "cache")
-    tokenizer("영화가", truncation=True, max_length=3, padding="max_length")
-    model = source.classifier(tokenizer, LABELS)
-    facts = {"model": "mini", "corpus": "reviews", "run": "r"}
-    write_model_folder(
-        tmp_path / "model", model, tokenizer, CLEANER, MAX_LENGTH, [(text, None) for text in TEXTS], {}, facts
-    )
+    write(tmp_path / "model", from_scratch(tmp_path), used=True)
     saved = json.loads((tmp_path / "model/tokenizer.json").read_text("utf-8"))
     assert (saved["truncation"], saved["padding"]) == (None, None)
 
 
-def test_nothing_of_the_machine_is_written(written: tuple[Path, Any], tmp_path: Path) -> None:
+def test_nothing_of_the_machine_is_written(written: tuple[Path, Any]) -> None:
     for path in written[0].iterdir():
         content = path.read_bytes()
-        for trace in (str(tmp_path), str(Path.home()), sys.prefix, "name_or_path", "pytest-of"):
+        for trace in (str(written[0].parent), str(Path.home()), sys.prefix, "name_or_path", "pytest-of"):
             assert trace.encode() not in content, (path.name, trace)
 
 
@@ -197,18 +190,17 @@ def test_the_card(written: tuple[Path, Any]) -> None:
 
 def test_parity_is_computed_without_dropout(written: tuple[Path, Any]) -> None:
     folder, _ = written
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)  # which is in evaluation mode
     assert model.config.hidden_dropout_prob == 0.1
     about = json.loads((folder / "bunryu.json").read_text("utf-8"))
-    # One text written twice has one answer; with dropout on it would have two.
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    inputs = tokenizer(CLEANER(TEXTS[0]), truncation=True, return_tensors="pt")
+    inputs = AutoTokenizer.from_pretrained(folder)(CLEANER(TEXTS[0]), truncation=True, return_tensors="pt")
     with torch.inference_mode():
         assert model(**inputs).logits[0].tolist() == pytest.approx(about["parity"][0]["logits"], abs=1e-6)
 
 
-def test_writing_again_replaces(written: tuple[Path, Any], tmp_path: Path) -> None:
-    folder, model = written
+def test_writing_again_replaces(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    model = write(folder, from_scratch(tmp_path))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     facts = {"model": "mini", "corpus": "other", "run": "r"}
     write_model_folder(folder, model, tokenizer, Cleaner(), 8, [(TEXTS[0], None)], {}, facts)
