@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -28,6 +28,7 @@ from bunryu.models.folder import write_model_folder
 from bunryu.models.sources import label_maps
 from bunryu.runs.run import Run
 from helpers.pickles import Payload
+from helpers.refusing import edit_json, edit_weights, refused
 
 TEXTS = ["영화가 좋다", "", "다시는 안 본다 " * 80, "ㅋㅋ", "배우 연기만 볼 만했다", "좋다 " * 200]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
@@ -59,6 +60,10 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(folder: Path, **arguments: Any) -> Any:
     return load_predictor(folder, "model", device="cpu", **arguments)
+
+
+def check(folder: Path) -> Any:
+    return load(folder).check_parity()
 
 
 def by_hand(folder: Path, texts: list[str], pairs: list[str] | None, length: int) -> np.ndarray:
@@ -120,85 +125,54 @@ def test_a_folder_just_written_is_in_parity(trained: Run, pair_folder: Path) -> 
     assert load(pair_folder).check_parity() <= 1e-6
 
 
+def rotate(vocabulary: dict[str, int]) -> None:
+    tokens = [token for token in vocabulary if vocabulary[token] > 4]
+    ids = [vocabulary[token] for token in tokens]
+    vocabulary.update(zip(tokens, ids[1:] + ids[:1], strict=True))
+
+
+def shorten(vocabulary: dict[str, int]) -> None:
+    for token in [token for token in vocabulary if vocabulary[token] >= 100]:
+        del vocabulary[token]
+
+
+def lengthen(vocabulary: dict[str, int]) -> None:
+    vocabulary["새낱말"] = len(vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (rotate, "the loaded model is not the one that was saved"),
+        (shorten, ""),
+        (lengthen, "the tokenizer has "),  # … tokens, the model's embedding …
+    ],
+)
+def test_a_changed_vocabulary_is_refused(
+    folder: Path, change: Callable[[dict[str, int]], Any], what: str
+) -> None:
+    edit_json(folder / "tokenizer.json", lambda facts: change(facts["model"]["vocab"]))
+    assert refused(ModelError, check, folder).what.startswith(what)
+
+
+@pytest.mark.parametrize(
+    ("change", "off"),
+    [(lambda bias: bias.add_(1e-3), "0.001"), (lambda bias: bias.fill_(float("nan")), "inf")],
+)
+def test_changed_weights_are_refused(folder: Path, change: Callable[[torch.Tensor], Any], off: str) -> None:
+    edit_weights(folder, lambda weights: change(weights["classifier.bias"]))
+    error = refused(ModelError, check, folder)
+    assert error.what.endswith(f"a logit is off by {off}, more than 0.0001")
+    assert error.fix.startswith("weights, tokenizer or bunryu.json were changed")
+
+
 @pytest.mark.cpus
-def test_weights_are_not_where_their_file_is_mapped(folder: Path) -> None:
-    predictor = load(folder)
-    path = folder / "model.safetensors"
-    with open(path, "r+b") as file:  # overwritten in place
-        file.write(bytes(path.stat().st_size))
-    assert {weight.data_ptr() % 64 for weight in predictor.network.model.parameters()} == {0}
-    assert predictor.check_parity() <= 1e-6
-
-
-def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
-    facts = json.loads(path.read_text("utf-8"))
-    changed = change(facts)
-    path.write_text(json.dumps(facts if changed is None else changed), "utf-8")
-
-
-def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def test_a_logit_off_by_a_thousandth_is_refused(folder: Path) -> None:
-    edit_weights(folder, lambda weights: weights["classifier.bias"].add_(1e-3))
-    with pytest.raises(ModelError, match=r"a logit is off by 0\.001, more than 0\.0001"):
-        load(folder).check_parity()
-
-
-@pytest.mark.parametrize(("by", "refused"), [(1e-3, True), (1e-5, False)])
-def test_bunryu_json_may_be_off_by_less_than_the_tolerance(folder: Path, by: float, refused: bool) -> None:
+def test_saved_logits_may_be_off_by_less_than_the_tolerance(folder: Path) -> None:
     def shift(facts: Any) -> None:
-        facts["parity"][2]["logits"][1] += by
+        facts["parity"][2]["logits"][1] += 1e-5
 
     edit_json(folder / "bunryu.json", shift)
-    predictor = load(folder)
-    if refused:
-        with pytest.raises(ModelError, match="the loaded model is not the one that was saved"):
-            predictor.check_parity()
-    else:
-        assert predictor.check_parity() == pytest.approx(by, rel=0.1)
-
-
-def test_logits_that_are_no_numbers_are_refused(folder: Path) -> None:
-    edit_weights(folder, lambda weights: weights["classifier.bias"].fill_(float("nan")))
-    with pytest.raises(ModelError, match="a logit is off by inf"):
-        load(folder).check_parity()
-
-
-def test_a_shuffled_vocabulary_is_refused(folder: Path) -> None:
-    def rotate(facts: Any) -> None:
-        vocabulary = facts["model"]["vocab"]
-        tokens = [token for token in vocabulary if vocabulary[token] > 4]
-        for token, index in zip(
-            tokens, [vocabulary[token] for token in tokens[1:] + tokens[:1]], strict=True
-        ):
-            vocabulary[token] = index
-
-    edit_json(folder / "tokenizer.json", rotate)
-    with pytest.raises(ModelError, match=r"weights, tokenizer or bunryu\.json were changed"):
-        load(folder).check_parity()
-
-
-def test_a_shortened_vocabulary_is_refused(folder: Path) -> None:
-    def shorten(facts: Any) -> None:
-        vocabulary = facts["model"]["vocab"]
-        facts["model"]["vocab"] = {token: index for token, index in vocabulary.items() if index < 100}
-
-    edit_json(folder / "tokenizer.json", shorten)
-    with pytest.raises(ModelError):
-        load(folder).check_parity()
-
-
-def test_a_lengthened_vocabulary_is_refused(folder: Path) -> None:
-    def lengthen(facts: Any) -> None:
-        facts["model"]["vocab"]["새낱말"] = len(facts["model"]["vocab"])
-
-    edit_json(folder / "tokenizer.json", lengthen)
-    with pytest.raises(ModelError, match=r"^the tokenizer has \d+ tokens, the model's embedding \d+"):
-        load(folder)
+    assert check(folder) == pytest.approx(1e-5, rel=0.1)
 
 
 @pytest.mark.parametrize("logits", [[], [0.5], [0.1, 0.2, 0.3]])
@@ -207,8 +181,8 @@ def test_samples_of_another_number_of_classes_are_refused(folder: Path, logits: 
         facts["parity"][0]["logits"] = logits
 
     edit_json(folder / "bunryu.json", replace)
-    with pytest.raises(ModelError, match=f"a parity sample has {len(logits)} logits, the model 2 classes"):
-        load(folder).check_parity()
+    error = refused(ModelError, check, folder)
+    assert error.what == f"a parity sample has {len(logits)} logits, the model 2 classes"
 
 
 @pytest.mark.parametrize(
@@ -223,42 +197,7 @@ def test_a_length_that_cannot_be_is_refused(
     folder: Path, length: int, error: type[BunryuError], what: str
 ) -> None:
     edit_json(folder / "bunryu.json", lambda facts: {**facts, "max_seq_length": length})
-    with pytest.raises(error) as caught:
-        load(folder)
-    assert caught.value.what == what
-
-
-def drop(name: str) -> Callable[[dict[str, torch.Tensor]], Any]:
-    return lambda weights: weights.pop(name)
-
-
-def put(name: str, *shape: int) -> Callable[[dict[str, torch.Tensor]], Any]:
-    return lambda weights: weights.update({name: torch.zeros(shape)})
-
-
-QUERY = "bert.encoder.layer.1.attention.self.query.weight"
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (drop("classifier.bias"), "the weights lack classifier.bias"),
-        (drop(QUERY), f"the weights lack {QUERY}"),
-        (drop("bert.pooler.dense.weight"), "the weights lack bert.pooler.dense.weight"),
-        (put("extra.weight", 3), "the weights hold, and the model has not, extra.weight"),
-        (put("bert.encoder.layer.2.output.dense.bias", 128), "bert.encoder.layer.2.output.dense.bias"),
-        (put("classifier.bias", 5), "the model cannot be loaded"),
-        (put("bert.embeddings.word_embeddings.weight", 7, 128), "the model cannot be loaded"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(
-    folder: Path, change: Callable[[dict[str, torch.Tensor]], Any], named: str
-) -> None:
-    edit_weights(folder, change)
-    with pytest.raises(ModelError) as caught:
-        load(folder)
-    assert named in caught.value.what
-    assert caught.value.where == str(folder)
+    assert refused(error, load, folder).what == what
 
 
 @pytest.mark.parametrize(
@@ -267,103 +206,60 @@ def test_weights_that_do_not_fit_are_refused(
         lambda config: {**config, "id2label": {"0": "a", "1": "b", "2": "c"}},
         lambda config: {**config, "id2label": {"0": "a", "5": "b"}},
         lambda config: {**config, "id2label": ["a", "b"]},
-        lambda config: {**config, "id2label": {"zero": "a", "one": "b"}},
         lambda config: {**config, "hidden_size": 64},
-        lambda config: {**config, "num_hidden_layers": 1},
         lambda config: {**config, "num_hidden_layers": "two"},
         lambda config: {**config, "model_type": "no-such"},
         lambda config: {**config, "model_type": "gpt2"},
         lambda config: {**config, "quantization_config": {"quant_method": "gptq", "bits": 4}},
         lambda config: {**config, "attn_implementation": "flash_attention_2"},
         lambda config: {**config, "attn_implementation": "somebody/kernel"},
-        lambda config: {**config, "hidden_act": "no-such"},
-        lambda config: {},
         lambda config: [],
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(folder: Path, change: Callable[[Any], Any]) -> None:
     edit_json(folder / "config.json", change)
-    with pytest.raises(ModelError):
-        load(folder).check_parity()
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-@pytest.mark.parametrize("cut", [0, 50, -50])
-def test_a_cut_file_is_refused(folder: Path, name: str, cut: int) -> None:
-    path = folder / name
-    path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ModelError):
-        load(folder).check_parity()
+    refused(ModelError, check, folder)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "bunryu.json"])
-def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
+def test_a_missing_or_cut_file_is_refused(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    for cut in (0, 50, -50):
+        (folder / name).write_bytes(content[:cut])
+        refused(ModelError, check, folder)
     (folder / name).unlink()
-    with pytest.raises(ModelError) as caught:
-        load(folder).check_parity()
-    assert caught.value.where == str(folder)
+    assert refused(ModelError, check, folder).where == str(folder)
 
 
 def test_pickled_weights_are_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
-    weights = load_file(folder / "model.safetensors")
-    torch.save({**weights, "x": Payload(canary)}, folder / "pytorch_model.bin")
-    load(folder).check_parity()  # beside good weights it is not looked at
+    torch.save({"x": Payload(canary)}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="the weights are a pickle, which can run code when it is loaded"):
-        load(folder)
-    assert not canary.exists()
-    torch.load(folder / "pytorch_model.bin", weights_only=False)
-    assert canary.exists()  # the payload is a real one
-
-
-def test_pickled_weights_that_are_only_named_safetensors_are_not_run(folder: Path, tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    torch.save({"x": Payload(canary)}, folder / "model.safetensors")
-    with pytest.raises(ModelError):
-        load(folder)
+    assert refused(ModelError, load, folder).what.startswith("the weights are a pickle, ")
     assert not canary.exists()
 
 
-def test_an_index_that_names_a_pickle_is_not_followed(folder: Path, tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    names = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save({name: Payload(canary) for name in names}, folder / "part.bin")
-    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "part.bin")}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
-    with pytest.raises(ModelError):
-        load(folder)
-    assert not canary.exists()
-
-
-AUTO_MAP = {
-    "AutoConfig": "evil.Thing",
-    "AutoModelForSequenceClassification": "evil.Thing",
-    "AutoTokenizer": ["evil.Thing", "evil.Thing"],
+CODE = {
+    "auto_map": {
+        "AutoConfig": "evil.Thing",
+        "AutoModelForSequenceClassification": "evil.Thing",
+        "AutoTokenizer": ["evil.Thing", "evil.Thing"],
+    },
+    "trust_remote_code": True,
 }
 
 
+@pytest.mark.cpus
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-@pytest.mark.parametrize(
-    "added",
-    [
-        {"auto_map": AUTO_MAP, "trust_remote_code": True},
-        {"auto_map": AUTO_MAP, "trust_remote_code": True, "model_type": "evil", "tokenizer_class": "Thing"},
-    ],
-)
-def test_code_beside_the_weights_is_never_run(
-    folder: Path, tmp_path: Path, name: str, added: dict[str, Any]
-) -> None:
+def test_code_beside_the_weights_is_never_run(folder: Path, tmp_path: Path, name: str) -> None:
     canary = tmp_path / "canary"
     (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w')\nclass Thing: pass\n", "utf-8")
     (folder / "__init__.py").write_text(f"open({str(canary)!r}, 'w')\n", "utf-8")
-    edit_json(folder / name, lambda facts: {**facts, **added})
-    try:
-        difference = load(folder).check_parity()
-    except ModelError:
-        difference = 0.0  # refused
-    assert difference <= 1e-6
+    edit_json(folder / name, lambda facts: {**facts, **CODE})
+    assert check(folder) <= 1e-6
+    edit_json(folder / name, lambda facts: {**facts, "model_type": "evil", "tokenizer_class": "Thing"})
+    with suppress(ModelError):
+        load(folder)
     assert not canary.exists()
 
 
@@ -393,32 +289,18 @@ def test_a_checkpoint_of_pairs_still_takes_pairs(pair_folder: Path, tmp_path: Pa
     assert predictor.about == load(pair_folder).about
 
 
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        (drop("classifier.bias"), "the weights lack classifier.bias"),
-        (put("extra", 2), "the weights hold, and the model has not, extra"),
-        (put("classifier.bias", 4), "classifier.bias has the shape (4,), the model's (3,)"),
-        (put("classifier.bias"), "classifier.bias has the shape (), the model's (3,)"),
-    ],
-)
-def test_a_checkpoint_that_does_not_fit_is_refused(
-    pair_folder: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any], what: str
-) -> None:
-    weights = load_file(pair_folder / "model.safetensors")
-    change(weights)
-    torch.save({"state_dict": {f"model.{n}": t for n, t in weights.items()}}, tmp_path / "a.ckpt")
-    with pytest.raises(ModelError) as caught:
-        load(pair_folder, checkpoint=tmp_path / "a.ckpt")
-    assert (caught.value.what, caught.value.where) == (what, str(tmp_path / "a.ckpt"))
+def test_a_checkpoint_that_does_not_fit_is_refused(pair_folder: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"model.x": torch.ones(1)}}, tmp_path / "a.ckpt")
+    error = refused(ModelError, load, pair_folder, checkpoint=tmp_path / "a.ckpt")
+    assert error.what.startswith("the weights lack bert.embeddings.LayerNorm.bias and ")
+    assert error.where == str(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "gpu", "", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused(trained: Run, device: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_predictor(trained.path / "model", "m", device=device)
-    assert caught.value.what.startswith(f"no device '{device}': ")
-    assert "\n" not in caught.value.what
+    error = refused(ConfigError, load_predictor, trained.path / "model", "m", device=device)
+    assert error.what.startswith(f"no device '{device}': ")
+    assert "\n" not in error.what
 
 
 @pytest.mark.cpus
@@ -430,5 +312,4 @@ def test_weights_of_16_bits_have_a_wider_tolerance(folder: Path, dtype: torch.dt
     assert next(predictor.network.model.parameters()).dtype == dtype
     assert 0.0 < predictor.check_parity() < 0.1
     edit_weights(folder, lambda weights: weights["classifier.bias"].add_(0.5))
-    with pytest.raises(ModelError, match=r"more than 0\.1"):
-        load(folder).check_parity()
+    assert refused(ModelError, check, folder).what.endswith("more than 0.1")

@@ -14,13 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-)
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.metrics import softmax
@@ -48,7 +42,7 @@ SIZES: dict[str, Any] = {
 }
 
 
-def from_scratch(folder: Path) -> Any:
+def from_scratch() -> Any:
     architecture, network = partial(BertConfig, **SIZES), partial(BertForSequenceClassification)
     return FromScratch("mini", 1e-3, 40, 100, None, architecture, network)
 
@@ -80,14 +74,24 @@ def write(folder: Path, source: Any, used: bool = False) -> Any:
     return model
 
 
-@pytest.fixture(params=[from_scratch, from_folder], scope="module")
-def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A written folder, to look at and not to change, and the model it was written from."""
-    folder = tmp_path_factory.mktemp("written")
-    return folder / "model", write(folder / "model", request.param(folder / "pretrained-source"))
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
+    """Written folders, to look at and not to change, and the models they were written from."""
+    place = tmp_path_factory.mktemp("written")
+    sources = {"scratch": from_scratch(), "pretrained": from_folder(place / "pretrained-source")}
+    return {name: (place / name, write(place / name, source)) for name, source in sources.items()}
 
 
-def test_the_exact_files(written: tuple[Path, Any]) -> None:
+@pytest.fixture(params=["scratch", "pretrained"])
+def written(request: pytest.FixtureRequest, folders: dict[str, tuple[Path, Any]]) -> tuple[Path, Any]:
+    return folders[request.param]
+
+
+def read(folder: Path) -> Any:
+    return json.loads((folder / "bunryu.json").read_text("utf-8"))
+
+
+def test_the_files_and_what_they_hold(written: tuple[Path, Any]) -> None:
     folder, model = written
     assert sorted(path.name for path in folder.iterdir()) == FILES
     config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -96,13 +100,9 @@ def test_the_exact_files(written: tuple[Path, Any]) -> None:
     assert config["label2id"] == {"부정": 0, "긍정": 1, "중립": 2}
     weights = load_file(folder / "model.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
-
-
-def test_what_bunryu_json_holds(written: tuple[Path, Any]) -> None:
-    about = json.loads((written[0] / "bunryu.json").read_text("utf-8"))
+    about = read(folder)
     assert sorted(about) == ["cleaner", "max_seq_length", "parity", "schema"]
-    assert about["schema"] == 1
-    assert about["max_seq_length"] == MAX_LENGTH
+    assert (about["schema"], about["max_seq_length"]) == (1, MAX_LENGTH)
     assert Cleaner(**about["cleaner"]) == CLEANER
     assert [sample["text"] for sample in about["parity"]] == TEXTS[:PARITY_SAMPLES]
     assert {len(sample["logits"]) for sample in about["parity"]} == {3}
@@ -112,60 +112,58 @@ def test_what_bunryu_json_holds(written: tuple[Path, Any]) -> None:
 PLAIN = """
 import json, sys
 sys.modules["bunryu"] = None
-folder = sys.argv[1]
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
-import torch
-try:
-    import bunryu
-    raise SystemExit("bunryu is there")
-except ImportError:
-    pass
-tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForSequenceClassification.from_pretrained(folder)
-texts = json.loads(sys.argv[2])
-logits = [model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0].tolist() for text in texts]
-batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
-together = model(**batch).logits.tolist()
-classify = pipeline("text-classification", model=folder, truncation=True)
-print(json.dumps({"logits": logits, "together": together, "shape": list(batch["input_ids"].shape),
-                  "labels": [answer["label"] for answer in classify(texts)],
-                  "scores": [{answer["label"]: answer["score"] for answer in every}
-                             for every in classify(texts, top_k=None)]}))
+
+def answer(folder, texts):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    inputs = [tokenizer(text, truncation=True, return_tensors="pt") for text in texts]
+    alone = [model(**one).logits[0].tolist() for one in inputs]
+    batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+    classify = pipeline("text-classification", model=folder, truncation=True)
+    return {"alone": alone, "together": model(**batch).logits.tolist(),
+            "shape": list(batch["input_ids"].shape),
+            "dropout": model.config.hidden_dropout_prob,
+            "labels": [answer["label"] for answer in classify(texts)],
+            "scores": [{answer["label"]: answer["score"] for answer in every}
+                       for every in classify(texts, top_k=None)]}
+
+print(json.dumps([answer(folder, texts) for folder, texts in json.loads(sys.argv[1])]))
 """
 
 
-def test_plain_transformers_gives_the_same_logits(written: tuple[Path, Any]) -> None:
-    folder, _ = written
-    parity = json.loads((folder / "bunryu.json").read_text("utf-8"))["parity"]
-    cleaned = [CLEANER(sample["text"]) for sample in parity]
-    command = [sys.executable, "-I", "-c", PLAIN, str(folder), json.dumps(cleaned)]
+@pytest.mark.cpus
+def test_plain_transformers_gives_the_same_logits(folders: dict[str, tuple[Path, Any]]) -> None:
+    parities = [read(folder)["parity"] for folder, _ in folders.values()]
+    cleaned = [[CLEANER(sample["text"]) for sample in parity] for parity in parities]
+    given = json.dumps(
+        [(str(folder), texts) for (folder, _), texts in zip(folders.values(), cleaned, strict=True)]
+    )
+    command = [sys.executable, "-I", "-c", PLAIN, given]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
-    expected = [sample["logits"] for sample in parity]
-    for ours, alone, together in zip(expected, answer["logits"], answer["together"], strict=True):
-        assert alone == pytest.approx(ours, abs=1e-6, rel=0)
-        assert together == pytest.approx(ours, abs=1e-5, rel=0)
-    assert answer["shape"][1] == MAX_LENGTH  # truncation=True alone cuts where training did
-    assert answer["labels"] == [LABELS[row.index(max(row))] for row in expected]
-    for found, shares in zip(answer["scores"], softmax(np.array(expected)), strict=True):
-        assert found == pytest.approx(dict(zip(LABELS, shares, strict=True)), abs=1e-6, rel=0)
+    for parity, answer in zip(parities, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        expected = np.array([sample["logits"] for sample in parity])
+        np.testing.assert_allclose(answer["alone"], expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(answer["together"], expected, rtol=0, atol=1e-5)
+        assert answer["dropout"] == 0.1  # of which the saved logits have nothing
+        assert answer["shape"][1] == MAX_LENGTH  # truncation=True alone cuts where training did
+        assert answer["labels"] == [LABELS[index] for index in expected.argmax(axis=1)]
+        for found, shares in zip(answer["scores"], softmax(expected), strict=True):
+            assert found == pytest.approx(dict(zip(LABELS, shares, strict=True)), abs=1e-6, rel=0)
 
 
 def test_the_tokenizer_comes_back_the_same(written: tuple[Path, Any]) -> None:
-    folder, _ = written
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(written[0])
     assert tokenizer.model_max_length == MAX_LENGTH
     assert len(tokenizer("영화가 " * 50, truncation=True)["input_ids"]) == MAX_LENGTH
-    saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    assert (saved["truncation"], saved["padding"]) == (None, None)
     assert tokenizer.tokenize("Film") == ["Film"]  # case is kept
     assert "é" in "".join(tokenizer.tokenize("é"))  # and accents
 
 
 def test_a_used_tokenizer_is_saved_without_its_last_truncation(tmp_path: Path) -> None:
-    write(tmp_path / "model", from_scratch(tmp_path), used=True)
+    write(tmp_path / "model", from_scratch(), used=True)
     saved = json.loads((tmp_path / "model/tokenizer.json").read_text("utf-8"))
     assert (saved["truncation"], saved["padding"]) == (None, None)
 
@@ -188,23 +186,12 @@ def test_the_card(written: tuple[Path, Any]) -> None:
     assert f"cut after {MAX_LENGTH} tokens" in card
 
 
-def test_parity_is_computed_without_dropout(written: tuple[Path, Any]) -> None:
-    folder, _ = written
-    model = AutoModelForSequenceClassification.from_pretrained(folder)  # which is in evaluation mode
-    assert model.config.hidden_dropout_prob == 0.1
-    about = json.loads((folder / "bunryu.json").read_text("utf-8"))
-    inputs = AutoTokenizer.from_pretrained(folder)(CLEANER(TEXTS[0]), truncation=True, return_tensors="pt")
-    with torch.inference_mode():
-        assert model(**inputs).logits[0].tolist() == pytest.approx(about["parity"][0]["logits"], abs=1e-6)
-
-
 def test_writing_again_replaces(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    model = write(folder, from_scratch(tmp_path))
+    model = write(folder, from_scratch())
     tokenizer = AutoTokenizer.from_pretrained(folder)
     facts = {"model": "mini", "corpus": "other", "run": "r"}
     write_model_folder(folder, model, tokenizer, Cleaner(), 8, [(TEXTS[0], None)], {}, facts)
     assert sorted(path.name for path in folder.iterdir()) == FILES
-    about = json.loads((folder / "bunryu.json").read_text("utf-8"))
-    assert (about["max_seq_length"], len(about["parity"])) == (8, 1)
+    assert (read(folder)["max_seq_length"], len(read(folder)["parity"])) == (8, 1)
     assert AutoTokenizer.from_pretrained(folder).model_max_length == 8
