@@ -1,14 +1,18 @@
-"""What is refused, and files changed so that it is."""
+"""Refusals, and changes that lead to them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from safetensors.torch import load_file, save_file
+
+from bunryu import cli
 
 Refusal = TypeVar("Refusal", bound=BaseException)
 
@@ -18,6 +22,13 @@ def refused(kind: type[Refusal], action: Callable[..., Any], *arguments: Any, **
     with pytest.raises(kind) as caught:
         action(*arguments, **keywords)
     return caught.value
+
+
+def error_of(code: int, *arguments: str | Path) -> str:
+    """What a command line that ends with this exit code says on standard error."""
+    with redirect_stderr(StringIO()) as said:
+        assert cli.run([str(argument) for argument in arguments]) == code
+    return said.getvalue()
 
 
 def edit_json(path: Path, change: Callable[[Any], Any]) -> None:

@@ -83,14 +83,19 @@ def by_hand(folder: Path, texts: list[str], pairs: list[str] | None, length: int
 @pytest.mark.cpus
 def test_logits_are_those_of_tokenizer_and_model_called_by_hand(trained: Run) -> None:
     predictor = open_predictor(trained.path, device="cpu")
-    expected = by_hand(trained.path / "model", TEXTS, None, 128)
     assert (predictor.runtime, predictor.device, predictor.labels) == ("torch", "cpu", ("부정", "긍정"))
+    assert predictor.check_parity() <= 1e-6
+    expected = by_hand(trained.path / "model", TEXTS, None, 128)
+    assert len({tuple(row) for row in expected.round(4).tolist()}) > 2
     found = predictor.predict(TEXTS)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     one_by_one = np.concatenate([predictor.predict([text]) for text in TEXTS])
     np.testing.assert_allclose(one_by_one, expected, rtol=0, atol=1e-6)
-    assert len({tuple(row) for row in expected.round(4).tolist()}) > 2
+    encoded, batches = predictor.encode(TEXTS), [np.array([4, 0, 1]), np.array([5, 3, 2])]
+    padded = predictor.logits(encoded, batches, padding="max_length")
+    np.testing.assert_allclose(padded, expected, rtol=0, atol=1e-5)
+    assert predictor.predict([]).shape == (0, 2)
 
 
 @pytest.mark.cpus
@@ -105,54 +110,25 @@ def test_pairs_and_cleaning_as_by_hand(pair_folder: Path) -> None:
     swapped = predictor.predict(seconds, dirty)
     assert np.abs(swapped - expected).max() > 0.01  # which text is first matters
     assert predictor.about.takes_pairs
+    assert predictor.check_parity() <= 1e-6
 
 
-def test_no_texts_give_no_rows(trained: Run) -> None:
-    assert open_predictor(trained.path, device="cpu").predict([]).shape == (0, 2)
+def test_a_changed_vocabulary_is_refused(folder: Path) -> None:
+    def rotate(facts: Any) -> None:
+        vocabulary = facts["model"]["vocab"]
+        tokens = [token for token in vocabulary if vocabulary[token] > 4]
+        ids = [vocabulary[token] for token in tokens]
+        vocabulary.update(zip(tokens, ids[1:] + ids[:1], strict=True))
 
+    def lengthen(facts: Any) -> None:
+        facts["model"]["vocab"]["새낱말"] = len(facts["model"]["vocab"])
 
-@pytest.mark.cpus
-def test_padding_to_max_length_changes_nothing_but_rounding(trained: Run) -> None:
-    predictor = open_predictor(trained.path, device="cpu")
-    encoded, batches = predictor.encode(TEXTS), [np.array([4, 0, 1]), np.array([5, 3, 2])]
-    padded = predictor.logits(encoded, batches, padding="max_length")
-    np.testing.assert_allclose(padded, predictor.predict(TEXTS), rtol=0, atol=1e-5)
-
-
-@pytest.mark.cpus
-def test_a_folder_just_written_is_in_parity(trained: Run, pair_folder: Path) -> None:
-    assert open_predictor(trained.path, device="cpu").check_parity() <= 1e-6
-    assert load(pair_folder).check_parity() <= 1e-6
-
-
-def rotate(vocabulary: dict[str, int]) -> None:
-    tokens = [token for token in vocabulary if vocabulary[token] > 4]
-    ids = [vocabulary[token] for token in tokens]
-    vocabulary.update(zip(tokens, ids[1:] + ids[:1], strict=True))
-
-
-def shorten(vocabulary: dict[str, int]) -> None:
-    for token in [token for token in vocabulary if vocabulary[token] >= 100]:
-        del vocabulary[token]
-
-
-def lengthen(vocabulary: dict[str, int]) -> None:
-    vocabulary["새낱말"] = len(vocabulary)
-
-
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        (rotate, "the loaded model is not the one that was saved"),
-        (shorten, ""),
-        (lengthen, "the tokenizer has "),  # … tokens, the model's embedding …
-    ],
-)
-def test_a_changed_vocabulary_is_refused(
-    folder: Path, change: Callable[[dict[str, int]], Any], what: str
-) -> None:
-    edit_json(folder / "tokenizer.json", lambda facts: change(facts["model"]["vocab"]))
-    assert refused(ModelError, check, folder).what.startswith(what)
+    edit_json(folder / "tokenizer.json", rotate)
+    assert refused(ModelError, check, folder).what.startswith(
+        "the loaded model is not the one that was saved"
+    )
+    edit_json(folder / "tokenizer.json", lengthen)
+    assert refused(ModelError, load, folder).what.startswith("the tokenizer has ")
 
 
 @pytest.mark.parametrize(
@@ -175,49 +151,43 @@ def test_saved_logits_may_be_off_by_less_than_the_tolerance(folder: Path) -> Non
     assert check(folder) == pytest.approx(1e-5, rel=0.1)
 
 
-@pytest.mark.parametrize("logits", [[], [0.5], [0.1, 0.2, 0.3]])
-def test_samples_of_another_number_of_classes_are_refused(folder: Path, logits: list[float]) -> None:
-    def replace(facts: Any) -> None:
-        facts["parity"][0]["logits"] = logits
-
-    edit_json(folder / "bunryu.json", replace)
-    error = refused(ModelError, check, folder)
-    assert error.what == f"a parity sample has {len(logits)} logits, the model 2 classes"
-
-
 @pytest.mark.parametrize(
-    ("length", "error", "what"),
+    ("facts", "error", "what"),
     [
-        (1, ModelError, "max_seq_length is 1, special tokens alone take 2"),
-        (-5, ModelError, "max_seq_length is -5, special tokens alone take 2"),
-        (301, ConfigError, "max_seq_length=301 is beyond the model's 300 positions"),
+        ({"max_seq_length": 1}, ModelError, "max_seq_length is 1, special tokens alone take 2"),
+        ({"max_seq_length": 301}, ConfigError, "max_seq_length=301 is beyond the model's 300 positions"),
+        (
+            {"parity": [{"text": "", "logits": [0.5]}]},
+            ModelError,
+            "a parity sample has 1 logits, the model 2 classes",
+        ),
     ],
 )
-def test_a_length_that_cannot_be_is_refused(
-    folder: Path, length: int, error: type[BunryuError], what: str
+def test_a_length_or_sample_that_cannot_be_is_refused(
+    folder: Path, facts: dict[str, Any], error: type[BunryuError], what: str
 ) -> None:
-    edit_json(folder / "bunryu.json", lambda facts: {**facts, "max_seq_length": length})
-    assert refused(error, load, folder).what == what
+    edit_json(folder / "bunryu.json", lambda about: {**about, **facts})
+    assert refused(error, check, folder).what == what
 
 
 @pytest.mark.parametrize(
-    "change",
+    "changed",
     [
-        lambda config: {**config, "id2label": {"0": "a", "1": "b", "2": "c"}},
-        lambda config: {**config, "id2label": {"0": "a", "5": "b"}},
-        lambda config: {**config, "id2label": ["a", "b"]},
-        lambda config: {**config, "hidden_size": 64},
-        lambda config: {**config, "num_hidden_layers": "two"},
-        lambda config: {**config, "model_type": "no-such"},
-        lambda config: {**config, "model_type": "gpt2"},
-        lambda config: {**config, "quantization_config": {"quant_method": "gptq", "bits": 4}},
-        lambda config: {**config, "attn_implementation": "flash_attention_2"},
-        lambda config: {**config, "attn_implementation": "somebody/kernel"},
-        lambda config: [],
+        {"id2label": {"0": "a", "1": "b", "2": "c"}},
+        {"id2label": {"0": "a", "5": "b"}},
+        {"id2label": ["a", "b"]},
+        {"hidden_size": 64},
+        {"num_hidden_layers": "two"},
+        {"model_type": "no-such"},
+        {"model_type": "gpt2"},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "somebody/kernel"},
     ],
+    ids=str,
 )
-def test_a_config_that_does_not_fit_is_refused(folder: Path, change: Callable[[Any], Any]) -> None:
-    edit_json(folder / "config.json", change)
+def test_a_config_that_does_not_fit_is_refused(folder: Path, changed: dict[str, Any]) -> None:
+    edit_json(folder / "config.json", lambda config: {**config, **changed})
     refused(ModelError, check, folder)
 
 
@@ -264,36 +234,25 @@ def test_code_beside_the_weights_is_never_run(folder: Path, tmp_path: Path, name
 
 
 @pytest.mark.cpus
-def test_a_checkpoint_gives_its_weights_and_samples(trained: Run, folder: Path, tmp_path: Path) -> None:
-    checkpoint = torch.load(trained.path / "checkpoints/last.ckpt", weights_only=True)
-    checkpoint["state_dict"]["model.classifier.bias"] += 3.0
-    torch.save(checkpoint, tmp_path / "moved.ckpt")
-    plain, moved = load(folder), load(folder, checkpoint=tmp_path / "moved.ckpt")
+def test_a_checkpoint_gives_its_weights_and_samples(pair_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.ckpt"
+    weights = load_file(pair_folder / "model.safetensors")
+    weights["classifier.bias"] += torch.tensor([3.0, 0.0, 0.0])
+    torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in weights.items()}}, file)
+    plain, moved = load(pair_folder), load(pair_folder, checkpoint=file)
     kept = moved.network.model.state_dict()
-    assert {f"model.{name}" for name in kept} == set(checkpoint["state_dict"])
-    assert all(
-        torch.equal(tensor, checkpoint["state_dict"][f"model.{name}"]) for name, tensor in kept.items()
-    )
-    assert np.abs(moved.predict(["좋다"]) - plain.predict(["좋다"])).max() > 1
-    assert [sample.text for sample in moved.about.parity] == [sample.text for sample in plain.about.parity]
-    (logits,) = moved.predict([moved.about.parity[0].text]).tolist()
+    assert set(kept) == set(weights)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in kept.items())
+    assert np.abs(moved.predict(["a"], ["b"]) - plain.predict(["a"], ["b"])).max() > 1
+    samples = [(sample.text, sample.pair) for sample in moved.about.parity]
+    assert samples == [(sample.text, sample.pair) for sample in plain.about.parity] == PAIRS
+    logits = moved.predict([PAIRS[0][0]], [PAIRS[0][1]])[0].tolist()
     assert moved.about.parity[0].logits == pytest.approx(logits, abs=1e-6, rel=0)
     assert moved.check_parity() <= 1e-6
-
-
-def test_a_checkpoint_of_pairs_still_takes_pairs(pair_folder: Path, tmp_path: Path) -> None:
-    weights = load_file(pair_folder / "model.safetensors")
-    torch.save({"state_dict": {f"model.{n}": t for n, t in weights.items()}}, tmp_path / "a.ckpt")
-    predictor = load(pair_folder, checkpoint=tmp_path / "a.ckpt")
-    assert predictor.about.takes_pairs
-    assert predictor.about == load(pair_folder).about
-
-
-def test_a_checkpoint_that_does_not_fit_is_refused(pair_folder: Path, tmp_path: Path) -> None:
-    torch.save({"state_dict": {"model.x": torch.ones(1)}}, tmp_path / "a.ckpt")
-    error = refused(ModelError, load, pair_folder, checkpoint=tmp_path / "a.ckpt")
+    torch.save({"state_dict": {"model.x": torch.ones(1)}}, file)
+    error = refused(ModelError, load, pair_folder, checkpoint=file)
     assert error.what.startswith("the weights lack bert.embeddings.LayerNorm.bias and ")
-    assert error.where == str(tmp_path / "a.ckpt")
+    assert error.where == str(file)
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "gpu", "", "cpu:x"])

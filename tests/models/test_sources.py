@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import pickle
-import subprocess
-import sys
+import time
+from collections.abc import Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import close_session, constants, hf_api
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
@@ -83,24 +84,18 @@ def build(source: Pretrained | FromScratch, labels: list[str] = LABELS) -> Any:
 
 def test_from_scratch_sizes_and_label_maps(tmp_path: Path) -> None:
     source = scratch()
-    tokenizer = source.tokenizer(["영화가 좋다", "배우가 좋다"] * 3, NO_CLEANING, tmp_path)
+    tokenizer = source.tokenizer(["Café Film café film"] * 4, NO_CLEANING, tmp_path)
+    assert tokenizer.tokenize("Café café") == ["Café", "café"]  # it keeps case and accents
     model = source.classifier(tokenizer, LABELS)
-    assert model.config.vocab_size == len(tokenizer)
     assert model.config.max_position_embeddings == tokenizer.model_max_length == 40
     assert model.config.pad_token_id == tokenizer.pad_token_id == 0
-    assert model.config.num_labels == 3
     assert model.config.id2label == {0: "부정", 1: "긍정", 2: "neutral"}
     assert model.config.label2id == {"부정": 0, "긍정": 1, "neutral": 2}
     assert model.bert.embeddings.word_embeddings.weight.shape == (len(tokenizer), 8)
     assert len(model.bert.encoder.layer) == 2
-    assert model.classifier.weight.shape == (3, 8)
+    assert model.classifier.weight.shape == (model.config.num_labels, 8) == (3, 8)
     assert model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-
-
-def test_from_scratch_keeps_case_and_accents(tmp_path: Path) -> None:
-    tokenizer = scratch().tokenizer(["Café Film café film"] * 4, NO_CLEANING, tmp_path)
-    assert tokenizer.tokenize("Café café") == ["Café", "café"]
 
 
 def test_a_given_vocabulary_file(tmp_path: Path) -> None:
@@ -115,17 +110,13 @@ def test_a_given_vocabulary_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read the vocabulary"),
         (b"[PAD]\n\xff\n", "cannot read the vocabulary"),
         (b"[PAD]\n[CLS]\n", "the vocabulary lacks [UNK], [SEP]"),
         ("\n".join([*WORDS, "영화"]).encode(), "the vocabulary holds '영화' twice"),
     ],
 )
-def test_a_vocabulary_file_that_cannot_work_is_refused(
-    tmp_path: Path, content: bytes | None, message: str
-) -> None:
-    if content is not None:
-        (tmp_path / "vocab.txt").write_bytes(content)
+def test_a_vocabulary_file_that_cannot_work_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "vocab.txt").write_bytes(content)
     source = scratch(str(tmp_path / "vocab.txt"))
     assert message in refused(ConfigError, source.tokenizer, [], NO_CLEANING, tmp_path).what
 
@@ -290,87 +281,78 @@ def test_kcberts_own_folder(shared: Path, caplog: pytest.LogCaptureFixture) -> N
 
 # --- the Hub ------------------------------------------------------------------------------------
 
-HUB = """
-import json, sys, threading, time
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-folder = Path(sys.argv[1])
-asked = []
+class Hub(BaseHTTPRequestHandler):
+    """Serves the model someone/model of a folder, and nothing else."""
 
-class Hub(SimpleHTTPRequestHandler):
-    def do_HEAD(self):
-        asked.append(self.path)
+    folder: Path
+    asked: list[str]
+
+    def do_HEAD(self) -> bytes:
+        self.asked.append(self.path)
         name = self.path.rpartition("/")[2].partition("?")[0]
-        file = folder / name
-        found = self.path.startswith("/someone/model/resolve/main/") and file.is_file()
-        content = file.read_bytes() if found else b""
+        found = self.path.startswith("/someone/model/resolve/main/") and (self.folder / name).is_file()
+        content = (self.folder / name).read_bytes() if found else b""
         self.send_response(200 if found or self.path == "/" else 404)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", '"' + name + '"')
-        if not found:
-            self.send_header("X-Error-Code", "EntryNotFound")
+        headers = {"Content-Length": len(content), "X-Repo-Commit": "0" * 40, "ETag": f'"{name}"'}
+        for key, value in {**headers, **({} if found else {"X-Error-Code": "EntryNotFound"})}.items():
+            self.send_header(key, str(value))
         self.end_headers()
         return content
-    def do_GET(self):
+
+    def do_GET(self) -> None:
         self.wfile.write(self.do_HEAD())
-    def log_message(self, *args):
-        pass
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-import os
-os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from bunryu.errors import DownloadError
-from bunryu.models.sources import Pretrained
 
-def load(name):
-    source = Pretrained(name, 1e-5, 40, partial(AutoModelForSequenceClassification.from_pretrained),
-                        partial(AutoTokenizer.from_pretrained, do_lower_case=False))
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    """A Hub on this machine, which the Hub's library takes for the real one."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    Hub.folder, Hub.asked = weights_folder(tmp_path / "hub"), []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    url = f"http://127.0.0.1:{server.server_port}"
+    files = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    changed = {"ENDPOINT": url, "HUGGINGFACE_CO_URL_TEMPLATE": files, "HF_HUB_OFFLINE": False}
+    for name, value in {
+        **changed,
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": True,
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(hf_api.api, "endpoint", url)
+    close_session()
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    close_session()
+
+
+def test_a_hub_that_serves_lacks_and_is_gone(hub: ThreadingHTTPServer) -> None:
+    def weights_of(name: str) -> torch.Tensor:
+        model = build(pretrained(name, family=AutoModelForSequenceClassification))
+        weights: torch.Tensor = model.bert.embeddings.word_embeddings.weight
+        return weights
+
+    stored = load_file(Hub.folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    assert torch.equal(weights_of("someone/model"), stored)
+    missing = refused(DownloadError, weights_of, "someone/else")
+    hub.shutdown()
+    hub.server_close()
+    asked = len(Hub.asked)
+    assert torch.equal(weights_of("someone/model"), stored)  # once fetched, it needs no network
     start = time.monotonic()
-    try:
-        tokenizer = source.tokenizer([], None, None)
-        model = source.classifier(tokenizer, ["no", "yes"])
-        answer = {"tokens": len(tokenizer), "sum": model.bert.embeddings.word_embeddings.weight.sum().item()}
-    except DownloadError as error:
-        answer = {"what": error.what, "where": error.where, "fix": error.fix}
-    return {**answer, "seconds": time.monotonic() - start, "asked": len(asked)}
-
-answers = {"served": load("someone/model"), "missing": load("someone/else")}
-server.shutdown()
-server.server_close()
-answers["cached"] = load("someone/model")
-answers["offline"] = load("someone/else")
-print(json.dumps(answers))
-"""
-
-
-def test_a_hub_that_serves_lacks_and_is_gone(tmp_path: Path) -> None:
-    folder = weights_folder(tmp_path / "hub")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    environment |= {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(
-        [sys.executable, "-c", HUB, str(folder)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout.splitlines()[-1])
-    total = load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"].sum().item()
-    assert answers["served"]["tokens"] == len(WORDS)
-    assert answers["served"]["sum"] == pytest.approx(total)
-    for case in ("missing", "offline"):
-        what = "the tokenizer of 'someone/else' is not cached and could not be fetched"
-        assert what in answers[case]["what"]
-        assert answers[case]["where"] == "model.name"
+    offline = refused(DownloadError, weights_of, "someone/else")
+    assert time.monotonic() - start < 20  # without the Hub library's long retries
+    assert len(Hub.asked) == asked
+    for error in (missing, offline):
+        assert "the tokenizer of 'someone/else' is not cached and could not be fetched" in error.what
+        assert error.where == "model.name"
         for way_out in ("check the network", "model.name=<a folder", "model=tiny"):
-            assert way_out in answers[case]["fix"]
-    # Once fetched, it needs no network; what was not fetched fails without the Hub library's long retries.
-    assert answers["cached"]["sum"] == answers["served"]["sum"]
-    assert answers["offline"]["asked"] == answers["missing"]["asked"]
-    assert answers["offline"]["seconds"] < 20
+            assert way_out in error.fix
 
 
 def test_the_hub_is_asked_once_with_a_limit_when_it_does_not_answer(
