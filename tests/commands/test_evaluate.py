@@ -54,11 +54,20 @@ def same_figures(run: Run, name: str, prefix: str) -> bool:
 def test_a_run_s_own_split_gives_its_results_and_logits_to_the_last_bit(
     split: str, prefix: str, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     evaluate(run, "--split", split)
     assert same_figures(run, split, prefix)
     recorded = table(run.path / f"predictions/{split}.csv")
     assert [{key: row[key] for key in recorded[0]} for row in predictions(run, split)] == recorded
     assert "the same as the run's results.json, to the last bit" in capsys.readouterr().out
+    folder = run.path / f"evaluations/{split}"
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"evaluation.html", "evaluation.json", "predictions.csv"}
+    assert str(run.path.parent) not in (folder / "evaluation.html").read_text("utf-8")
+    assert {path: path.read_bytes() for path in before} == before
+    facts = report_of(run, split)["facts"]
+    assert (facts["rows"], facts["checkpoint"], facts["batch_size"]) == (len(recorded), "best", 16)
+    assert facts["warnings"] == []
 
 
 @pytest.mark.cpus
@@ -97,19 +106,6 @@ def test_pairs_give_their_results_too_from_any_file(train: Train, tmp_path: Path
     assert predictions(run, "again") == predictions(run, "test")
     assert [row["pair"] for row in predictions(run, "test")] == [b for _, b, _ in rows]
     assert report_of(run, "test")["facts"]["truncated_rows"] == 16
-
-
-def test_what_it_leaves(run: Run) -> None:
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    evaluate(run)
-    folder = run.path / "evaluations/test"
-    files = {path.name for path in folder.iterdir()}
-    assert files == {"evaluation.html", "evaluation.json", "predictions.csv"}
-    assert {path: path.read_bytes() for path in before} == before
-    facts = report_of(run, "test")["facts"]
-    assert (facts["rows"], facts["checkpoint"], facts["batch_size"]) == (72, "best", 16)
-    assert facts["warnings"] == []
-    assert str(run.path.parent) not in (folder / "evaluation.html").read_text("utf-8")
 
 
 def test_unknown_tokens_and_cut_rows_are_counted(run: Run, tmp_path: Path) -> None:

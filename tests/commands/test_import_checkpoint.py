@@ -15,20 +15,13 @@ from bunryu import cli
 from bunryu.inference.opening import open_predictor
 from helpers.pickles import Payload
 from helpers.refusing import error_of
+from helpers.small_models import BERT
 
 SYLLABLES = "영화재미다한번안본"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film", "Film", "e", "é", "."]
 WORDS += [*SYLLABLES, *(f"##{syllable}" for syllable in SYLLABLES)]
 TEXTS = ["영화재미", "Film é", "안본다", "", "한번다 " * 30]
-SIZES: dict[str, Any] = {
-    "vocab_size": len(WORDS),
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 20,
-    "max_position_embeddings": 40,
-    "initializer_range": 0.5,
-}
+BERT = {**BERT, "vocab_size": len(WORDS)}
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +29,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What was fine-tuned: config.json and vocab.txt, as KcBERT's folder holds them."""
     folder = tmp_path_factory.mktemp("fine-tuned") / "base"
     folder.mkdir()
-    BertConfig(**SIZES, architectures=["BertForMaskedLM"]).save_pretrained(folder)
+    BertConfig(**BERT, architectures=["BertForMaskedLM"]).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(WORDS), "utf-8")
     return folder
 
 
 def classifier(classes: int = 2) -> BertForSequenceClassification:
     torch.manual_seed(11)
-    return BertForSequenceClassification(BertConfig(**SIZES, num_labels=classes)).eval()
+    return BertForSequenceClassification(BertConfig(**BERT, num_labels=classes)).eval()
 
 
 def write_checkpoint(path: Path, model: torch.nn.Module, changes: dict[str, Any] | None = None) -> Path:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import select
-import shutil
 import sys
 from pathlib import Path
 from threading import Thread
@@ -24,7 +23,7 @@ from bunryu.inference.opening import open_predictor
 from bunryu.metrics import softmax
 from bunryu.runs.run import Run
 from helpers.refusing import error_of
-from helpers.training import Train
+from helpers.small_models import PAIRS, write_pair_model
 
 TEXTS = [f"{word} 영화였어요 {'정말 ' * (n % 7)}" for n, word in enumerate(["좋은", "나쁜", "그저 그런"] * 9)]
 
@@ -172,24 +171,19 @@ def test_an_output_appears_only_when_it_is_complete(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
-def test_pairs(train: Train, tmp_path: Path) -> None:
-    rows = [(f"{a} 이야기", f"{b} 결말", str(int(a == b))) for a in "가나다라" for b in "가나다라"] * 2
-    source, out = tmp_path / "pairs.tsv", tmp_path / "out.csv"
-    source.write_text("a\tb\tlabel\n" + "".join("\t".join(row) + "\n" for row in rows), "utf-8")
-    run = train(
-        "corpus=table", f"corpus.train={source}", "corpus.text_column=a", "corpus.pair_column=b",
-        "corpus.validation=0.25", "model.vocabulary_size=100", "epochs=1",
-    )  # fmt: skip
-    assert cli.run(["predict", str(run.path), str(source), "-o", str(out)]) == 0
-    first, second, _ = zip(*rows, strict=True)
-    expected = softmax(open_predictor(run.path).predict(first, second))
-    np.testing.assert_allclose([shares(row) for row in rows_of(out)], expected, atol=1e-6)
-    assert [(row["a"], row["b"]) for row in rows_of(out)] == list(zip(first, second, strict=True))
-    model = shutil.copytree(run.path / "model", tmp_path / "alone")  # it knows no column names
-    assert error_of(2, "predict", model, source, "--text-column", "a") == (
+def test_pairs(tmp_path: Path) -> None:
+    model, source, out = write_pair_model(tmp_path / "model"), tmp_path / "pairs.tsv", tmp_path / "out.csv"
+    source.write_text("first\tsecond\n" + "".join(f"{a}\t{b or 'h'}\n" for a, b in PAIRS if a), "utf-8")
+    command = ["predict", model, source, "-o", out, "--text-column", "first"]
+    assert error_of(2, *command) == (
         "bunryu predict: the model takes pairs of texts\n"
         "  where: --pair-column\n  fix:   --pair-column NAME\n"
     )
+    assert error_of(0, *command, "--pair-column", "second").startswith("4 of 4 rows predicted")
+    rows = rows_of(out)
+    assert [row["first"] for row in rows] == [a for a, _ in PAIRS if a]
+    expected = open_predictor(model).predict([row["first"] for row in rows], [row["second"] for row in rows])
+    np.testing.assert_allclose([shares(row) for row in rows], softmax(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -12,27 +12,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizer,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bunryu.data.cleaner import Cleaner
 from bunryu.errors import BunryuError, ConfigError, ModelError
 from bunryu.inference.opening import open_predictor
 from bunryu.inference.predictor import load_predictor
-from bunryu.models.folder import write_model_folder
-from bunryu.models.sources import label_maps
 from bunryu.runs.run import Run
 from helpers.pickles import Payload
 from helpers.refusing import edit_json, edit_weights, refused
+from helpers.small_models import PAIRS, add_code, write_pair_model
 
 TEXTS = ["영화가 좋다", "", "다시는 안 본다 " * 80, "ㅋㅋ", "배우 연기만 볼 만했다", "좋다 " * 200]
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
-PAIRS = [("a b c", "d"), ("", "e f"), ("a " * 9, "h g"), ("b", "c " * 9), ("b", "")]
 
 
 @pytest.fixture
@@ -43,19 +33,7 @@ def folder(trained: Run, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small model of pairs, cleaned of everything but letters, cut at 8 tokens."""
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=20, max_position_embeddings=20, initializer_range=0.5,
-        **label_maps(["x", "y", "z"]),
-    )  # fmt: skip
-    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}, do_lower_case=False)
-    folder = tmp_path_factory.mktemp("pairs") / "model"
-    facts = {"model": "m", "corpus": "c", "run": "r"}
-    model = BertForSequenceClassification(config)
-    write_model_folder(folder, model, tokenizer, Cleaner(allowed="a-z "), 8, PAIRS, {}, facts)
-    return folder
+    return write_pair_model(tmp_path_factory.mktemp("pairs") / "model")
 
 
 def load(folder: Path, **arguments: Any) -> Any:
@@ -202,35 +180,21 @@ def test_a_missing_or_cut_file_is_refused(folder: Path, name: str) -> None:
 
 
 def test_pickled_weights_are_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    torch.save({"x": Payload(canary)}, folder / "pytorch_model.bin")
+    torch.save({"x": Payload(tmp_path / "canary")}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     assert refused(ModelError, load, folder).what.startswith("the weights are a pickle, ")
-    assert not canary.exists()
-
-
-CODE = {
-    "auto_map": {
-        "AutoConfig": "evil.Thing",
-        "AutoModelForSequenceClassification": "evil.Thing",
-        "AutoTokenizer": ["evil.Thing", "evil.Thing"],
-    },
-    "trust_remote_code": True,
-}
+    assert not (tmp_path / "canary").exists()
 
 
 @pytest.mark.cpus
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 def test_code_beside_the_weights_is_never_run(folder: Path, tmp_path: Path, name: str) -> None:
-    canary = tmp_path / "canary"
-    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w')\nclass Thing: pass\n", "utf-8")
-    (folder / "__init__.py").write_text(f"open({str(canary)!r}, 'w')\n", "utf-8")
-    edit_json(folder / name, lambda facts: {**facts, **CODE})
+    add_code(folder, name, tmp_path / "canary")
     assert check(folder) <= 1e-6
     edit_json(folder / name, lambda facts: {**facts, "model_type": "evil", "tokenizer_class": "Thing"})
     with suppress(ModelError):
         load(folder)
-    assert not canary.exists()
+    assert not (tmp_path / "canary").exists()
 
 
 @pytest.mark.cpus

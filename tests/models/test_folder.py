@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,58 +13,25 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
+from transformers import AutoTokenizer
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.metrics import softmax
 from bunryu.models.folder import PARITY_SAMPLES, write_model_folder
-from bunryu.models.sources import FromScratch, Pretrained
+from helpers.small_models import pretrained, scratch, weights_folder
 
 TEXTS = ["영화가 좋다 " * count + "Film é" for count in range(1, 11)]
 LABELS = ["부정", "긍정", "중립"]
 MAX_LENGTH = 12
 CLEANER = Cleaner(allowed="가-힣A-Za-zé ", max_repeats=2)
-FILES = [
-    "README.md",
-    "bunryu.json",
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-]
-SIZES: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 20,
-    "initializer_range": 0.5,  # logits that differ from each other
-}
+FILES = {"README.md", "bunryu.json", "config.json", "model.safetensors"}
+FILES |= {"tokenizer.json", "tokenizer_config.json"}
 
 
-def from_scratch() -> Any:
-    architecture, network = partial(BertConfig, **SIZES), partial(BertForSequenceClassification)
-    return FromScratch("mini", 1e-3, 40, 100, None, architecture, network)
-
-
-def from_folder(folder: Path) -> Any:
-    """A pretrained folder whose path must not travel on."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "영화", "##가", "좋다", "Film", "é"]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words), "utf-8")
-    config = BertConfig(**SIZES, vocab_size=len(words), max_position_embeddings=40)
-    BertForMaskedLM(config).save_pretrained(folder)
-    network = partial(BertForSequenceClassification.from_pretrained)
-    return Pretrained(
-        str(folder), 1e-5, 40, network, partial(AutoTokenizer.from_pretrained, do_lower_case=False)
-    )
-
-
-def write(folder: Path, source: Any, used: bool = False) -> Any:
+def write(folder: Path, source: Any) -> Any:
     """Write a model folder; returns the model."""
     torch.manual_seed(5)
     tokenizer = source.tokenizer(TEXTS, CLEANER, folder.parent / "cache")
-    if used:
-        tokenizer("영화가", truncation=True, max_length=3, padding="max_length")
     model = source.classifier(tokenizer, LABELS)
     results = {"val/loss": 0.51234, "test/accuracy": 0.875, "best_checkpoint": "checkpoints/best.ckpt"}
     facts = {"model": source.name, "corpus": "reviews", "run": "2026-01-01_00-00-00-abcdef"}
@@ -78,7 +44,7 @@ def write(folder: Path, source: Any, used: bool = False) -> Any:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
     """Written folders, to look at and not to change, and the models they were written from."""
     place = tmp_path_factory.mktemp("written")
-    sources = {"scratch": from_scratch(), "pretrained": from_folder(place / "pretrained-source")}
+    sources = {"scratch": scratch(), "pretrained": pretrained(weights_folder(place / "pretrained-source"))}
     return {name: (place / name, write(place / name, source)) for name, source in sources.items()}
 
 
@@ -93,7 +59,7 @@ def read(folder: Path) -> Any:
 
 def test_the_files_and_what_they_hold(written: tuple[Path, Any]) -> None:
     folder, model = written
-    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert {path.name for path in folder.iterdir()} == FILES
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert config["id2label"] == {"0": "부정", "1": "긍정", "2": "중립"}
@@ -162,12 +128,6 @@ def test_the_tokenizer_comes_back_the_same(written: tuple[Path, Any]) -> None:
     assert "é" in "".join(tokenizer.tokenize("é"))  # and accents
 
 
-def test_a_used_tokenizer_is_saved_without_its_last_truncation(tmp_path: Path) -> None:
-    write(tmp_path / "model", from_scratch(), used=True)
-    saved = json.loads((tmp_path / "model/tokenizer.json").read_text("utf-8"))
-    assert (saved["truncation"], saved["padding"]) == (None, None)
-
-
 def test_nothing_of_the_machine_is_written(written: tuple[Path, Any]) -> None:
     for path in written[0].iterdir():
         content = path.read_bytes()
@@ -186,12 +146,17 @@ def test_the_card(written: tuple[Path, Any]) -> None:
     assert f"cut after {MAX_LENGTH} tokens" in card
 
 
-def test_writing_again_replaces(tmp_path: Path) -> None:
+def test_writing_again_replaces_and_a_used_tokenizer_is_saved_without_its_last_truncation(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "model"
-    model = write(folder, from_scratch())
+    model = write(folder, scratch())
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer("영화가", truncation=True, max_length=3, padding="max_length")
     facts = {"model": "mini", "corpus": "other", "run": "r"}
     write_model_folder(folder, model, tokenizer, Cleaner(), 8, [(TEXTS[0], None)], {}, facts)
-    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert {path.name for path in folder.iterdir()} == FILES
     assert (read(folder)["max_seq_length"], len(read(folder)["parity"])) == (8, 1)
     assert AutoTokenizer.from_pretrained(folder).model_max_length == 8
+    saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    assert (saved["truncation"], saved["padding"]) == (None, None)

@@ -38,22 +38,18 @@ def test_what_is_written_is_read_to_the_last_bit(tmp_path: Path) -> None:
 
 
 def test_pairs_are_known_by_the_samples(tmp_path: Path) -> None:
-    pair = ParitySample("첫째", "", (0.0,))
     assert not ABOUT.takes_pairs
-    ModelMetadata(Cleaner(), 8, [pair]).write(tmp_path)
+    ModelMetadata(Cleaner(), 8, [ParitySample("첫째", "", (0.0,))]).write(tmp_path)
     assert ModelMetadata.read(tmp_path).takes_pairs
 
 
-def test_a_later_schema_is_refused(tmp_path: Path) -> None:
-    error = refused(ModelError, ModelMetadata.read, write(tmp_path, {**FACTS, "schema": 99}))
-    assert error.what == "bunryu.json was written by a later bunryu"
-    assert error.where == str(tmp_path / "bunryu.json")
-
-
-def test_a_folder_without_it_is_no_model_folder(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_later_schema_are_refused(tmp_path: Path) -> None:
     error = refused(ModelError, ModelMetadata.read, tmp_path)
     assert error.what == "no model folder of bunryu: bunryu.json cannot be read (No such file or directory)"
     assert "import-checkpoint" in error.fix
+    error = refused(ModelError, ModelMetadata.read, write(tmp_path, {**FACTS, "schema": 99}))
+    assert error.what == "bunryu.json was written by a later bunryu"
+    assert error.where == str(tmp_path / "bunryu.json")
 
 
 @pytest.mark.parametrize(

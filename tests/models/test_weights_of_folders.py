@@ -22,14 +22,8 @@ from bunryu.errors import ConfigError, ModelError
 from bunryu.models.weights import check_length, load_classifier, put_weights
 from helpers.pickles import Payload
 from helpers.refusing import edit_weights, refused
+from helpers.small_models import BERT
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 10,
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 12,
-}
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 Change = Callable[[dict[str, torch.Tensor]], Any]
 
@@ -37,7 +31,7 @@ Change = Callable[[dict[str, torch.Tensor]], Any]
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written")
-    BertForSequenceClassification(BertConfig(**SIZES)).save_pretrained(folder)
+    BertForSequenceClassification(BertConfig(**BERT)).save_pretrained(folder)
     return folder
 
 
@@ -62,9 +56,9 @@ def put(name: str, *shape: int) -> Change:
         (drop(QUERY), f"the weights lack {QUERY}"),
         (drop("bert.pooler.dense.weight"), "the weights lack bert.pooler.dense.weight"),
         (put("extra.weight", 3), "the weights hold, and the model has not, extra.weight"),
-        (put("bert.encoder.layer.2.output.dense.bias", 8), "bert.encoder.layer.2.output.dense.bias"),
+        (put("bert.encoder.layer.2.output.dense.bias", 16), "bert.encoder.layer.2.output.dense.bias"),
         (put("classifier.bias", 5), "the model cannot be loaded"),
-        (put("bert.embeddings.word_embeddings.weight", 7, 8), "the model cannot be loaded"),
+        (put("bert.embeddings.word_embeddings.weight", 7, 16), "the model cannot be loaded"),
     ],
 )
 def test_weights_that_do_not_fit_their_config_are_refused(folder: Path, change: Change, named: str) -> None:
@@ -134,9 +128,9 @@ def test_pickles_under_another_name_or_in_an_index_are_not_run(
 @pytest.mark.parametrize(
     "model",
     [
-        BertForSequenceClassification(BertConfig(**SIZES, max_position_embeddings=40)),
+        BertForSequenceClassification(BertConfig(**BERT)),
         RobertaForSequenceClassification(  # counts its positions from padding_idx + 1
-            RobertaConfig(**SIZES, max_position_embeddings=42, pad_token_id=1)
+            RobertaConfig(**{**BERT, "max_position_embeddings": 42}, pad_token_id=1)
         ),
     ],
     ids=["bert", "roberta"],
