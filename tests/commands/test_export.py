@@ -170,7 +170,7 @@ def test_other_architectures_at_their_longest(
     tmp_path: Path, kind: str, pairs: bool, names: set[str]
 ) -> None:
     texts = ["a b c", "", "a! b2 " * 20, "h g"]
-    seconds = ["d", "e f", "c " * 30, ""] if pairs else None
+    seconds: Any = ["d", "e f", "c " * 30, ""] if pairs else None
     samples = list(zip(texts, seconds or [None] * 4, strict=True))
     folder, (model, tokenizer) = tmp_path / "mine", small(kind)
     if kind == "roberta":

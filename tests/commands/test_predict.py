@@ -70,7 +70,7 @@ def test_a_run_and_its_model_alone_give_the_probabilities_that_the_run_recorded(
     trained: Run, tmp_path: Path
 ) -> None:
     recorded = rows_of(trained.path / "predictions/test.csv")
-    test = Sample("sample", 0.1, 42, {0: "부정", 1: "긍정"}).read().limited(72).test  # type: ignore[arg-type]
+    test = Sample("sample", 0.1, 42, {0: "부정", 1: "긍정"}).read().limited(72).test
     source = table(tmp_path / "in.csv", [example.text for example in test])
     for model, out in ((trained.path, "a.csv"), (trained.path / "model", "b.csv")):
         assert cli.run(["predict", str(model), str(source), "-o", str(tmp_path / out)]) == 0
@@ -90,7 +90,7 @@ def test_a_line_of_standard_input_is_answered_before_the_next_is_written(
     def ask() -> None:
         for text in ("좋아요", "", "싫어요"):
             os.write(lines, f"{text}\n".encode())
-            if select.select([replies], [], [], 60)[0]:
+            if select.select([replies], [], [], 20)[0]:
                 answers.append(os.read(replies, 1 << 16).decode())
         os.close(lines)
 

@@ -24,7 +24,7 @@ def refused(kind: type[Refusal], action: Callable[..., Any], *arguments: Any, **
     return caught.value
 
 
-def error_of(code: int, *arguments: str | Path) -> str:
+def error_of(code: int, *arguments: object) -> str:
     """What a command line that ends with this exit code says on standard error."""
     with redirect_stderr(StringIO()) as said:
         assert cli.run([str(argument) for argument in arguments]) == code
