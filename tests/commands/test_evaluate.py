@@ -119,16 +119,13 @@ def test_unknown_tokens_and_cut_rows_are_counted(run: Run, tmp_path: Path) -> No
     assert facts["truncated_rows"] == 1
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-def test_another_file_s_columns_are_flags(suffix: str, run: Run, tmp_path: Path) -> None:
-    data = tmp_path / f"d.{suffix}"
-    rows = [("좋아요", 1), ("싫어요", 0)]
-    if suffix == "csv":
-        data.write_bytes(("본문,평가\n" + "".join(f"{a},{b}\n" for a, b in rows)).encode("cp949"))
-    else:
-        data.write_text("".join(json.dumps({"본문": a, "평가": b}) + "\n" for a, b in rows), "utf-8")
-    flags = ["--encoding", "cp949"] if suffix == "csv" else []
-    evaluate(run, "--data", data, "--text-column", "본문", "--label-column", "평가", "--name", "x", *flags)
+def test_another_file_s_columns_and_encoding_are_flags(run: Run, tmp_path: Path) -> None:
+    data, flags = (
+        tmp_path / "d.csv",
+        ["--text-column", "본문", "--label-column", "평가", "--encoding", "cp949"],
+    )
+    data.write_bytes("본문,평가\n좋아요,1\n싫어요,0\n".encode("cp949"))
+    evaluate(run, "--data", data, "--name", "x", *flags)
     assert sum(map(sum, report_of(run, "x")["confusion"])) == 2
 
 
@@ -185,11 +182,12 @@ def test_another_checkpoint_is_scored_by_its_own_weights(run: Run) -> None:
 
 
 def test_a_model_folder_alone_scores_a_file(trained: Run, tmp_path: Path) -> None:
-    model = shutil.copytree(trained.path / "model", tmp_path / "imported")
-    data = tmp_path / "d.csv"
-    data.write_text("text,label\n좋아요,긍정\n싫어요,0\n", "utf-8")
-    assert cli.run(["evaluate", str(model), "--data", str(data)]) == 0
-    assert json.loads((model / "evaluations/d/evaluation.json").read_text("utf-8"))["facts"]["rows"] == 2
+    model = Run(Path(shutil.copytree(trained.path / "model", tmp_path / "imported")))
+    (tmp_path / "d.jsonl").write_text(
+        '{"text": "좋아요", "label": "긍정"}\n{"text": "싫어요", "label": "0"}\n', "utf-8"
+    )
+    evaluate(model, "--data", tmp_path / "d.jsonl")
+    assert report_of(model, "d")["facts"]["rows"] == 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bunryu.commands.arguments import Parser
 from bunryu.errors import ConfigError, ModelError
 from bunryu.inference.opening import find_checkpoint, locate, open_predictor
 from bunryu.runs.run import Run
@@ -132,11 +131,3 @@ def test_an_export_is_wanted_that_is_not_there_or_with_a_checkpoint(trained: Run
     assert error.fix == f"bunryu export {trained.path} --format onnx"
     error = refused(ConfigError, open_predictor, trained.path, checkpoint="last", runtime="onnx")
     assert (error.what, error.where) == ("an export has weights of its own", "--checkpoint")
-
-
-def test_the_parsers_complaints_are_errors_like_others() -> None:
-    parser = Parser("bunryu predict")
-    parser.add_argument("--rows", type=int)
-    error = refused(ConfigError, parser.parse_args, ["--rows", "many"])
-    assert error.what == "argument --rows: invalid int value: 'many'"
-    assert (error.fix, error.exit_code) == ("bunryu predict --help", 2)
