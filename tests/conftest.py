@@ -36,7 +36,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def bf16_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let bfloat16 be computed on any processor: one without its instructions is slow, and no less right."""
-    monkeypatch.setattr("bunryu.training.accelerators.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("bunryu.system.machine.cpu_has_bf16", lambda: True)
 
 
 @pytest.fixture
