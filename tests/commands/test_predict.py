@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
-import subprocess
+import os
+import select
 import sys
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pyarrow as pa
@@ -17,39 +18,34 @@ import pytest
 
 from bunryu import cli
 from bunryu.commands import predict
+from bunryu.data.corpora import Sample
 from bunryu.inference.opening import open_predictor
 from bunryu.metrics import softmax
 from bunryu.runs.run import Run
-from helpers.training import Train
+from helpers.refusing import error_of
+from helpers.small_models import PAIRS, write_pair_model
 
 TEXTS = [f"{word} 영화였어요 {'정말 ' * (n % 7)}" for n, word in enumerate(["좋은", "나쁜", "그저 그런"] * 9)]
 
 
-class Input:
-    """Standard input that gives one block a line."""
-
-    def __init__(self, content: bytes) -> None:
-        self.buffer = io.BufferedReader(io.BytesIO(content))  # type: ignore[arg-type]
-
-
-def rows_of(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+def rows_of(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter=delimiter))
+        return list(csv.DictReader(file))
 
 
 def shares(row: dict[str, str]) -> list[float]:
     return [float(value) for name, value in row.items() if name.startswith("probability:")]
 
 
-def table(path: Path, texts: list[str], column: str = "document") -> Path:
+def table(path: Path, texts: list[str]) -> Path:
     if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps({column: text}) + "\n" for text in texts), "utf-8")
+        path.write_text("".join(json.dumps({"document": text}) + "\n" for text in texts), "utf-8")
     elif path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pa.table({column: texts}), path)
+        pyarrow.parquet.write_table(pa.table({"document": texts}), path)
     else:
         with open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, delimiter="," if path.suffix == ".csv" else "\t")
-            writer.writerows([[column], *([text] for text in texts)])
+            writer.writerows([["document"], *([text] for text in texts)])
     return path
 
 
@@ -70,65 +66,57 @@ def test_every_kind_of_file_gives_the_predictor_s_answers_in_order(
 
 
 @pytest.mark.cpus
-def test_model_alone_is_enough(trained: Run, tmp_path: Path) -> None:
-    source = table(tmp_path / "in.csv", TEXTS)
+def test_a_run_and_its_model_alone_give_the_probabilities_that_the_run_recorded(
+    trained: Run, tmp_path: Path
+) -> None:
+    recorded = rows_of(trained.path / "predictions/test.csv")
+    test = Sample("sample", 0.1, 42, {0: "부정", 1: "긍정"}).read().limited(72).test
+    source = table(tmp_path / "in.csv", [example.text for example in test])
     for model, out in ((trained.path, "a.csv"), (trained.path / "model", "b.csv")):
         assert cli.run(["predict", str(model), str(source), "-o", str(tmp_path / out)]) == 0
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-
-
-@pytest.mark.cpus
-def test_it_gives_the_probabilities_that_the_run_recorded(trained: Run, tmp_path: Path) -> None:
-    recorded = rows_of(trained.path / "predictions/test.csv")
-    from bunryu.data.corpora import Sample
-
-    names = {0: "부정", 1: "긍정"}
-    test = Sample("sample", 0.1, 42, names).read().limited(72).test  # type: ignore[arg-type]
-    source, out = table(tmp_path / "in.csv", [example.text for example in test]), tmp_path / "out.csv"
-    assert cli.run(["predict", str(trained.path), str(source), "-o", str(out)]) == 0
+    rows = rows_of(tmp_path / "a.csv")
     logits = np.array([[float(row["logit:부정"]), float(row["logit:긍정"])] for row in recorded])
-    np.testing.assert_allclose([shares(row) for row in rows_of(out)], softmax(logits), atol=1e-6)
-    assert [row["prediction"] for row in rows_of(out)] == [row["prediction"] for row in recorded]
+    np.testing.assert_allclose([shares(row) for row in rows], softmax(logits), atol=1e-6)
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in recorded]
 
 
-def test_standard_input_line_by_line(
-    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_line_of_standard_input_is_answered_before_the_next_is_written(
+    trained: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Input("좋아요\n\n싫어요\n".encode()))
-    assert cli.run(["predict", str(trained.path)]) == 0
-    shown = capsys.readouterr()
-    rows = list(csv.DictReader(io.StringIO(shown.out), delimiter="\t"))
-    assert [(row["line"], row["text"], row["error"]) for row in rows] == [
-        ("1", "좋아요", ""),
-        ("2", "", "blank line"),
-        ("3", "싫어요", ""),
-    ]
-    assert shown.err == "2 of 3 rows predicted\n  rejected standard input:2: blank line\n"
+    (theirs_in, lines), (replies, theirs_out) = os.pipe(), os.pipe()
+    answers: list[str] = []
 
+    def ask() -> None:
+        for text in ("좋아요", "", "싫어요"):
+            os.write(lines, f"{text}\n".encode())
+            if select.select([replies], [], [], 20)[0]:
+                answers.append(os.read(replies, 1 << 16).decode())
+        os.close(lines)
 
-def test_a_line_is_answered_before_the_next_is_written(trained: Run) -> None:
-    command = [Path(sys.executable).with_name("bunryu"), "predict", str(trained.path), "--format", "jsonl"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        for text in ("하나", "둘"):
-            process.stdin.write(f"{text}\n")
-            process.stdin.flush()
-            assert json.loads(process.stdout.readline())["text"] == text
-        process.communicate()
-    assert process.returncode == 0
+    asking = Thread(target=ask)
+    with open(theirs_in, encoding="utf-8") as stdin, open(theirs_out, "w", encoding="utf-8") as stdout:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        asking.start()
+        error = error_of(0, "predict", trained.path)
+    asking.join()
+    os.close(replies)
+    assert error == "2 of 3 rows predicted\n  rejected standard input:2: blank line\n"
+    assert len(answers) == 3
+    rows = csv.DictReader(io.StringIO("".join(answers)), delimiter="\t")
+    found = [(row["line"], row["text"], row["error"]) for row in rows]
+    assert found == [("1", "좋아요", ""), ("2", "", "blank line"), ("3", "싫어요", "")]
 
 
 def test_bad_rows_do_not_stop_the_rest_and_strict_tells_by_the_exit_code(
-    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Run, tmp_path: Path
 ) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
     lines = ['{"document": "가", "n": 1}', "{", '{"document": null, "n": 3}', '{"document": "나", "n": 4}']
     source.write_text("\n".join(lines), "utf-8")
-    command = ["predict", str(trained.path), str(source), "-o", str(out), "--keep", "n"]
-    assert cli.run([*command, "--strict"]) == 1
-    assert capsys.readouterr().err.splitlines() == [
+    command = ["predict", trained.path, source, "-o", out, "--keep", "n"]
+    assert error_of(1, *command, "--strict").splitlines() == [
         "2 of 4 rows predicted",
         "  rejected in.jsonl:2: not JSON",
         "  rejected in.jsonl:3: text is not a string",
@@ -139,40 +127,30 @@ def test_bad_rows_do_not_stop_the_rest_and_strict_tells_by_the_exit_code(
         ("3", "", "", "text is not a string"),
         ("4", "4", "나", ""),
     ]
-    assert cli.run(command) == 0
+    assert error_of(0, *command).startswith("2 of 4 rows predicted")
 
 
-def test_undecodable_bytes_cost_their_row_and_a_wrong_encoding_is_named(
-    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_undecodable_bytes_cost_their_row_and_a_wrong_encoding_is_named(trained: Run, tmp_path: Path) -> None:
     source, out = tmp_path / "in.tsv", tmp_path / "out.csv"
-    command = ["predict", str(trained.path), str(source), "-o", str(out)]
+    command = ["predict", trained.path, source, "-o", out]
     source.write_bytes("document\n좋다\n".encode() + b"\xb0\xa1\n" + "싫다\n".encode())
-    assert cli.run(command) == 0
-    assert [(row["line"], row["document"], row["error"]) for row in rows_of(out)] == [
-        ("2", "좋다", ""),
-        ("3", "", "bytes that cannot be decoded"),
-        ("4", "싫다", ""),
-    ]
+    assert error_of(0, *command).startswith("2 of 3 rows predicted")
+    rows = [(row["line"], row["document"], row["error"]) for row in rows_of(out)]
+    assert rows == [("2", "좋다", ""), ("3", "", "bytes that cannot be decoded"), ("4", "싫다", "")]
     source.write_bytes("document\n좋다\n싫다\n".encode("cp949"))
-    capsys.readouterr()
     out.unlink()
-    assert cli.run(command) == 1
-    shown = capsys.readouterr().err
-    assert "the file is not utf-8: byte 0xc1 cannot be read" in shown
-    assert f"where: {source}:2\n  fix:   --encoding cp949, or convert" in shown
+    error = error_of(1, *command)
+    assert "the file is not utf-8: byte 0xc1 cannot be read" in error
+    assert f"where: {source}:2\n  fix:   --encoding cp949, or convert" in error
     assert not out.exists()
-    assert cli.run([*command, "--encoding", "cp949"]) == 0
+    assert error_of(0, *command, "--encoding", "cp949").startswith("2 of 2 rows predicted")
     assert [row["document"] for row in rows_of(out)] == ["좋다", "싫다"]
 
 
-def test_a_file_of_which_nothing_can_be_used_is_refused(
-    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_of_which_nothing_can_be_used_is_refused(trained: Run, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"document": 1}\n{"document": null}\n', "utf-8")
-    assert cli.run(["predict", str(trained.path), str(source)]) == 1
-    assert capsys.readouterr().err == (
+    assert error_of(1, "predict", trained.path, source) == (
         "bunryu predict: none of the first 2 rows can be used\n"
         f"  where: {source}:1\n  fix:   the first: text is not a string\n"
     )
@@ -181,9 +159,8 @@ def test_a_file_of_which_nothing_can_be_used_is_refused(
 def test_an_output_appears_only_when_it_is_complete(
     trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out.csv"
+    source, out = table(tmp_path / "in.csv", TEXTS), tmp_path / "out.csv"
     out.write_text("old", "utf-8")
-    source = table(tmp_path / "in.csv", TEXTS)
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
@@ -194,55 +171,40 @@ def test_an_output_appears_only_when_it_is_complete(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
-def test_pairs(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [(f"{a} 이야기", f"{b} 결말", str(int(a == b))) for a in "가나다라" for b in "가나다라"] * 2
-    source = tmp_path / "pairs.tsv"
-    source.write_text("a\tb\tlabel\n" + "".join("\t".join(row) + "\n" for row in rows), "utf-8")
-    run = train(
-        "corpus=table", f"corpus.train={source}", "corpus.text_column=a", "corpus.pair_column=b",
-        "corpus.validation=0.25", "model.vocabulary_size=100", "epochs=1",
-    )  # fmt: skip
-    out = tmp_path / "out.csv"
-    assert cli.run(["predict", str(run.path), str(source), "-o", str(out)]) == 0
-    first, second = [row[0] for row in rows], [row[1] for row in rows]
-    expected = softmax(open_predictor(run.path).predict(first, second))
-    np.testing.assert_allclose([shares(row) for row in rows_of(out)], expected, atol=1e-6)
-    assert [(row["a"], row["b"]) for row in rows_of(out)] == list(zip(first, second, strict=True))
-    model = shutil.copytree(run.path / "model", tmp_path / "alone")  # it knows no column names
-    capsys.readouterr()
-    assert cli.run(["predict", str(model), str(source), "--text-column", "a"]) == 2
-    assert capsys.readouterr().err == (
+def test_pairs(tmp_path: Path) -> None:
+    model, source, out = write_pair_model(tmp_path / "model"), tmp_path / "pairs.tsv", tmp_path / "out.csv"
+    source.write_text("first\tsecond\n" + "".join(f"{a}\t{b or 'h'}\n" for a, b in PAIRS if a), "utf-8")
+    command = ["predict", model, source, "-o", out, "--text-column", "first"]
+    assert error_of(2, *command) == (
         "bunryu predict: the model takes pairs of texts\n"
         "  where: --pair-column\n  fix:   --pair-column NAME\n"
     )
+    assert error_of(0, *command, "--pair-column", "second").startswith("4 of 4 rows predicted")
+    rows = rows_of(out)
+    assert [row["first"] for row in rows] == [a for a, _ in PAIRS if a]
+    expected = open_predictor(model).predict([row["first"] for row in rows], [row["second"] for row in rows])
+    np.testing.assert_allclose([shares(row) for row in rows], softmax(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["{run}", "nowhere.csv"], "no such file\n  where: nowhere.csv"),
-        (["{run}", "{in}", "--text-column", "txt"], "no column 'txt'; the file has 'document'"),
-        (["{run}", "{in}", "--text-column", "docment"], "did you mean 'document'? set --text-column"),
-        (["{run}", "{in}", "--pair-column", "b"], "the model takes single texts"),
-        (["{run}", "{in}", "-o", "/no/where.csv"], "no such folder\n  where: /no"),
-        (["{run}", "{in}", "-o", "out.xlsx"], "predictions are written as csv, tsv, jsonl, not '.xlsx'"),
-        (["{run}", "{in}", "--encoding", "utf-99"], "unknown encoding 'utf-99'"),
+        (["{run}", "{file}", "--text-column", "docment"], "did you mean 'document'? set --text-column"),
+        (["{run}", "{file}", "--pair-column", "b"], "the model takes single texts"),
+        (["{run}", "{file}", "-o", "/no/where.csv"], "no such folder\n  where: /no"),
+        (["{run}", "{file}", "-o", "out.xlsx"], "predictions are written as csv, tsv, jsonl, not '.xlsx'"),
+        (["{run}", "{file}", "--encoding", "utf-99"], "unknown encoding 'utf-99'"),
         (["{run}", "--keep", "id"], "lines of standard input have no columns"),
-        (["{run}", "{in}", "--device", "tpux"], "no device 'tpux'"),
-        (["{run}", "{in}", "--checkpoint", "nope"], "one of best.ckpt, last.ckpt, previous.ckpt"),
-        (["{run}/..", "{in}"], "its newest run is {run}"),
+        (["{run}", "{file}", "--device", "tpux"], "no device 'tpux'"),
+        (["{run}", "{file}", "--checkpoint", "nope"], "one of best.ckpt, last.ckpt, previous.ckpt"),
         (["{run}/nowhere"], "no such directory"),
         ([], "the following arguments are required: run\n  fix:   bunryu predict --help"),
     ],
 )
 def test_mistakes_are_named_with_their_fix(
-    arguments: list[str], said: str, trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], said: str, trained: Run, tmp_path: Path
 ) -> None:
-    places = {"{run}": str(trained.path), "{in}": str(table(tmp_path / "in.csv", TEXTS))}
-    for mark, place in places.items():
-        arguments = [argument.replace(mark, place) for argument in arguments]
-        said = said.replace(mark, place)
-    assert cli.run(["predict", *arguments]) == 2
-    assert said.replace(f"{trained.path}/..", str(trained.path)) in capsys.readouterr().err.replace(
-        f"/../{trained.path.name}", f"/{trained.path.name}"
-    )
+    file = table(tmp_path / "in.csv", TEXTS)
+    given = [word.format(run=trained.path, file=file) for word in arguments]
+    assert said in error_of(2, "predict", *given)

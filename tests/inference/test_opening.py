@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from bunryu.commands.arguments import Parser
-from bunryu.errors import BunryuError, ConfigError, ModelError
+from bunryu.errors import ConfigError, ModelError
 from bunryu.inference.opening import find_checkpoint, locate, open_predictor
 from bunryu.runs.run import Run
+from helpers.refusing import edit_json, refused
 
 
 @pytest.fixture
@@ -25,16 +20,6 @@ def run(trained: Run, tmp_path: Path) -> Path:
     copied = tmp_path / "outputs" / trained.path.parent.name / trained.path.name
     shutil.copytree(trained.path, copied)
     return copied
-
-
-def edit(path: Path, change: Callable[[Any], Any]) -> None:
-    path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))), "utf-8")
-
-
-def refused(path: Path, error: type[BunryuError]) -> BunryuError:
-    with pytest.raises(error) as caught:
-        locate(path)
-    return caught.value
 
 
 def test_a_run_its_model_and_a_model_alone(run: Path, tmp_path: Path) -> None:
@@ -55,9 +40,9 @@ def test_a_moved_run_opens(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    error = refused(tmp_path / "none", ConfigError)
+    error = refused(ConfigError, locate, tmp_path / "none")
     assert (error.what, error.where) == ("no such directory", str(tmp_path / "none"))
-    error = refused(tmp_path, ConfigError)
+    error = refused(ConfigError, locate, tmp_path)
     assert error.what == "neither a run directory nor a model folder"
     assert error.fix.startswith("a directory that bunryu train made")
 
@@ -67,27 +52,20 @@ def test_a_folder_of_runs_names_its_newest(run: Path, up: int) -> None:
     older = run.with_name("2001-01-01_00-00-00-ffffff")
     older.mkdir()
     shutil.copy(run / "manifest.json", older)
-    assert refused(run.parents[up - 1], ConfigError).fix == f"its newest run is {run}"
+    assert refused(ConfigError, locate, run.parents[up - 1]).fix == f"its newest run is {run}"
 
 
 def test_a_run_without_a_model_says_how_it_stands(run: Path) -> None:
     shutil.rmtree(run / "model")
-    edit(run / "manifest.json", lambda manifest: {**manifest, "status": "failed"})
-    assert refused(run, ModelError).what == "the run is failed and has no model/"
-
-
-def test_a_later_run_is_refused(run: Path) -> None:
-    edit(run / "manifest.json", lambda manifest: {**manifest, "schema": 99})
-    assert refused(run, ModelError).what == "the run was made by a later bunryu"
+    edit_json(run / "manifest.json", lambda manifest: {**manifest, "status": "failed"})
+    assert refused(ModelError, locate, run).what == "the run is failed and has no model/"
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"{",
         b"[]",
-        b"3",
         b"\xff",
         b"{}",
         b'{"status": "finished"}',
@@ -98,27 +76,25 @@ def test_a_later_run_is_refused(run: Path) -> None:
 )
 def test_a_damaged_manifest_is_refused(run: Path, content: bytes) -> None:
     (run / "manifest.json").write_bytes(content)
-    error = refused(run, ModelError)
+    error = refused(ModelError, locate, run)
     assert error.what.startswith("its manifest.json is damaged: ")
     assert error.where == str(run)
 
 
-@pytest.mark.parametrize(
-    "names", [{"0": "긍정", "1": "부정"}, {"0": "부정", "1": "positive"}, {"0": "부정"}, {}]
-)
+@pytest.mark.parametrize("names", [{"0": "긍정", "1": "부정"}, {"0": "부정"}])
 def test_labels_that_are_not_the_runs_are_refused(run: Path, names: dict[str, str]) -> None:
-    edit(run / "model/config.json", lambda config: {**config, "id2label": names})
-    error = refused(run / "model", ModelError)
+    edit_json(run / "model/config.json", lambda config: {**config, "id2label": names})
+    error = refused(ModelError, locate, run / "model")
     assert error.what == f"the model's labels are {list(names.values())}, the run's ['부정', '긍정']"
     assert error.where == str(run / "model/config.json")
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b'{"id2label": 3}', b'{"id2label": {"0": "a", "7": "b"}}', b"[" * 100_000]
+    "content", [b"[]", b'{"id2label": 3}', b'{"id2label": {"0": "a", "7": "b"}}', b"[" * 100_000]
 )
 def test_a_damaged_config_is_refused(run: Path, content: bytes) -> None:
     (run / "model/config.json").write_bytes(content)
-    assert refused(run, ModelError).what.startswith("its config.json is damaged: ")
+    assert refused(ModelError, locate, run).what.startswith("its config.json is damaged: ")
 
 
 def test_checkpoints_by_name_and_path(run: Path, tmp_path: Path) -> None:
@@ -127,13 +103,11 @@ def test_checkpoints_by_name_and_path(run: Path, tmp_path: Path) -> None:
     assert find_checkpoint(opened, "last") == last
     assert find_checkpoint(opened, "last.ckpt") == last
     assert find_checkpoint(opened, str(elsewhere)) == elsewhere
-    with pytest.raises(ConfigError) as caught:
-        find_checkpoint(opened, "lost")
-    assert caught.value.what == "no checkpoint 'lost'"
-    assert caught.value.fix == "one of best.ckpt, last.ckpt, previous.ckpt"
-    with pytest.raises(ConfigError) as caught:
-        find_checkpoint(locate(Path(shutil.copytree(run / "model", tmp_path / "alone"))), "last")
-    assert caught.value.fix == "a path"
+    error = refused(ConfigError, find_checkpoint, opened, "lost")
+    assert error.what == "no checkpoint 'lost'"
+    assert error.fix == "one of best.ckpt, last.ckpt, previous.ckpt"
+    alone = locate(Path(shutil.copytree(run / "model", tmp_path / "alone")))
+    assert refused(ConfigError, find_checkpoint, alone, "last").fix == "a path"
 
 
 def test_last_is_the_last_checkpoint(run: Path) -> None:
@@ -141,43 +115,17 @@ def test_last_is_the_last_checkpoint(run: Path) -> None:
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["state_dict"]["model.classifier.bias"] += 1.0  # last and best may be the same epoch
     torch.save(checkpoint, path)
-    weights = open_predictor(run, checkpoint="last", device="cpu").network.model.state_dict()  # type: ignore[attr-defined]
-    assert {f"model.{name}" for name in weights} == set(checkpoint["state_dict"])
-    assert all(torch.equal(weights[name], checkpoint["state_dict"][f"model.{name}"]) for name in weights)
-    best = open_predictor(run, device="cpu").network.model.state_dict()  # type: ignore[attr-defined]
-    assert not torch.equal(best["classifier.bias"], weights["classifier.bias"])
-
-
-def test_a_missing_export_says_how_to_make_it(run: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        open_predictor(run, runtime="onnx")
-    assert caught.value.what == "there is no export"
-    assert caught.value.fix == f"bunryu export {run} --format onnx"
-
-
-def test_a_checkpoint_of_an_export_is_refused(run: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        open_predictor(run, checkpoint="last", runtime="onnx")
-    assert (caught.value.what, caught.value.where) == ("an export has weights of its own", "--checkpoint")
-
-
-def test_the_parsers_complaints_are_errors_like_others() -> None:
-    parser = Parser("bunryu predict")
-    parser.add_argument("--rows", type=int)
-    with pytest.raises(ConfigError) as caught:
-        parser.parse_args(["--rows", "many"])
-    assert caught.value.what == "argument --rows: invalid int value: 'many'"
-    assert (caught.value.fix, caught.value.exit_code) == ("bunryu predict --help", 2)
-
-
-def test_a_wrong_path_is_answered_without_torch(tmp_path: Path) -> None:
-    program = (
-        "import sys\n"
-        "from bunryu.inference.opening import open_predictor\n"
-        "from bunryu.errors import ConfigError\n"
-        "from pathlib import Path\n"
-        "try: open_predictor(Path(sys.argv[1]))\n"
-        "except ConfigError: print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))\n"
+    last, best = (
+        open_predictor(run, checkpoint=name, device="cpu").network.model.classifier.bias  # type: ignore[attr-defined]
+        for name in ("last", None)
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert torch.equal(last, checkpoint["state_dict"]["model.classifier.bias"])
+    assert not torch.equal(last, best)
+
+
+def test_an_export_is_wanted_that_is_not_there_or_with_a_checkpoint(trained: Run) -> None:
+    error = refused(ConfigError, open_predictor, trained.path, runtime="onnx")
+    assert error.what == "there is no export"
+    assert error.fix == f"bunryu export {trained.path} --format onnx"
+    error = refused(ConfigError, open_predictor, trained.path, checkpoint="last", runtime="onnx")
+    assert (error.what, error.where) == ("an export has weights of its own", "--checkpoint")

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizer,
-)
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bunryu.data.cleaner import NO_CLEANING, Cleaner
 from bunryu.errors import BunryuError, ConfigError, ModelError
 from bunryu.inference.opening import open_predictor
 from bunryu.inference.predictor import load_predictor
-from bunryu.metrics import softmax
-from bunryu.models.folder import write_model_folder
-from bunryu.models.sources import label_maps
 from bunryu.runs.run import Run
 from helpers.pickles import Payload
+from helpers.refusing import edit_json, edit_weights, refused
+from helpers.small_models import PAIRS, add_code, write_pair_model
 
 TEXTS = ["영화가 좋다", "", "다시는 안 본다 " * 80, "ㅋㅋ", "배우 연기만 볼 만했다", "좋다 " * 200]
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
-PAIRS = [("a b c", "d"), ("", "e f"), ("a " * 9, "h g"), ("b", "c " * 9), ("b", "")]
 
 
 @pytest.fixture
@@ -46,23 +33,15 @@ def folder(trained: Run, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small model of pairs, cleaned of everything but letters, cut at 8 tokens."""
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=20, max_position_embeddings=20, initializer_range=0.5,
-        **label_maps(["x", "y", "z"]),
-    )  # fmt: skip
-    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}, do_lower_case=False)
-    folder = tmp_path_factory.mktemp("pairs") / "model"
-    facts = {"model": "m", "corpus": "c", "run": "r"}
-    model = BertForSequenceClassification(config)
-    write_model_folder(folder, model, tokenizer, Cleaner(allowed="a-z "), 8, PAIRS, {}, facts)
-    return folder
+    return write_pair_model(tmp_path_factory.mktemp("pairs") / "model")
 
 
 def load(folder: Path, **arguments: Any) -> Any:
     return load_predictor(folder, "model", device="cpu", **arguments)
+
+
+def check(folder: Path) -> Any:
+    return load(folder).check_parity()
 
 
 def by_hand(folder: Path, texts: list[str], pairs: list[str] | None, length: int) -> np.ndarray:
@@ -82,14 +61,19 @@ def by_hand(folder: Path, texts: list[str], pairs: list[str] | None, length: int
 @pytest.mark.cpus
 def test_logits_are_those_of_tokenizer_and_model_called_by_hand(trained: Run) -> None:
     predictor = open_predictor(trained.path, device="cpu")
-    expected = by_hand(trained.path / "model", TEXTS, None, 128)
     assert (predictor.runtime, predictor.device, predictor.labels) == ("torch", "cpu", ("부정", "긍정"))
+    assert predictor.check_parity() <= 1e-6
+    expected = by_hand(trained.path / "model", TEXTS, None, 128)
+    assert len({tuple(row) for row in expected.round(4).tolist()}) > 2
     found = predictor.predict(TEXTS)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     one_by_one = np.concatenate([predictor.predict([text]) for text in TEXTS])
     np.testing.assert_allclose(one_by_one, expected, rtol=0, atol=1e-6)
-    assert len({tuple(row) for row in expected.round(4).tolist()}) > 2
+    encoded, batches = predictor.encode(TEXTS), [np.array([4, 0, 1]), np.array([5, 3, 2])]
+    padded = predictor.logits(encoded, batches, padding="max_length")
+    np.testing.assert_allclose(padded, expected, rtol=0, atol=1e-5)
+    assert predictor.predict([]).shape == (0, 2)
 
 
 @pytest.mark.cpus
@@ -104,325 +88,142 @@ def test_pairs_and_cleaning_as_by_hand(pair_folder: Path) -> None:
     swapped = predictor.predict(seconds, dirty)
     assert np.abs(swapped - expected).max() > 0.01  # which text is first matters
     assert predictor.about.takes_pairs
-
-
-def test_no_texts_give_no_rows(trained: Run) -> None:
-    assert open_predictor(trained.path, device="cpu").predict([]).shape == (0, 2)
-
-
-@pytest.mark.cpus
-def test_padding_to_max_length_changes_nothing_but_rounding(trained: Run) -> None:
-    predictor = open_predictor(trained.path, device="cpu")
-    encoded, batches = predictor.encode(TEXTS), [np.array([4, 0, 1]), np.array([5, 3, 2])]
-    padded = predictor.logits(encoded, batches, padding="max_length")
-    np.testing.assert_allclose(padded, predictor.predict(TEXTS), rtol=0, atol=1e-5)
-
-
-@pytest.mark.cpus
-def test_a_folder_just_written_is_in_parity(trained: Run, pair_folder: Path) -> None:
-    assert open_predictor(trained.path, device="cpu").check_parity() <= 1e-6
-    assert load(pair_folder).check_parity() <= 1e-6
-
-
-@pytest.mark.cpus
-def test_weights_are_not_where_their_file_is_mapped(folder: Path) -> None:
-    predictor = load(folder)
-    path = folder / "model.safetensors"
-    with open(path, "r+b") as file:  # overwritten in place
-        file.write(bytes(path.stat().st_size))
-    assert {weight.data_ptr() % 64 for weight in predictor.network.model.parameters()} == {0}
     assert predictor.check_parity() <= 1e-6
 
 
-def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
-    facts = json.loads(path.read_text("utf-8"))
-    changed = change(facts)
-    path.write_text(json.dumps(facts if changed is None else changed), "utf-8")
-
-
-def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def test_a_logit_off_by_a_thousandth_is_refused(folder: Path) -> None:
-    edit_weights(folder, lambda weights: weights["classifier.bias"].add_(1e-3))
-    with pytest.raises(ModelError, match=r"a logit is off by 0\.001, more than 0\.0001"):
-        load(folder).check_parity()
-
-
-@pytest.mark.parametrize(("by", "refused"), [(1e-3, True), (1e-5, False)])
-def test_bunryu_json_may_be_off_by_less_than_the_tolerance(folder: Path, by: float, refused: bool) -> None:
-    def shift(facts: Any) -> None:
-        facts["parity"][2]["logits"][1] += by
-
-    edit_json(folder / "bunryu.json", shift)
-    predictor = load(folder)
-    if refused:
-        with pytest.raises(ModelError, match="the loaded model is not the one that was saved"):
-            predictor.check_parity()
-    else:
-        assert predictor.check_parity() == pytest.approx(by, rel=0.1)
-
-
-def test_logits_that_are_no_numbers_are_refused(folder: Path) -> None:
-    edit_weights(folder, lambda weights: weights["classifier.bias"].fill_(float("nan")))
-    with pytest.raises(ModelError, match="a logit is off by inf"):
-        load(folder).check_parity()
-
-
-def test_a_shuffled_vocabulary_is_refused(folder: Path) -> None:
+def test_a_changed_vocabulary_is_refused(folder: Path) -> None:
     def rotate(facts: Any) -> None:
         vocabulary = facts["model"]["vocab"]
         tokens = [token for token in vocabulary if vocabulary[token] > 4]
-        for token, index in zip(
-            tokens, [vocabulary[token] for token in tokens[1:] + tokens[:1]], strict=True
-        ):
-            vocabulary[token] = index
+        ids = [vocabulary[token] for token in tokens]
+        vocabulary.update(zip(tokens, ids[1:] + ids[:1], strict=True))
 
-    edit_json(folder / "tokenizer.json", rotate)
-    with pytest.raises(ModelError, match=r"weights, tokenizer or bunryu\.json were changed"):
-        load(folder).check_parity()
-
-
-def test_a_shortened_vocabulary_is_refused(folder: Path) -> None:
-    def shorten(facts: Any) -> None:
-        vocabulary = facts["model"]["vocab"]
-        facts["model"]["vocab"] = {token: index for token, index in vocabulary.items() if index < 100}
-
-    edit_json(folder / "tokenizer.json", shorten)
-    with pytest.raises(ModelError):
-        load(folder).check_parity()
-
-
-def test_a_lengthened_vocabulary_is_refused(folder: Path) -> None:
     def lengthen(facts: Any) -> None:
         facts["model"]["vocab"]["새낱말"] = len(facts["model"]["vocab"])
 
+    edit_json(folder / "tokenizer.json", rotate)
+    assert refused(ModelError, check, folder).what.startswith(
+        "the loaded model is not the one that was saved"
+    )
     edit_json(folder / "tokenizer.json", lengthen)
-    with pytest.raises(ModelError, match=r"^the tokenizer has \d+ tokens, the model's embedding \d+"):
-        load(folder)
-
-
-@pytest.mark.parametrize("logits", [[], [0.5], [0.1, 0.2, 0.3]])
-def test_samples_of_another_number_of_classes_are_refused(folder: Path, logits: list[float]) -> None:
-    def replace(facts: Any) -> None:
-        facts["parity"][0]["logits"] = logits
-
-    edit_json(folder / "bunryu.json", replace)
-    with pytest.raises(ModelError, match=f"a parity sample has {len(logits)} logits, the model 2 classes"):
-        load(folder).check_parity()
+    assert refused(ModelError, load, folder).what.startswith("the tokenizer has ")
 
 
 @pytest.mark.parametrize(
-    ("length", "error", "what"),
-    [
-        (1, ModelError, "max_seq_length is 1, special tokens alone take 2"),
-        (-5, ModelError, "max_seq_length is -5, special tokens alone take 2"),
-        (301, ConfigError, "max_seq_length=301 is beyond the model's 300 positions"),
-    ],
+    ("change", "off"),
+    [(lambda bias: bias.add_(1e-3), "0.001"), (lambda bias: bias.fill_(float("nan")), "inf")],
 )
-def test_a_length_that_cannot_be_is_refused(
-    folder: Path, length: int, error: type[BunryuError], what: str
-) -> None:
-    edit_json(folder / "bunryu.json", lambda facts: {**facts, "max_seq_length": length})
-    with pytest.raises(error) as caught:
-        load(folder)
-    assert caught.value.what == what
-
-
-def drop(name: str) -> Callable[[dict[str, torch.Tensor]], Any]:
-    return lambda weights: weights.pop(name)
-
-
-def put(name: str, *shape: int) -> Callable[[dict[str, torch.Tensor]], Any]:
-    return lambda weights: weights.update({name: torch.zeros(shape)})
-
-
-QUERY = "bert.encoder.layer.1.attention.self.query.weight"
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (drop("classifier.bias"), "the weights lack classifier.bias"),
-        (drop(QUERY), f"the weights lack {QUERY}"),
-        (drop("bert.pooler.dense.weight"), "the weights lack bert.pooler.dense.weight"),
-        (put("extra.weight", 3), "the weights hold, and the model has not, extra.weight"),
-        (put("bert.encoder.layer.2.output.dense.bias", 128), "bert.encoder.layer.2.output.dense.bias"),
-        (put("classifier.bias", 5), "the model cannot be loaded"),
-        (put("bert.embeddings.word_embeddings.weight", 7, 128), "the model cannot be loaded"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(
-    folder: Path, change: Callable[[dict[str, torch.Tensor]], Any], named: str
-) -> None:
-    edit_weights(folder, change)
-    with pytest.raises(ModelError) as caught:
-        load(folder)
-    assert named in caught.value.what
-    assert caught.value.where == str(folder)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda config: {**config, "id2label": {"0": "a", "1": "b", "2": "c"}},
-        lambda config: {**config, "id2label": {"0": "a", "5": "b"}},
-        lambda config: {**config, "id2label": ["a", "b"]},
-        lambda config: {**config, "id2label": {"zero": "a", "one": "b"}},
-        lambda config: {**config, "hidden_size": 64},
-        lambda config: {**config, "num_hidden_layers": 1},
-        lambda config: {**config, "num_hidden_layers": "two"},
-        lambda config: {**config, "model_type": "no-such"},
-        lambda config: {**config, "model_type": "gpt2"},
-        lambda config: {**config, "quantization_config": {"quant_method": "gptq", "bits": 4}},
-        lambda config: {**config, "attn_implementation": "flash_attention_2"},
-        lambda config: {**config, "attn_implementation": "somebody/kernel"},
-        lambda config: {**config, "hidden_act": "no-such"},
-        lambda config: {},
-        lambda config: [],
-    ],
-)
-def test_a_config_that_does_not_fit_is_refused(folder: Path, change: Callable[[Any], Any]) -> None:
-    edit_json(folder / "config.json", change)
-    with pytest.raises(ModelError):
-        load(folder).check_parity()
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-@pytest.mark.parametrize("cut", [0, 50, -50])
-def test_a_cut_file_is_refused(folder: Path, name: str, cut: int) -> None:
-    path = folder / name
-    path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ModelError):
-        load(folder).check_parity()
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "bunryu.json"])
-def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    with pytest.raises(ModelError) as caught:
-        load(folder).check_parity()
-    assert caught.value.where == str(folder)
-
-
-def test_pickled_weights_are_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    weights = load_file(folder / "model.safetensors")
-    torch.save({**weights, "x": Payload(canary)}, folder / "pytorch_model.bin")
-    load(folder).check_parity()  # beside good weights it is not looked at
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="the weights are a pickle, which can run code when it is loaded"):
-        load(folder)
-    assert not canary.exists()
-    torch.load(folder / "pytorch_model.bin", weights_only=False)
-    assert canary.exists()  # the payload is a real one
-
-
-def test_pickled_weights_that_are_only_named_safetensors_are_not_run(folder: Path, tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    torch.save({"x": Payload(canary)}, folder / "model.safetensors")
-    with pytest.raises(ModelError):
-        load(folder)
-    assert not canary.exists()
-
-
-def test_an_index_that_names_a_pickle_is_not_followed(folder: Path, tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    names = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save({name: Payload(canary) for name in names}, folder / "part.bin")
-    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "part.bin")}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
-    with pytest.raises(ModelError):
-        load(folder)
-    assert not canary.exists()
-
-
-AUTO_MAP = {
-    "AutoConfig": "evil.Thing",
-    "AutoModelForSequenceClassification": "evil.Thing",
-    "AutoTokenizer": ["evil.Thing", "evil.Thing"],
-}
-
-
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-@pytest.mark.parametrize(
-    "added",
-    [
-        {"auto_map": AUTO_MAP, "trust_remote_code": True},
-        {"auto_map": AUTO_MAP, "trust_remote_code": True, "model_type": "evil", "tokenizer_class": "Thing"},
-    ],
-)
-def test_code_beside_the_weights_is_never_run(
-    folder: Path, tmp_path: Path, name: str, added: dict[str, Any]
-) -> None:
-    canary = tmp_path / "canary"
-    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w')\nclass Thing: pass\n", "utf-8")
-    (folder / "__init__.py").write_text(f"open({str(canary)!r}, 'w')\n", "utf-8")
-    edit_json(folder / name, lambda facts: {**facts, **added})
-    try:
-        difference = load(folder).check_parity()
-    except ModelError:
-        difference = 0.0  # refused
-    assert difference <= 1e-6
-    assert not canary.exists()
+def test_changed_weights_are_refused(folder: Path, change: Callable[[torch.Tensor], Any], off: str) -> None:
+    edit_weights(folder, lambda weights: change(weights["classifier.bias"]))
+    error = refused(ModelError, check, folder)
+    assert error.what.endswith(f"a logit is off by {off}, more than 0.0001")
+    assert error.fix.startswith("weights, tokenizer or bunryu.json were changed")
 
 
 @pytest.mark.cpus
-def test_a_checkpoint_gives_its_weights_and_samples(trained: Run, folder: Path, tmp_path: Path) -> None:
-    checkpoint = torch.load(trained.path / "checkpoints/last.ckpt", weights_only=True)
-    checkpoint["state_dict"]["model.classifier.bias"] += 3.0
-    torch.save(checkpoint, tmp_path / "moved.ckpt")
-    plain, moved = load(folder), load(folder, checkpoint=tmp_path / "moved.ckpt")
-    kept = moved.network.model.state_dict()
-    assert {f"model.{name}" for name in kept} == set(checkpoint["state_dict"])
-    assert all(
-        torch.equal(tensor, checkpoint["state_dict"][f"model.{name}"]) for name, tensor in kept.items()
-    )
-    assert np.abs(moved.predict(["좋다"]) - plain.predict(["좋다"])).max() > 1
-    assert [sample.text for sample in moved.about.parity] == [sample.text for sample in plain.about.parity]
-    (logits,) = moved.predict([moved.about.parity[0].text]).tolist()
-    assert moved.about.parity[0].logits == pytest.approx(logits, abs=1e-6, rel=0)
-    assert moved.check_parity() <= 1e-6
+def test_saved_logits_may_be_off_by_less_than_the_tolerance(folder: Path) -> None:
+    def shift(facts: Any) -> None:
+        facts["parity"][2]["logits"][1] += 1e-5
 
-
-def test_a_checkpoint_of_pairs_still_takes_pairs(pair_folder: Path, tmp_path: Path) -> None:
-    weights = load_file(pair_folder / "model.safetensors")
-    torch.save({"state_dict": {f"model.{n}": t for n, t in weights.items()}}, tmp_path / "a.ckpt")
-    predictor = load(pair_folder, checkpoint=tmp_path / "a.ckpt")
-    assert predictor.about.takes_pairs
-    assert predictor.about == load(pair_folder).about
+    edit_json(folder / "bunryu.json", shift)
+    assert check(folder) == pytest.approx(1e-5, rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("change", "what"),
+    ("facts", "error", "what"),
     [
-        (drop("classifier.bias"), "the weights lack classifier.bias"),
-        (put("extra", 2), "the weights hold, and the model has not, extra"),
-        (put("classifier.bias", 4), "classifier.bias has the shape (4,), the model's (3,)"),
-        (put("classifier.bias"), "classifier.bias has the shape (), the model's (3,)"),
+        ({"max_seq_length": 1}, ModelError, "max_seq_length is 1, special tokens alone take 2"),
+        ({"max_seq_length": 301}, ConfigError, "max_seq_length=301 is beyond the model's 300 positions"),
+        (
+            {"parity": [{"text": "", "logits": [0.5]}]},
+            ModelError,
+            "a parity sample has 1 logits, the model 2 classes",
+        ),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(
-    pair_folder: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any], what: str
+def test_a_length_or_sample_that_cannot_be_is_refused(
+    folder: Path, facts: dict[str, Any], error: type[BunryuError], what: str
 ) -> None:
+    edit_json(folder / "bunryu.json", lambda about: {**about, **facts})
+    assert refused(error, check, folder).what == what
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"id2label": {"0": "a", "1": "b", "2": "c"}},
+        {"id2label": {"0": "a", "5": "b"}},
+        {"id2label": ["a", "b"]},
+        {"hidden_size": 64},
+        {"num_hidden_layers": "two"},
+        {"model_type": "no-such"},
+        {"model_type": "gpt2"},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "somebody/kernel"},
+    ],
+    ids=str,
+)
+def test_a_config_that_does_not_fit_is_refused(folder: Path, changed: dict[str, Any]) -> None:
+    edit_json(folder / "config.json", lambda config: {**config, **changed})
+    refused(ModelError, check, folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "bunryu.json"])
+def test_a_missing_or_cut_file_is_refused(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    for cut in (0, 50, -50):
+        (folder / name).write_bytes(content[:cut])
+        refused(ModelError, check, folder)
+    (folder / name).unlink()
+    assert refused(ModelError, check, folder).where == str(folder)
+
+
+def test_pickled_weights_are_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
+    torch.save({"x": Payload(tmp_path / "canary")}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert refused(ModelError, load, folder).what.startswith("the weights are a pickle, ")
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.cpus
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_code_beside_the_weights_is_never_run(folder: Path, tmp_path: Path, name: str) -> None:
+    add_code(folder, name, tmp_path / "canary")
+    assert check(folder) <= 1e-6
+    edit_json(folder / name, lambda facts: {**facts, "model_type": "evil", "tokenizer_class": "Thing"})
+    with suppress(ModelError):
+        load(folder)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.cpus
+def test_a_checkpoint_gives_its_weights_and_samples(pair_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.ckpt"
     weights = load_file(pair_folder / "model.safetensors")
-    change(weights)
-    torch.save({"state_dict": {f"model.{n}": t for n, t in weights.items()}}, tmp_path / "a.ckpt")
-    with pytest.raises(ModelError) as caught:
-        load(pair_folder, checkpoint=tmp_path / "a.ckpt")
-    assert (caught.value.what, caught.value.where) == (what, str(tmp_path / "a.ckpt"))
+    weights["classifier.bias"] += torch.tensor([3.0, 0.0, 0.0])
+    torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in weights.items()}}, file)
+    plain, moved = load(pair_folder), load(pair_folder, checkpoint=file)
+    kept = moved.network.model.state_dict()
+    assert set(kept) == set(weights)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in kept.items())
+    assert np.abs(moved.predict(["a"], ["b"]) - plain.predict(["a"], ["b"])).max() > 1
+    samples = [(sample.text, sample.pair) for sample in moved.about.parity]
+    assert samples == [(sample.text, sample.pair) for sample in plain.about.parity] == PAIRS
+    logits = moved.predict([PAIRS[0][0]], [PAIRS[0][1]])[0].tolist()
+    assert moved.about.parity[0].logits == pytest.approx(logits, abs=1e-6, rel=0)
+    assert moved.check_parity() <= 1e-6
+    torch.save({"state_dict": {"model.x": torch.ones(1)}}, file)
+    error = refused(ModelError, load, pair_folder, checkpoint=file)
+    assert error.what.startswith("the weights lack bert.embeddings.LayerNorm.bias and ")
+    assert error.where == str(file)
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "gpu", "", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused(trained: Run, device: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_predictor(trained.path / "model", "m", device=device)
-    assert caught.value.what.startswith(f"no device '{device}': ")
-    assert "\n" not in caught.value.what
+    error = refused(ConfigError, load_predictor, trained.path / "model", "m", device=device)
+    assert error.what.startswith(f"no device '{device}': ")
+    assert "\n" not in error.what
 
 
 @pytest.mark.cpus
@@ -434,32 +235,4 @@ def test_weights_of_16_bits_have_a_wider_tolerance(folder: Path, dtype: torch.dt
     assert next(predictor.network.model.parameters()).dtype == dtype
     assert 0.0 < predictor.check_parity() < 0.1
     edit_weights(folder, lambda weights: weights["classifier.bias"].add_(0.5))
-    with pytest.raises(ModelError, match=r"more than 0\.1"):
-        load(folder).check_parity()
-
-
-PIPELINE = """
-import json, sys
-sys.modules["bunryu"] = None  # whoever imports it now gets an ImportError
-from transformers import pipeline
-classify = pipeline("text-classification", model=sys.argv[1], truncation=True)
-print(json.dumps([classify(json.loads(sys.argv[2])), classify(json.loads(sys.argv[2]), top_k=None)]))
-"""
-
-
-def test_transformers_pipeline_gives_the_same_labels_and_scores(trained: Run) -> None:
-    predictor = open_predictor(trained.path, device="cpu")
-    texts = [text for text in TEXTS if text]
-    assert (predictor.encode(texts).lengths(10_000) > 128).sum() == 2
-    assert predictor.about.cleaner == NO_CLEANING
-    expected = softmax(predictor.predict(texts))
-    command = [sys.executable, "-I", "-c", PIPELINE, str(trained.path / "model"), json.dumps(texts)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    best, every = json.loads(done.stdout.splitlines()[-1])
-    assert [answer["label"] for answer in best] == [predictor.labels[row.argmax()] for row in expected]
-    for row, answers in zip(expected, every, strict=True):
-        found = {answer["label"]: answer["score"] for answer in answers}
-        for name, probability in zip(predictor.labels, row, strict=True):
-            assert found[name] == pytest.approx(probability, abs=1e-6, rel=0)
+    assert refused(ModelError, check, folder).what.endswith("more than 0.1")

@@ -6,107 +6,69 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-)
+from transformers import AutoTokenizer
 
 from bunryu.data.cleaner import Cleaner
+from bunryu.metrics import softmax
 from bunryu.models.folder import PARITY_SAMPLES, write_model_folder
-from bunryu.models.sources import FromScratch, Pretrained
+from helpers.small_models import pretrained, scratch, weights_folder
 
 TEXTS = ["영화가 좋다 " * count + "Film é" for count in range(1, 11)]
 LABELS = ["부정", "긍정", "중립"]
 MAX_LENGTH = 12
 CLEANER = Cleaner(allowed="가-힣A-Za-zé ", max_repeats=2)
-FILES = [
-    "README.md",
-    "bunryu.json",
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-]
-SIZES: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 20,
-    "initializer_range": 0.5,  # logits that differ from each other
-}
+FILES = {"README.md", "bunryu.json", "config.json", "model.safetensors"}
+FILES |= {"tokenizer.json", "tokenizer_config.json"}
 
 
-def from_scratch(folder: Path) -> Any:
-    return FromScratch(
-        name="mini",
-        lr=1e-3,
-        positions=40,
-        vocabulary_size=100,
-        vocabulary_file=None,
-        architecture=partial(BertConfig, **SIZES),
-        network=partial(BertForSequenceClassification),
-    )
-
-
-def from_folder(folder: Path) -> Any:
-    """A pretrained folder whose path must not travel on."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "영화", "##가", "좋다", "Film", "é"]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words), "utf-8")
-    config = BertConfig(**SIZES, vocab_size=len(words), max_position_embeddings=40)
-    BertForMaskedLM(config).save_pretrained(folder)
-    return Pretrained(
-        name=str(folder),
-        lr=1e-5,
-        positions=40,
-        network=partial(BertForSequenceClassification.from_pretrained),
-        tokenizer_factory=partial(AutoTokenizer.from_pretrained, do_lower_case=False),
-    )
-
-
-@pytest.fixture(params=[from_scratch, from_folder])
-def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Any]:
-    """A written folder and the model it was written from."""
+def write(folder: Path, source: Any) -> Any:
+    """Write a model folder; returns the model."""
     torch.manual_seed(5)
-    source = request.param(tmp_path / "pretrained-source")
-    tokenizer = source.tokenizer(TEXTS, CLEANER, tmp_path / "cache")
+    tokenizer = source.tokenizer(TEXTS, CLEANER, folder.parent / "cache")
     model = source.classifier(tokenizer, LABELS)
     results = {"val/loss": 0.51234, "test/accuracy": 0.875, "best_checkpoint": "checkpoints/best.ckpt"}
     facts = {"model": source.name, "corpus": "reviews", "run": "2026-01-01_00-00-00-abcdef"}
-    folder = tmp_path / "run" / "model"
-    folder.parent.mkdir()
-    write_model_folder(
-        folder, model, tokenizer, CLEANER, MAX_LENGTH, [(text, None) for text in TEXTS], results, facts
-    )
-    return folder, model
+    samples = [(text, None) for text in TEXTS]
+    write_model_folder(folder, model, tokenizer, CLEANER, MAX_LENGTH, samples, results, facts)
+    return model
 
 
-def test_the_exact_files(written: tuple[Path, Any]) -> None:
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
+    """Written folders, to look at and not to change, and the models they were written from."""
+    place = tmp_path_factory.mktemp("written")
+    sources = {"scratch": scratch(), "pretrained": pretrained(weights_folder(place / "pretrained-source"))}
+    return {name: (place / name, write(place / name, source)) for name, source in sources.items()}
+
+
+@pytest.fixture(params=["scratch", "pretrained"])
+def written(request: pytest.FixtureRequest, folders: dict[str, tuple[Path, Any]]) -> tuple[Path, Any]:
+    return folders[request.param]
+
+
+def read(folder: Path) -> Any:
+    return json.loads((folder / "bunryu.json").read_text("utf-8"))
+
+
+def test_the_files_and_what_they_hold(written: tuple[Path, Any]) -> None:
     folder, model = written
-    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert {path.name for path in folder.iterdir()} == FILES
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert config["id2label"] == {"0": "부정", "1": "긍정", "2": "중립"}
     assert config["label2id"] == {"부정": 0, "긍정": 1, "중립": 2}
     weights = load_file(folder / "model.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
-
-
-def test_what_bunryu_json_holds(written: tuple[Path, Any]) -> None:
-    about = json.loads((written[0] / "bunryu.json").read_text("utf-8"))
+    about = read(folder)
     assert sorted(about) == ["cleaner", "max_seq_length", "parity", "schema"]
-    assert about["schema"] == 1
-    assert about["max_seq_length"] == MAX_LENGTH
+    assert (about["schema"], about["max_seq_length"]) == (1, MAX_LENGTH)
     assert Cleaner(**about["cleaner"]) == CLEANER
     assert [sample["text"] for sample in about["parity"]] == TEXTS[:PARITY_SAMPLES]
     assert {len(sample["logits"]) for sample in about["parity"]} == {3}
@@ -116,71 +78,60 @@ def test_what_bunryu_json_holds(written: tuple[Path, Any]) -> None:
 PLAIN = """
 import json, sys
 sys.modules["bunryu"] = None
-folder = sys.argv[1]
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
-import torch
-try:
-    import bunryu
-    raise SystemExit("bunryu is there")
-except ImportError:
-    pass
-tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForSequenceClassification.from_pretrained(folder)
-texts = json.loads(sys.argv[2])
-logits = [model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0].tolist() for text in texts]
-batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
-together = model(**batch).logits.tolist()
-classify = pipeline("text-classification", model=folder, truncation=True)
-print(json.dumps({"logits": logits, "together": together, "shape": list(batch["input_ids"].shape),
-                  "labels": [answer["label"] for answer in classify(texts)]}))
+
+def answer(folder, texts):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    inputs = [tokenizer(text, truncation=True, return_tensors="pt") for text in texts]
+    alone = [model(**one).logits[0].tolist() for one in inputs]
+    batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+    classify = pipeline("text-classification", model=folder, truncation=True)
+    return {"alone": alone, "together": model(**batch).logits.tolist(),
+            "shape": list(batch["input_ids"].shape),
+            "dropout": model.config.hidden_dropout_prob,
+            "labels": [answer["label"] for answer in classify(texts)],
+            "scores": [{answer["label"]: answer["score"] for answer in every}
+                       for every in classify(texts, top_k=None)]}
+
+print(json.dumps([answer(folder, texts) for folder, texts in json.loads(sys.argv[1])]))
 """
 
 
-def test_plain_transformers_gives_the_same_logits(written: tuple[Path, Any]) -> None:
-    folder, _ = written
-    parity = json.loads((folder / "bunryu.json").read_text("utf-8"))["parity"]
-    cleaned = [CLEANER(sample["text"]) for sample in parity]
-    command = [sys.executable, "-I", "-c", PLAIN, str(folder), json.dumps(cleaned)]
+@pytest.mark.cpus
+def test_plain_transformers_gives_the_same_logits(folders: dict[str, tuple[Path, Any]]) -> None:
+    parities = [read(folder)["parity"] for folder, _ in folders.values()]
+    cleaned = [[CLEANER(sample["text"]) for sample in parity] for parity in parities]
+    given = json.dumps(
+        [(str(folder), texts) for (folder, _), texts in zip(folders.values(), cleaned, strict=True)]
+    )
+    command = [sys.executable, "-I", "-c", PLAIN, given]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
-    expected = [sample["logits"] for sample in parity]
-    for ours, alone, together in zip(expected, answer["logits"], answer["together"], strict=True):
-        assert alone == pytest.approx(ours, abs=1e-6, rel=0)
-        assert together == pytest.approx(ours, abs=1e-5, rel=0)
-    assert answer["shape"][1] == MAX_LENGTH  # truncation=True alone cuts where training did
-    assert answer["labels"] == [LABELS[row.index(max(row))] for row in expected]
+    for parity, answer in zip(parities, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        expected = np.array([sample["logits"] for sample in parity])
+        np.testing.assert_allclose(answer["alone"], expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(answer["together"], expected, rtol=0, atol=1e-5)
+        assert answer["dropout"] == 0.1  # of which the saved logits have nothing
+        assert answer["shape"][1] == MAX_LENGTH  # truncation=True alone cuts where training did
+        assert answer["labels"] == [LABELS[index] for index in expected.argmax(axis=1)]
+        for found, shares in zip(answer["scores"], softmax(expected), strict=True):
+            assert found == pytest.approx(dict(zip(LABELS, shares, strict=True)), abs=1e-6, rel=0)
 
 
 def test_the_tokenizer_comes_back_the_same(written: tuple[Path, Any]) -> None:
-    folder, _ = written
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(written[0])
     assert tokenizer.model_max_length == MAX_LENGTH
     assert len(tokenizer("영화가 " * 50, truncation=True)["input_ids"]) == MAX_LENGTH
-    saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    assert (saved["truncation"], saved["padding"]) == (None, None)
     assert tokenizer.tokenize("Film") == ["Film"]  # case is kept
     assert "é" in "".join(tokenizer.tokenize("é"))  # and accents
 
 
-def test_a_used_tokenizer_is_saved_without_its_last_truncation(tmp_path: Path) -> None:
-    source = from_scratch(tmp_path)
-    tokenizer = source.tokenizer(TEXTS, CLEANER, tmp_path / "cache")
-    tokenizer("영화가", truncation=True, max_length=3, padding="max_length")
-    model = source.classifier(tokenizer, LABELS)
-    facts = {"model": "mini", "corpus": "reviews", "run": "r"}
-    write_model_folder(
-        tmp_path / "model", model, tokenizer, CLEANER, MAX_LENGTH, [(text, None) for text in TEXTS], {}, facts
-    )
-    saved = json.loads((tmp_path / "model/tokenizer.json").read_text("utf-8"))
-    assert (saved["truncation"], saved["padding"]) == (None, None)
-
-
-def test_nothing_of_the_machine_is_written(written: tuple[Path, Any], tmp_path: Path) -> None:
+def test_nothing_of_the_machine_is_written(written: tuple[Path, Any]) -> None:
     for path in written[0].iterdir():
         content = path.read_bytes()
-        for trace in (str(tmp_path), str(Path.home()), sys.prefix, "name_or_path", "pytest-of"):
+        for trace in (str(written[0].parent), str(Path.home()), sys.prefix, "name_or_path", "pytest-of"):
             assert trace.encode() not in content, (path.name, trace)
 
 
@@ -195,24 +146,17 @@ def test_the_card(written: tuple[Path, Any]) -> None:
     assert f"cut after {MAX_LENGTH} tokens" in card
 
 
-def test_parity_is_computed_without_dropout(written: tuple[Path, Any]) -> None:
-    folder, _ = written
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
-    assert model.config.hidden_dropout_prob == 0.1
-    about = json.loads((folder / "bunryu.json").read_text("utf-8"))
-    # One text written twice has one answer; with dropout on it would have two.
+def test_writing_again_replaces_and_a_used_tokenizer_is_saved_without_its_last_truncation(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "model"
+    model = write(folder, scratch())
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    inputs = tokenizer(CLEANER(TEXTS[0]), truncation=True, return_tensors="pt")
-    with torch.inference_mode():
-        assert model(**inputs).logits[0].tolist() == pytest.approx(about["parity"][0]["logits"], abs=1e-6)
-
-
-def test_writing_again_replaces(written: tuple[Path, Any], tmp_path: Path) -> None:
-    folder, model = written
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer("영화가", truncation=True, max_length=3, padding="max_length")
     facts = {"model": "mini", "corpus": "other", "run": "r"}
     write_model_folder(folder, model, tokenizer, Cleaner(), 8, [(TEXTS[0], None)], {}, facts)
-    assert sorted(path.name for path in folder.iterdir()) == FILES
-    about = json.loads((folder / "bunryu.json").read_text("utf-8"))
-    assert (about["max_seq_length"], len(about["parity"])) == (8, 1)
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert (read(folder)["max_seq_length"], len(read(folder)["parity"])) == (8, 1)
     assert AutoTokenizer.from_pretrained(folder).model_max_length == 8
+    saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    assert (saved["truncation"], saved["padding"]) == (None, None)

@@ -11,6 +11,7 @@ import pytest
 from bunryu.data.cleaner import Cleaner
 from bunryu.errors import ModelError
 from bunryu.models.metadata import ModelMetadata, ParitySample
+from helpers.refusing import refused
 
 ABOUT = ModelMetadata(
     Cleaner(allowed="가-힣 ", max_repeats=2),
@@ -37,44 +38,31 @@ def test_what_is_written_is_read_to_the_last_bit(tmp_path: Path) -> None:
 
 
 def test_pairs_are_known_by_the_samples(tmp_path: Path) -> None:
-    pair = ParitySample("첫째", "", (0.0,))
     assert not ABOUT.takes_pairs
-    ModelMetadata(Cleaner(), 8, [pair]).write(tmp_path)
+    ModelMetadata(Cleaner(), 8, [ParitySample("첫째", "", (0.0,))]).write(tmp_path)
     assert ModelMetadata.read(tmp_path).takes_pairs
 
 
-def test_a_later_schema_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError) as caught:
-        ModelMetadata.read(write(tmp_path, {**FACTS, "schema": 99}))
-    assert caught.value.what == "bunryu.json was written by a later bunryu"
-    assert caught.value.where == str(tmp_path / "bunryu.json")
-
-
-def test_a_folder_without_it_is_no_model_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError) as caught:
-        ModelMetadata.read(tmp_path)
-    assert caught.value.what == (
-        "no model folder of bunryu: bunryu.json cannot be read (No such file or directory)"
-    )
-    assert "import-checkpoint" in caught.value.fix
+def test_a_missing_file_and_a_later_schema_are_refused(tmp_path: Path) -> None:
+    error = refused(ModelError, ModelMetadata.read, tmp_path)
+    assert error.what == "no model folder of bunryu: bunryu.json cannot be read (No such file or directory)"
+    assert "import-checkpoint" in error.fix
+    error = refused(ModelError, ModelMetadata.read, write(tmp_path, {**FACTS, "schema": 99}))
+    assert error.what == "bunryu.json was written by a later bunryu"
+    assert error.where == str(tmp_path / "bunryu.json")
 
 
 @pytest.mark.parametrize(
     "facts",
     [
         [],
-        None,
-        "text",
         {},
         {**FACTS, "schema": "1"},
-        {**FACTS, "schema": None},
         {**FACTS, "max_seq_length": "long"},
-        {**FACTS, "max_seq_length": None},
         {**FACTS, "cleaner": {"unknown": 1}},
         {**FACTS, "cleaner": {"allowed": "z-a"}},
         {**FACTS, "cleaner": 3},
         {**FACTS, "parity": 3},
-        {**FACTS, "parity": ["좋다"]},
         {**FACTS, "parity": [{"text": "좋다"}]},
         {**FACTS, "parity": [{"text": 5, "logits": [0.5, 1]}]},
         {**FACTS, "parity": [{"text": "좋다", "pair": ["x"], "logits": [0.5, 1]}]},

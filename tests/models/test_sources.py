@@ -2,111 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import pickle
-import shutil
-import subprocess
-import sys
-from functools import partial
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from huggingface_hub import close_session, constants, hf_api
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from bunryu.data.cleaner import NO_CLEANING
 from bunryu.errors import ConfigError, DownloadError, ModelError
 from bunryu.models import sources as subject
 from bunryu.models.sources import FromScratch, Pretrained
-from bunryu.models.weights import check_length
+from helpers.pickles import Payload
+from helpers.refusing import edit_json, edit_weights, refused
+from helpers.small_models import WORDS, add_code, architecture_folder, pretrained, scratch, weights_folder
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "영화", "배우", "##가", "A", "a"]
-SIZES: dict[str, Any] = {
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 12,
-}
 LABELS = ["부정", "긍정", "neutral"]
+families = pytest.mark.parametrize(
+    "family", [BertForSequenceClassification, AutoModelForSequenceClassification]
+)
 
 
-def scratch(vocabulary_file: str | None = None, size: int = 60, **architecture: Any) -> FromScratch:
-    return FromScratch(
-        name="mini",
-        lr=1e-3,
-        positions=40,
-        vocabulary_size=size,
-        vocabulary_file=vocabulary_file,
-        architecture=partial(BertConfig, **SIZES, **architecture),
-        network=partial(BertForSequenceClassification),
-    )
-
-
-def pretrained(
-    name: Path | str,
-    positions: int | None = None,
-    family: Any = BertForSequenceClassification,
-    **network: Any,
-) -> Pretrained:
-    return Pretrained(
-        name=str(name),
-        lr=1e-5,
-        positions=positions,
-        network=partial(family.from_pretrained, **network),
-        tokenizer_factory=partial(AutoTokenizer.from_pretrained, do_lower_case=False),
-    )
-
-
-def architecture_folder(folder: Path, **config: Any) -> Path:
-    """config.json and vocab.txt, as a folder without weights."""
-    folder.mkdir(exist_ok=True)
-    options = {**SIZES, "vocab_size": len(WORDS), "max_position_embeddings": 40, **config}
-    BertConfig(**options).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", "utf-8")
-    return folder
-
-
-def weights_folder(folder: Path, dtype: torch.dtype = torch.float32, **config: Any) -> Path:
-    """The same with the weights of a language model: an encoder and another head."""
-    architecture_folder(folder, **config)
-    torch.manual_seed(11)
-    BertForMaskedLM(BertConfig.from_pretrained(folder)).to(dtype).save_pretrained(folder)
-    return folder
-
-
-def build(
-    source: Pretrained | FromScratch, labels: list[str] = LABELS, texts: list[str] | None = None
-) -> Any:
-    tokenizer = source.tokenizer(texts or [], NO_CLEANING, Path("/nonexistent/cache"))
-    return source.classifier(tokenizer, labels)
-
-
-def change_weights(folder: Path, change: Any) -> None:
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-
-
-class Canary:
-    """A pickle of it writes a file when it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
+def build(source: Pretrained | FromScratch, labels: list[str] = LABELS) -> Any:
+    return source.classifier(source.tokenizer([], NO_CLEANING, Path("/nonexistent/cache")), labels)
 
 
 # --- from scratch -------------------------------------------------------------------------------
@@ -114,24 +40,18 @@ class Canary:
 
 def test_from_scratch_sizes_and_label_maps(tmp_path: Path) -> None:
     source = scratch()
-    tokenizer = source.tokenizer(["영화가 좋다", "배우가 좋다"] * 3, NO_CLEANING, tmp_path)
+    tokenizer = source.tokenizer(["Café Film café film"] * 4, NO_CLEANING, tmp_path)
+    assert tokenizer.tokenize("Café café") == ["Café", "café"]  # it keeps case and accents
     model = source.classifier(tokenizer, LABELS)
-    assert model.config.vocab_size == len(tokenizer)
     assert model.config.max_position_embeddings == tokenizer.model_max_length == 40
     assert model.config.pad_token_id == tokenizer.pad_token_id == 0
-    assert model.config.num_labels == 3
     assert model.config.id2label == {0: "부정", 1: "긍정", 2: "neutral"}
     assert model.config.label2id == {"부정": 0, "긍정": 1, "neutral": 2}
-    assert model.bert.embeddings.word_embeddings.weight.shape == (len(tokenizer), 8)
+    assert model.bert.embeddings.word_embeddings.weight.shape == (len(tokenizer), 16)
     assert len(model.bert.encoder.layer) == 2
-    assert model.classifier.weight.shape == (3, 8)
+    assert model.classifier.weight.shape == (model.config.num_labels, 16) == (3, 16)
     assert model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-
-
-def test_from_scratch_keeps_case_and_accents(tmp_path: Path) -> None:
-    tokenizer = scratch().tokenizer(["Café Film café film"] * 4, NO_CLEANING, tmp_path)
-    assert tokenizer.tokenize("Café café") == ["Café", "café"]
 
 
 def test_a_given_vocabulary_file(tmp_path: Path) -> None:
@@ -146,79 +66,57 @@ def test_a_given_vocabulary_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read the vocabulary"),
         (b"[PAD]\n\xff\n", "cannot read the vocabulary"),
         (b"[PAD]\n[CLS]\n", "the vocabulary lacks [UNK], [SEP]"),
         ("\n".join([*WORDS, "영화"]).encode(), "the vocabulary holds '영화' twice"),
     ],
 )
-def test_a_vocabulary_file_that_cannot_work_is_refused(
-    tmp_path: Path, content: bytes | None, message: str
-) -> None:
-    if content is not None:
-        (tmp_path / "vocab.txt").write_bytes(content)
-    with pytest.raises(ConfigError) as caught:
-        scratch(str(tmp_path / "vocab.txt")).tokenizer([], NO_CLEANING, tmp_path)
-    assert message in str(caught.value)
+def test_a_vocabulary_file_that_cannot_work_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "vocab.txt").write_bytes(content)
+    source = scratch(str(tmp_path / "vocab.txt"))
+    assert message in refused(ConfigError, source.tokenizer, [], NO_CLEANING, tmp_path).what
 
 
 # --- pretrained weights -------------------------------------------------------------------------
 
 
 @pytest.mark.cpus
-@pytest.mark.parametrize("family", [BertForSequenceClassification, AutoModelForSequenceClassification])
+@families
 def test_weights_of_a_folder_are_loaded_and_reported(
     tmp_path: Path, family: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = weights_folder(tmp_path / "model")
+    folder = weights_folder(tmp_path / "모델 (1)")
     with caplog.at_level(logging.INFO, "bunryu"):
         model = build(pretrained(folder, positions=40, family=family))
-    stored = load_file(folder / "model.safetensors")
-    loaded = model.state_dict()
+    stored, loaded = load_file(folder / "model.safetensors"), model.state_dict()
     encoder = [key for key in stored if key.startswith("bert.")]
     assert len(encoder) == 37  # five of the embeddings, sixteen a layer
     assert all(torch.equal(loaded[key], stored[key]) for key in encoder)
     assert {tensor.data_ptr() % 64 for tensor in loaded.values()} == {0}  # not where the file has them
-    assert model.classifier.weight.shape == (3, 8)
+    assert model.classifier.weight.shape == (3, 16)
     assert model.config.id2label == {0: "부정", 1: "긍정", 2: "neutral"}
     (report,) = [line for line in caplog.messages if line.startswith("weights from")]
     assert "37 loaded, 4 new (bert.pooler.dense.bias, bert.pooler.dense.weight, classifier.bias, " in report
     assert "classifier.weight), 5 unused (cls.predictions.bias, " in report
 
 
-def test_it_comes_ready_to_train(tmp_path: Path) -> None:
-    # from_pretrained gives a model in evaluation mode, and Lightning leaves that as it is: no dropout.
-    model = build(pretrained(weights_folder(tmp_path / "model")))
-    assert all(module.training for module in model.modules())
-    alone = build(pretrained(architecture_folder(tmp_path / "alone")))
-    assert all(module.training for module in alone.modules())
-
-
-@pytest.mark.parametrize("family", [BertForSequenceClassification, AutoModelForSequenceClassification])
+@families
 @pytest.mark.parametrize("alone", [False, True])
-def test_half_precision_files_become_full_precision(tmp_path: Path, family: Any, alone: bool) -> None:
+def test_it_comes_ready_to_train_in_full_precision_with_the_keys_of_the_architecture(
+    tmp_path: Path, family: Any, alone: bool
+) -> None:
     folder = weights_folder(tmp_path / "model", torch.float16)
     if alone:
         (folder / "model.safetensors").unlink()
-    model = build(pretrained(folder, family=family))
+    model = build(pretrained(folder, family=family, hidden_dropout_prob=0.25, attn_implementation="eager"))
+    # from_pretrained gives a model in evaluation mode, and Lightning leaves that as it is: no dropout.
+    assert all(module.training for module in model.modules())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert model.config.dtype == torch.float32
-
-
-def test_a_precision_that_is_asked_for_stays(tmp_path: Path) -> None:
-    model = build(pretrained(weights_folder(tmp_path / "model"), dtype="bfloat16"))
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-
-
-@pytest.mark.parametrize("alone", [False, True])
-@pytest.mark.parametrize("family", [BertForSequenceClassification, AutoModelForSequenceClassification])
-def test_keys_of_the_architecture_reach_the_model(tmp_path: Path, alone: bool, family: Any) -> None:
-    make = architecture_folder if alone else weights_folder
-    folder = make(tmp_path / "model")
-    model = build(pretrained(folder, family=family, hidden_dropout_prob=0.25, attn_implementation="eager"))
-    assert model.config.hidden_dropout_prob == 0.25
-    assert model.bert.encoder.layer[0].output.dropout.p == 0.25
+    assert model.config.hidden_dropout_prob == model.bert.encoder.layer[0].output.dropout.p == 0.25
     assert model.config._attn_implementation == "eager"
+    if not alone:  # and in a precision that is asked for
+        assert next(build(pretrained(folder, dtype="bfloat16")).parameters()).dtype == torch.bfloat16
 
 
 def test_a_head_for_other_labels_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -227,84 +125,95 @@ def test_a_head_for_other_labels_is_replaced(tmp_path: Path, caplog: pytest.LogC
     first.save_pretrained(folder)
     with caplog.at_level(logging.INFO, "bunryu"):
         model = build(pretrained(folder))
-    assert model.classifier.weight.shape == (3, 8)
+    assert model.classifier.weight.shape == (3, 16)
     assert model.config.num_labels == 3
     assert torch.equal(model.bert.pooler.dense.weight, first.bert.pooler.dense.weight)
     assert "39 loaded, 2 new (classifier.bias, classifier.weight), 0 unused (none)" in caplog.text
 
 
-def test_an_encoder_of_other_shapes_is_refused(tmp_path: Path) -> None:
+def test_an_encoder_of_other_shapes_or_without_a_layer_is_refused(tmp_path: Path) -> None:
     folder = weights_folder(tmp_path / "model")
-    architecture_folder(folder, intermediate_size=20)
-    with pytest.raises(ModelError) as caught:
-        build(pretrained(folder))
-    assert "the checkpoint's bert.encoder.layer.0.intermediate.dense.bias has the shape (12,)" in str(
-        caught.value
+    architecture_folder(folder, intermediate_size=24)
+    assert refused(ModelError, build, pretrained(folder)).what == (
+        "the checkpoint's bert.encoder.layer.0.intermediate.dense.bias has the shape (20,), the model's (24,)"
     )
-    assert "the model's (20,)" in str(caught.value)
+    architecture_folder(folder)
+    edit_weights(folder, lambda weights: [weights.pop(key) for key in list(weights) if "layer.1." in key])
+    error = refused(ModelError, build, pretrained(folder))
+    assert "16 weights of the encoder are not in the checkpoint" in error.what
+    assert "bert.encoder.layer.1.attention.output.LayerNorm.bias" in error.what
+    assert error.where == str(folder)
 
 
-def test_a_checkpoint_without_an_encoder_layer_is_refused(tmp_path: Path) -> None:
-    folder = weights_folder(tmp_path / "model")
-
-    def without_layer(weights: dict[str, Any]) -> None:
-        for key in [key for key in weights if "layer.1." in key]:
-            del weights[key]
-
-    change_weights(folder, without_layer)
-    with pytest.raises(ModelError) as caught:
-        build(pretrained(folder))
-    assert "16 weights of the encoder are not in the checkpoint" in str(caught.value)
-    assert "bert.encoder.layer.1.attention.output.LayerNorm.bias" in str(caught.value)
-    assert caught.value.where == str(folder)
-
-
-@pytest.mark.parametrize("alone", [False, True])
-def test_a_vocabulary_larger_than_the_embedding_is_refused(tmp_path: Path, alone: bool) -> None:
-    folder = weights_folder(tmp_path / "model")
-    if alone:
-        (folder / "model.safetensors").unlink()
+@pytest.mark.parametrize("make", [architecture_folder, weights_folder])
+def test_more_tokens_or_positions_than_the_model_has_are_refused(tmp_path: Path, make: Any) -> None:
+    folder = make(tmp_path / "model")
+    error: Any = refused(ConfigError, build, pretrained(folder, positions=41))
+    assert "the model has 40 positions, not 41" in error.what
+    assert error.fix == "model.positions=40"
     (folder / "vocab.txt").write_text("\n".join([*WORDS, "more"]), "utf-8")
-    with pytest.raises(ModelError, match="the tokenizer has 11 tokens, the model's embedding 10"):
-        build(pretrained(folder))
+    error = refused(ModelError, build, pretrained(folder))
+    assert error.what == "the tokenizer has 14 tokens, the model's embedding 13"
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_more_positions_than_the_model_has_are_refused(tmp_path: Path, alone: bool) -> None:
-    folder = (architecture_folder if alone else weights_folder)(tmp_path / "model")
-    with pytest.raises(ConfigError) as caught:
-        build(pretrained(folder, positions=41))
-    assert "the model has 40 positions, not 41" in str(caught.value)
-    assert caught.value.fix == "model.positions=40"
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("pytorch_model.bin", "the weights are a pickle, "),
+        ("model.safetensors", "the model cannot be loaded: "),
+    ],
+)
+def test_pickles_are_refused_and_not_run(tmp_path: Path, name: str, what: str) -> None:
+    folder, canary = architecture_folder(tmp_path / "model"), tmp_path / "canary"
+    (folder / name).write_bytes(pickle.dumps(Payload(canary)))
+    error = refused(ModelError, build, pretrained(folder))
+    assert error.what.startswith(what)
+    assert error.where == str(folder)
+    assert not canary.exists()
 
 
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
+def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
     folder = weights_folder(tmp_path / "model")
-    (folder / "model.safetensors").write_bytes(pickle.dumps(Canary(tmp_path / "executed")))
-    with pytest.raises(ModelError, match="the model cannot be loaded"):
-        build(pretrained(folder))
+    add_code(folder, "config.json", tmp_path / "executed")
+    source = pretrained(folder, family=AutoModelForSequenceClassification)
+    assert type(build(source)) is BertForSequenceClassification  # the library's own class instead
+    edit_json(folder / "config.json", lambda config: {**config, "model_type": "homemade"})
+    assert "cannot be loaded" in refused(ModelError, build, source).what
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt"])
+def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    folder = weights_folder(tmp_path / "model")
+    (folder / name).unlink()
+    assert refused(ModelError, build, pretrained(folder)).where == str(folder)
+
+
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    architecture_folder(tmp_path / "mine")
+    assert pretrained("~/mine").location == str(tmp_path / "mine")
+    assert pretrained("beomi/kcbert-base").location == "beomi/kcbert-base"
 
 
 # --- an architecture alone ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", [BertForSequenceClassification, AutoModelForSequenceClassification])
+@families
 def test_an_architecture_alone_says_so_loudly(
     tmp_path: Path, family: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = architecture_folder(tmp_path / "model")
-    source = pretrained(folder, positions=40, family=family)
-    models = []
+    weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        models.append(build(source))
-    weights = [model.bert.encoder.layer[0].output.dense.weight for model in models]
+        model = build(pretrained(folder, positions=40, family=family))
+        weights.append(model.bert.encoder.layer[0].output.dense.weight)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-    assert isinstance(models[0], BertForSequenceClassification)
-    assert models[0].config.id2label == {0: "부정", 1: "긍정", 2: "neutral"}
-    assert models[0].classifier.weight.shape == (3, 8)
+    assert isinstance(model, BertForSequenceClassification)
+    assert model.config.id2label == {0: "부정", 1: "긍정", 2: "neutral"}
+    assert model.classifier.weight.shape == (3, 16)
     warning = caplog.records[0]
     assert warning.levelno == logging.WARNING
     assert f"NO WEIGHTS in {folder}" in warning.getMessage()
@@ -319,166 +228,82 @@ def test_kcberts_own_folder(shared: Path, caplog: pytest.LogCaptureFixture) -> N
     assert "NO WEIGHTS" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
-def test_a_folder_of_pickles_is_refused_and_nothing_executed(tmp_path: Path, name: str) -> None:
-    folder = architecture_folder(tmp_path / "model")
-    for file in {name, "pytorch_model.bin"}:
-        (folder / file).write_bytes(pickle.dumps(Canary(tmp_path / "executed")))
-    with pytest.raises(ModelError) as caught:
-        build(pretrained(folder))
-    assert "the weights are a pickle" in str(caught.value)
-    assert caught.value.where == str(folder)
-    assert "model.safetensors" in caught.value.fix
-    assert not (tmp_path / "executed").exists()
-    with open(folder / "pytorch_model.bin", "rb") as file:  # the canary does sing
-        pickle.load(file)
-    assert (tmp_path / "executed").exists()
-
-
-def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
-    folder = weights_folder(tmp_path / "model")
-    (folder / "code.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Model: pass\n")
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    loaders = ("AutoConfig", "AutoModelForSequenceClassification", "AutoTokenizer")
-    config["auto_map"] = dict.fromkeys(loaders, "code.Model")
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    source = pretrained(folder, family=AutoModelForSequenceClassification)
-    assert type(build(source)) is BertForSequenceClassification  # the library's own class instead
-    config["model_type"] = "homemade"
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        build(source)
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize("name", ["config.json", "vocab.txt"])
-def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path, name: str) -> None:
-    folder = weights_folder(tmp_path / "model")
-    (folder / name).unlink()
-    with pytest.raises(ModelError) as caught:
-        build(pretrained(folder))
-    assert caught.value.where == str(folder)
-
-
-def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    architecture_folder(tmp_path / "mine")
-    assert pretrained("~/mine").location == str(tmp_path / "mine")
-    assert pretrained("beomi/kcbert-base").location == "beomi/kcbert-base"
-
-
-# --- lengths ------------------------------------------------------------------------------------
-
-
-def test_lengths_stop_at_berts_positions(tmp_path: Path) -> None:
-    model = BertForSequenceClassification(
-        BertConfig(**SIZES, vocab_size=10, max_position_embeddings=40, pad_token_id=0)
-    )
-    check_length(model, 40)
-    model(input_ids=torch.ones(1, 40, dtype=torch.long))
-    with pytest.raises(ConfigError) as caught:
-        check_length(model, 41)
-    assert "max_seq_length=41 is beyond the model's 40 positions" in str(caught.value)
-    assert caught.value.fix == "max_seq_length=40"
-
-
-def test_lengths_stop_where_robertas_positions_do() -> None:
-    config = RobertaConfig(
-        **SIZES, vocab_size=10, max_position_embeddings=42, pad_token_id=1, bos_token_id=0, eos_token_id=2
-    )
-    model = RobertaForSequenceClassification(config)
-    check_length(model, 40)
-    model(input_ids=torch.full((1, 40), 5))
-    with pytest.raises((IndexError, RuntimeError)):
-        model(input_ids=torch.full((1, 41), 5))
-    with pytest.raises(ConfigError, match="beyond the model's 40 positions"):
-        check_length(model, 41)
-
-
 # --- the Hub ------------------------------------------------------------------------------------
 
-HUB = """
-import json, sys, threading, time
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-folder = Path(sys.argv[1])
-asked = []
+class Hub(BaseHTTPRequestHandler):
+    """Serves the model someone/model of a folder, and nothing else."""
 
-class Hub(SimpleHTTPRequestHandler):
-    def do_HEAD(self):
-        asked.append(self.path)
+    folder: Path
+    asked: list[str]
+
+    def do_HEAD(self) -> bytes:
+        self.asked.append(self.path)
         name = self.path.rpartition("/")[2].partition("?")[0]
-        file = folder / name
-        found = self.path.startswith("/someone/model/resolve/main/") and file.is_file()
-        content = file.read_bytes() if found else b""
+        found = self.path.startswith("/someone/model/resolve/main/") and (self.folder / name).is_file()
+        content = (self.folder / name).read_bytes() if found else b""
         self.send_response(200 if found or self.path == "/" else 404)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", '"' + name + '"')
+        headers = {"Content-Length": len(content), "X-Repo-Commit": "0" * 40, "ETag": f'"{name}"'}
+        for key, value in headers.items():
+            self.send_header(key, str(value))
         if not found:
             self.send_header("X-Error-Code", "EntryNotFound")
         self.end_headers()
         return content
-    def do_GET(self):
+
+    def do_GET(self) -> None:
         self.wfile.write(self.do_HEAD())
-    def log_message(self, *args):
-        pass
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-import os
-os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from bunryu.errors import DownloadError
-from bunryu.models.sources import Pretrained
 
-def load(name):
-    source = Pretrained(name, 1e-5, 40, partial(AutoModelForSequenceClassification.from_pretrained),
-                        partial(AutoTokenizer.from_pretrained, do_lower_case=False))
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    """A Hub on this machine, which the Hub's library takes for the real one."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    Hub.folder, Hub.asked = weights_folder(tmp_path / "hub"), []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    url = f"http://127.0.0.1:{server.server_port}"
+    files = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    changed = {"ENDPOINT": url, "HUGGINGFACE_CO_URL_TEMPLATE": files, "HF_HUB_OFFLINE": False}
+    for name, value in {
+        **changed,
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": True,
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(hf_api.api, "endpoint", url)
+    close_session()
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    close_session()
+
+
+def test_a_hub_that_serves_lacks_and_is_gone(hub: ThreadingHTTPServer) -> None:
+    def weights_of(name: str) -> torch.Tensor:
+        model = build(pretrained(name, family=AutoModelForSequenceClassification))
+        weights: torch.Tensor = model.bert.embeddings.word_embeddings.weight
+        return weights
+
+    stored = load_file(Hub.folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    assert torch.equal(weights_of("someone/model"), stored)
+    missing = refused(DownloadError, weights_of, "someone/else")
+    hub.shutdown()
+    hub.server_close()
+    asked = len(Hub.asked)
+    assert torch.equal(weights_of("someone/model"), stored)  # once fetched, it needs no network
     start = time.monotonic()
-    try:
-        tokenizer = source.tokenizer([], None, None)
-        model = source.classifier(tokenizer, ["no", "yes"])
-        answer = {"tokens": len(tokenizer), "sum": model.bert.embeddings.word_embeddings.weight.sum().item()}
-    except DownloadError as error:
-        answer = {"what": error.what, "where": error.where, "fix": error.fix}
-    return {**answer, "seconds": time.monotonic() - start, "asked": len(asked)}
-
-answers = {"served": load("someone/model"), "missing": load("someone/else")}
-server.shutdown()
-server.server_close()
-answers["cached"] = load("someone/model")
-answers["offline"] = load("someone/else")
-print(json.dumps(answers))
-"""
-
-
-def test_a_hub_that_serves_lacks_and_is_gone(tmp_path: Path) -> None:
-    folder = weights_folder(tmp_path / "hub")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    environment |= {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(
-        [sys.executable, "-c", HUB, str(folder)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout.splitlines()[-1])
-    total = load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"].sum().item()
-    assert answers["served"]["tokens"] == len(WORDS)
-    assert answers["served"]["sum"] == pytest.approx(total)
-    for case in ("missing", "offline"):
-        assert (
-            "the tokenizer of 'someone/else' is not cached and could not be fetched" in answers[case]["what"]
-        )
-        assert answers[case]["where"] == "model.name"
+    offline = refused(DownloadError, weights_of, "someone/else")
+    assert time.monotonic() - start < 20  # without the Hub library's long retries
+    assert len(Hub.asked) == asked
+    for error in (missing, offline):
+        assert "the tokenizer of 'someone/else' is not cached and could not be fetched" in error.what
+        assert error.where == "model.name"
         for way_out in ("check the network", "model.name=<a folder", "model=tiny"):
-            assert way_out in answers[case]["fix"]
-    # Once fetched, it needs no network; what was not fetched fails without the Hub library's long retries.
-    assert answers["cached"]["sum"] == answers["served"]["sum"]
-    assert answers["offline"]["asked"] == answers["missing"]["asked"]
-    assert answers["offline"]["seconds"] < 20
+            assert way_out in error.fix
 
 
 def test_the_hub_is_asked_once_with_a_limit_when_it_does_not_answer(
@@ -497,20 +322,10 @@ def test_the_hub_is_asked_once_with_a_limit_when_it_does_not_answer(
 
     monkeypatch.setattr(subject, "get_session", Silent)
     source = Pretrained("someone/model", 1e-5, None, factory, factory)
-    with pytest.raises(DownloadError) as caught:
-        source.tokenizer([], NO_CLEANING, tmp_path)
-    assert caught.value.what == (
+    assert refused(DownloadError, source.tokenizer, [], NO_CLEANING, tmp_path).what == (
         "the tokenizer of 'someone/model' is not cached and could not be fetched "
         "from https://huggingface.co: not cached"
     )
     assert asked == [5.0]
-
-
-def test_a_folder_is_loaded_without_asking_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never() -> None:
-        raise AssertionError("asked the Hub")
-
-    monkeypatch.setattr(subject, "_hub_answers", never)
-    folder = weights_folder(tmp_path / "model")
-    shutil.copytree(folder, tmp_path / "with spaces (1) 모델")
-    assert build(pretrained(tmp_path / "with spaces (1) 모델")).config.num_labels == 3
+    build(pretrained(weights_folder(tmp_path / "model")))
+    assert asked == [5.0]  # not for a folder

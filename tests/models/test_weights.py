@@ -1,8 +1,11 @@
-"""Weights of a checkpoint; anything in it that could run code is refused and not run."""
+"""Weights of checkpoints and folders: all of them or none; what could run code is refused and not run."""
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,13 +14,24 @@ from zipfile import is_zipfile
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
-from bunryu.errors import ModelError
-from bunryu.models.weights import read_weights
+from bunryu.errors import ConfigError, ModelError
+from bunryu.models.weights import check_length, load_classifier, put_weights, read_weights
 from bunryu.runs.run import Run
 from helpers.pickles import Payload
+from helpers.refusing import edit_weights, refused
+from helpers.small_models import BERT
 
 STATE = {"model.classifier.bias": torch.tensor([1.0, 2.0]), "other.count": torch.tensor(3)}
+QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+Change = Callable[[dict[str, torch.Tensor]], Any]
 
 
 def test_only_entries_below_model_come_out_without_their_prefix(tmp_path: Path) -> None:
@@ -61,12 +75,11 @@ def in_torchs_old_format(payload: Payload, path: Path) -> None:
 def test_a_payload_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, write: Any) -> None:
     canary, path = tmp_path / "canary", tmp_path / "evil.ckpt"
     write(Payload(canary), path)
-    with pytest.raises(ModelError) as caught:
-        read_weights(path)
+    error = refused(ModelError, read_weights, path)
     assert not canary.exists()
     more = "the checkpoint holds more than tensors and plain values"
-    assert caught.value.what.startswith(more if is_zipfile(path) else "the checkpoint is damaged or none")
-    assert caught.value.where == str(path)
+    assert error.what.startswith(more if is_zipfile(path) else "the checkpoint is damaged or none")
+    assert error.where == str(path)
     with suppress(RuntimeError):  # a bare pickle is no checkpoint
         torch.load(path, weights_only=False)
     assert canary.exists()  # the payload is a real one
@@ -88,9 +101,7 @@ def test_a_payload_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, write:
 )
 def test_a_checkpoint_without_a_classifier_is_refused(tmp_path: Path, contents: Any, what: str) -> None:
     torch.save(contents, tmp_path / "a.ckpt")
-    with pytest.raises(ModelError) as caught:
-        read_weights(tmp_path / "a.ckpt")
-    assert caught.value.what == what
+    assert refused(ModelError, read_weights, tmp_path / "a.ckpt").what == what
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -100])
@@ -98,16 +109,131 @@ def test_a_damaged_file_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "a.ckpt"
     torch.save({"state_dict": STATE}, path)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ModelError) as caught:
-        read_weights(path)
-    assert caught.value.where == str(path)
-    assert "\n" not in caught.value.what
+    error = refused(ModelError, read_weights, path)
+    assert error.where == str(path)
+    assert "\n" not in error.what
 
 
 @pytest.mark.parametrize(
     ("name", "reason"), [("none.ckpt", "No such file or directory"), ("", "Is a directory")]
 )
 def test_what_is_no_file_is_said(tmp_path: Path, name: str, reason: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        read_weights(tmp_path / name)
-    assert caught.value.what == f"the checkpoint cannot be read: {reason}"
+    what = refused(ModelError, read_weights, tmp_path / name).what
+    assert what == f"the checkpoint cannot be read: {reason}"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    BertForSequenceClassification(BertConfig(**BERT)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A copy, to change."""
+    return Path(shutil.copytree(written, tmp_path / "model"))
+
+
+def drop(name: str) -> Change:
+    return lambda weights: weights.pop(name)
+
+
+def put(name: str, *shape: int) -> Change:
+    return lambda weights: weights.update({name: torch.zeros(shape)})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (drop("classifier.bias"), "the weights lack classifier.bias"),
+        (drop(QUERY), f"the weights lack {QUERY}"),
+        (drop("bert.pooler.dense.weight"), "the weights lack bert.pooler.dense.weight"),
+        (put("extra.weight", 3), "the weights hold, and the model has not, extra.weight"),
+        (put("bert.encoder.layer.2.output.dense.bias", 16), "bert.encoder.layer.2.output.dense.bias"),
+        (put("classifier.bias", 5), "the model cannot be loaded"),
+        (put("bert.embeddings.word_embeddings.weight", 7, 16), "the model cannot be loaded"),
+    ],
+)
+def test_weights_that_do_not_fit_their_config_are_refused(folder: Path, change: Change, named: str) -> None:
+    edit_weights(folder, change)
+    error = refused(ModelError, load_classifier, folder)
+    assert named in error.what
+    assert error.where == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (drop("classifier.bias"), "the weights lack classifier.bias"),
+        (put("extra", 2), "the weights hold, and the model has not, extra"),
+        (put("classifier.bias", 4), "classifier.bias has the shape (4,), the model's (2,)"),
+        (put("classifier.bias"), "classifier.bias has the shape (), the model's (2,)"),
+    ],
+)
+def test_a_checkpoints_weights_go_in_whole_or_not_at_all(written: Path, change: Change, what: str) -> None:
+    model = load_classifier(written)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor + 1 for name, tensor in before.items()}
+    change(weights)
+    error = refused(ModelError, put_weights, model, weights, Path("a.ckpt"))
+    assert (error.what, error.where) == (what, "a.ckpt")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_weights_are_not_where_their_file_is_mapped(folder: Path) -> None:
+    model, path = load_classifier(folder), folder / "model.safetensors"
+    saved = load_file(path)
+    saved = {name: tensor.clone() for name, tensor in saved.items()}
+    with open(path, "r+b") as file:  # overwritten in place
+        file.write(bytes(path.stat().st_size))
+    assert {weight.data_ptr() % 64 for weight in model.parameters()} == {0}
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_pickles_are_refused_and_not_run(folder: Path, tmp_path: Path, name: str) -> None:
+    canary = tmp_path / "canary"
+    torch.save({**load_file(folder / "model.safetensors"), "x": Payload(canary)}, folder / name)
+    load_classifier(folder)  # beside good weights they are not looked at
+    (folder / "model.safetensors").unlink()
+    error = refused(ModelError, load_classifier, folder)
+    assert error.what == "the weights are a pickle, which can run code when it is loaded"
+    assert not canary.exists()
+    torch.load(folder / name, weights_only=False)
+    assert canary.exists()  # the payload is a real one
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "part.bin"])
+def test_pickles_under_another_name_or_in_an_index_are_not_run(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    canary = tmp_path / "canary"
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save({key: Payload(canary) for key in weights}, folder / name)
+    if name == "part.bin":
+        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    refused(ModelError, load_classifier, folder)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        BertForSequenceClassification(BertConfig(**BERT)),
+        RobertaForSequenceClassification(  # counts its positions from padding_idx + 1
+            RobertaConfig(**{**BERT, "max_position_embeddings": 42}, pad_token_id=1)
+        ),
+    ],
+    ids=["bert", "roberta"],
+)
+def test_lengths_stop_where_the_positions_do(model: Any) -> None:
+    check_length(model, 40)
+    model(input_ids=torch.full((1, 40), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, 41), 5))
+    error = refused(ConfigError, check_length, model, 41)
+    assert error.what == "max_seq_length=41 is beyond the model's 40 positions"
+    assert error.fix == "max_seq_length=40"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bunryu.commands.arguments import Parser, add_model_arguments
-from bunryu.commands.table_options import add_reader_arguments, flags_named, reading_of
+from bunryu.commands.table_options import add_reader_arguments, flags_named, table_options
 from bunryu.data.corpus import SPLITS
 from bunryu.data.examples import Example, read_examples
 from bunryu.data.table import RowCounts
@@ -31,11 +31,11 @@ BATCH_SIZE = 32  # of a model folder alone; a run is scored in batches of its ow
 
 @dataclass(frozen=True)
 class Documents:
-    """What is to be scored, its class ids, and what is known of where it came from."""
+    """What is to be scored."""
 
-    shown: str
+    shown: str  # the split's name or the file's
     examples: list[Example]
-    labels: list[int]
+    labels: list[int]  # class ids
     account: RowCounts | None
     warnings: list[str] = field(default_factory=list)
 
@@ -98,25 +98,16 @@ def _split(opened: OpenedModel, split: str) -> Documents:
     from bunryu.training.inputs import read_corpus
 
     assert opened.run is not None
-    config = resolved(
-        opened.run.config, str(opened.run.path), "corpus", "limit_rows"
-    )  # what else was secret is not needed
-    corpus = read_corpus(config)
+    # nothing but these: the rest of the config may name secrets that are not needed here
+    corpus = read_corpus(resolved(opened.run.config, str(opened.run.path), "corpus", "limit_rows"))
     examples = corpus.split(split)
     if not examples:
-        there = [name for name in SPLITS if corpus.split(name)]
-        raise ConfigError(
-            f"the run's corpus has no {split} split",
-            where=f"--split {split}",
-            fix=f"--split {' or '.join(there)}, or --data FILE",
-        )
+        fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"
+        raise ConfigError(f"the run's corpus has no {split} split", where=f"--split {split}", fix=fix)
     recorded = opened.run.manifest["corpus"]
     if list(corpus.names) != recorded["labels"]:
-        raise ModelError(
-            f"the corpus has the labels {list(corpus.names)[:10]}, the run {recorded['labels'][:10]}",
-            where=str(opened.run.path),
-            fix="the files this run was trained on",
-        )
+        what = f"the corpus has the labels {list(corpus.names)[:10]}, the run {recorded['labels'][:10]}"
+        raise ModelError(what, where=str(opened.run.path), fix="the files this run was trained on")
     warnings = []
     if corpus.fingerprint() != recorded["fingerprint"]:
         warnings.append("the corpus is no longer what the run was trained on: its figures will differ")
@@ -125,10 +116,10 @@ def _split(opened: OpenedModel, split: str) -> Documents:
 
 def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
     """A labelled file; labels are spelt as in the run's corpus, or as they are shown."""
-    reading = reading_of(options.data, options, opened.run, opened.about.takes_pairs, options.label_column)
+    table = table_options(options.data, options, opened.run, opened.about.takes_pairs, options.label_column)
     ids = _label_ids(opened)
-    columns = [reading.text_column, reading.label_column, *reading.columns[1:]]
-    examples, account = read_examples(options.data, columns, reading.form, list(ids))
+    columns = [table.text_column, table.label_column, *table.columns[1:]]
+    examples, account = read_examples(options.data, columns, table.format, list(ids))
     warnings = [] if account.used == account.read else [f"{account.read - account.used} rows were rejected"]
     return Documents(
         options.data.name, examples, [ids[example.label] for example in examples], account, warnings
@@ -148,12 +139,10 @@ def _label_ids(opened: OpenedModel) -> dict[str, int]:
 def score(
     predictor: Predictor, examples: Sequence[Example], run: Run | None
 ) -> tuple[Encoded, Any, dict[str, Any]]:
-    """Score documents as the run scored its own: in its batches, threads and precision.
+    """The encoded documents, their logits of shape (examples, classes), and how they were scored.
 
-    That is what gives the same bits on the same machine.
-
-    Returns:
-        The encoded documents, logits of shape (examples, classes), and how they were scored.
+    They are scored as the run scored its own, in its batches, threads and precision: that gives the same
+    bits on the same machine.
     """
     import torch
 
@@ -182,7 +171,7 @@ def score(
 
 
 def _origin(opened: OpenedModel) -> dict[str, str]:
-    """Names of model and corpus; of a path given for the model only the last part, as a page is published."""
+    """Names of model and corpus; of a path only the last part, since pages are published."""
     if opened.run is None:
         return {}
     config = opened.run.config
@@ -190,7 +179,7 @@ def _origin(opened: OpenedModel) -> dict[str, str]:
 
 
 def _text_facts(predictor: Predictor, encoded: Encoded) -> dict[str, Any]:
-    """Tokens unknown to the vocabulary and documents cut, which explain many a mistake."""
+    """How many tokens the vocabulary does not know and how many documents are cut: many a mistake's cause."""
     limit = predictor.about.max_seq_length
     return {
         "max_seq_length": limit,

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     from bunryu.models.folder import write_model_folder
     from bunryu.models.weights import check_length, put_weights, read_weights
 
-    weights = _current(read_weights(options.file))
+    weights = _without_position_ids(read_weights(options.file))
     labels = _labels(options.labels, _classes(weights, options.file))
     model, tokenizer = _architecture(options.model, labels)
     check_length(model, options.max_seq_length)
@@ -90,8 +90,8 @@ def _check_output(folder: Path) -> None:
         raise ConfigError("there is something already", where=str(folder), fix="--output <a new folder>")
 
 
-def _current(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the position numbers, which older transformers kept among the weights."""
+def _without_position_ids(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights without the position numbers that older versions of transformers kept among them."""
     return {name: value for name, value in weights.items() if not name.endswith("embeddings.position_ids")}
 
 
@@ -109,15 +109,11 @@ def _labels(named: str | None, classes: int) -> list[str]:
         return list(NSMC_LABELS) if classes == 2 else [f"LABEL_{index}" for index in range(classes)]
     labels = [label.strip() for label in named.split(",")]
     if len(labels) != classes:
-        raise ConfigError(
-            f"{len(labels)} labels for {classes} classes",
-            where="--labels",
-            fix=f"{classes} names, with commas",
-        )
+        what, fix = f"{len(labels)} labels for {classes} classes", f"{classes} names, with commas"
+        raise ConfigError(what, where="--labels", fix=fix)
     if len(set(labels)) < classes or "" in labels:
-        raise ConfigError(
-            "a label is empty or stands there twice", where="--labels", fix="a name for each class"
-        )
+        fix = "a name for each class"
+        raise ConfigError("a label is empty or stands there twice", where="--labels", fix=fix)
     return labels
 
 
@@ -139,8 +135,5 @@ def _architecture(name: str, labels: Sequence[str]) -> tuple[Any, Any]:
         tokenizer = source.tokenizer([], NO_CLEANING, Path())
         return source.architecture(tokenizer, labels), tokenizer
     except DownloadError as error:
-        raise DownloadError(
-            error.what,
-            where="--model",
-            fix="check the network; or --model <a folder with config.json and vocab.txt>",
-        ) from error
+        fix = "check the network; or --model <a folder with config.json and vocab.txt>"
+        raise DownloadError(error.what, where="--model", fix=fix) from error

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from bunryu.commands.arguments import Parser, add_model_arguments
-from bunryu.commands.table_options import TableOptions, add_reader_arguments, flags_named, reading_of
+from bunryu.commands.table_options import TableOptions, add_reader_arguments, flags_named, table_options
 from bunryu.data.decoding import decoded_lines
 from bunryu.data.stdin import Source, line_windows
 from bunryu.data.table import Row, RowCounts, place, stream_rows
@@ -47,11 +47,11 @@ def main(arguments: Sequence[str]) -> int:
                 cast(Source, sys.stdin.buffer), options.encoding or "utf-8", pairs, account
             )
         else:
-            reading = reading_of(options.file, options, opened.run, pairs)
-            account, texts = RowCounts(options.file.name), reading.columns
+            table = table_options(options.file, options, opened.run, pairs)
+            account, texts = RowCounts(options.file.name), table.columns
             # A wrong column or encoding is known before torch is imported.
-            found = _file_windows(options.file, reading, options.keep, account)
-            windows = _checked(found, options.file, reading.form.encoding)
+            found = _file_windows(options.file, table, options.keep, account)
+            windows = _checked(found, options.file, table.format.encoding)
         predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
         predictor.check_parity()
         with _output(options.output) as file, _bar(options) as bar:
@@ -65,12 +65,8 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("bunryu predict", description=__doc__.replace("``", ""))
     add_model_arguments(parser)
-    parser.add_argument(
-        "file",
-        type=Path,
-        nargs="?",
-        help="csv, tsv, txt, jsonl or parquet; left out: lines of standard input",
-    )
+    kinds = "csv, tsv, txt, jsonl or parquet; left out: lines of standard input"
+    parser.add_argument("file", type=Path, nargs="?", help=kinds)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
     parser.add_argument("--format", choices=FORMATS, help="default: by the output's suffix, else tsv")
     parser.add_argument(
@@ -92,26 +88,23 @@ def _kind(options: argparse.Namespace) -> str:
         raise ConfigError("no such folder", where=str(output.parent), fix="make it, or another --output")
     kind = str(options.format or output.suffix.lstrip(".").lower())
     if kind not in FORMATS:
-        raise ConfigError(
-            f"predictions are written as {', '.join(FORMATS)}, not '{output.suffix}'",
-            where=f"--output {output}",
-            fix="another suffix, or --format",
-        )
+        what = f"predictions are written as {', '.join(FORMATS)}, not '{output.suffix}'"
+        raise ConfigError(what, where=f"--output {output}", fix="another suffix, or --format")
     return kind
 
 
 def _file_windows(
-    file: Path, reading: TableOptions, keep: Sequence[str], account: RowCounts
+    file: Path, table: TableOptions, keep: Sequence[str], account: RowCounts
 ) -> Iterator[list[Row]]:
-    form = replace(reading.form, undecodable_rows=True)
-    rows = stream_rows(file, [*reading.columns, *keep], form, account)
-    texts = len(reading.columns)
+    form = replace(table.format, undecodable_rows=True)
+    rows = stream_rows(file, [*table.columns, *keep], form, account)
+    texts = len(table.columns)
     while window := list(islice(rows, WINDOW)):
         yield [_texts_only(row, texts, account) for row in window]
 
 
 def _texts_only(row: Row, texts: int, account: RowCounts) -> Row:
-    """The row, rejected if a text is none: jsonl and parquet hold other things too."""
+    """The row, rejected if a text is not a string: jsonl and parquet hold other things too."""
     if row.values is None or all(isinstance(text, str) for text in row.values[:texts]):
         return row
     account.used -= 1
@@ -120,7 +113,7 @@ def _texts_only(row: Row, texts: int, account: RowCounts) -> Row:
 
 
 def _checked(windows: Iterator[list[Row]], file: Path, encoding: str | None) -> Iterator[list[Row]]:
-    """The same windows, the first read already; a file of which nothing can be used is refused."""
+    """The same windows; a file of whose first window no row can be used is refused."""
     first = next(windows, [])
     if first and all(row.values is None for row in first):
         if file.suffix.lower() != ".parquet":
@@ -166,7 +159,7 @@ def _lines(file: Path) -> int | None:
 
 
 def _report(account: RowCounts, strict: bool) -> int:
-    """Tell of rejected rows; returns the exit code."""
+    """Print how many rows were predicted and which were rejected; returns the exit code."""
     rejected = account.read - account.used
     print(f"{account.used} of {account.read} rows predicted", file=sys.stderr)
     for line in account.rejected_rows:

@@ -18,23 +18,16 @@ NSMC_COLUMNS = ("document", "label")
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Columns and format of a file.
-
-    Args:
-        text_column: the column of the documents.
-        label_column: the column of the labels, where they are wanted.
-        pair_column: the column of second texts, for a model that takes pairs.
-        form: how the file is written.
-    """
+    """Columns and format of a file."""
 
     text_column: str
-    label_column: str
-    pair_column: str | None
-    form: TableFormat
+    label_column: str  # where labels are wanted
+    pair_column: str | None  # second texts, for a model that takes pairs
+    format: TableFormat
 
     @property
     def columns(self) -> list[str]:
-        """The text's columns."""
+        """The columns of texts."""
         return [self.text_column] if self.pair_column is None else [self.text_column, self.pair_column]
 
 
@@ -48,19 +41,19 @@ def add_reader_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
     return group
 
 
-def reading_of(
+def table_options(
     file: Path,
     options: argparse.Namespace,
     run: Run | None,
     takes_pairs: bool,
     label_column: str | None = None,
 ) -> TableOptions:
-    """How to read ``file``.
+    """How to read a csv, tsv, txt, jsonl or parquet file.
 
     Args:
-        file: a csv, tsv, txt, jsonl or parquet file.
+        file: the file.
         options: the parsed flags of ``add_reader_arguments``.
-        run: the run whose corpus gives what the flags leave open.
+        run: whose corpus gives what the flags leave open.
         takes_pairs: whether the model was trained on pairs.
         label_column: the flag for labels, if there is one.
 
@@ -80,17 +73,16 @@ def reading_of(
             fix="--pair-column NAME" if takes_pairs else "leave --pair-column out",
         )
     written = {} if file.suffix.lower() == ".parquet" else corpus  # parquet has no encoding or quoting
-    form = format_of(
-        file, options.encoding or written.get("encoding"), options.quoting or written.get("quoting", "csv")
-    )
-    if like_nsmc and form.kind in ("txt", "tsv") and options.quoting is None:
-        form = TableFormat(form.kind, form.encoding, one_line_rows=True)  # as NSMC's own files are read
-    return TableOptions(options.text_column or texts, label_column or labels, pair_column, form)
+    encoding, quoting = (getattr(options, name) or written.get(name) for name in ("encoding", "quoting"))
+    found = format_of(file, encoding, quoting or "csv")
+    if like_nsmc and found.kind in ("txt", "tsv") and options.quoting is None:
+        found = TableFormat(found.kind, found.encoding, one_line_rows=True)  # as NSMC's own files are read
+    return TableOptions(options.text_column or texts, label_column or labels, pair_column, found)
 
 
 @contextmanager
 def flags_named() -> Iterator[None]:
-    """Name the flag where an error names the config key of the same option."""
+    """Let errors inside name the flag of an option instead of its config key."""
     try:
         yield
     except BunryuError as error:

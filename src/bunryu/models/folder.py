@@ -30,14 +30,14 @@ def write_model_folder(
     """Write weights, config, tokenizer, card and bunryu.json.
 
     Args:
-        folder: where; made if missing.
+        folder: made if missing.
         model: the classifier, with its best weights.
         tokenizer: its tokenizer.
-        cleaner: what a text goes through first.
-        max_seq_length: where training cut texts off.
-        samples: texts, or pairs, whose logits are kept, for a later loader to check itself against.
+        cleaner: applied to each text before it is tokenized.
+        max_seq_length: tokens after which training cut texts.
+        samples: texts, or pairs; the logits of the first 8 are saved, for a later loader to check itself by.
         results: the run's metrics, for the card.
-        facts: ``model``, and ``corpus`` and ``run`` or the ``checkpoint`` imported: names, for the card.
+        facts: names for the card: ``model``, and ``corpus`` and ``run`` or the imported ``checkpoint``.
     """
     folder.mkdir(exist_ok=True)
     with no_progress_bar():

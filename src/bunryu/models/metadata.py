@@ -27,16 +27,10 @@ class ParitySample:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """How texts reached the model, and samples to check a loaded model against.
+    """How texts were prepared for the model, and samples to check a loaded model by."""
 
-    Args:
-        cleaner: what a text goes through first.
-        max_seq_length: tokens after which texts are cut, special tokens counted.
-        parity: the samples.
-    """
-
-    cleaner: Cleaner
-    max_seq_length: int
+    cleaner: Cleaner  # applied to each text before it is tokenized
+    max_seq_length: int  # tokens after which texts are cut, special tokens counted
     parity: Sequence[ParitySample]
 
     @property
@@ -45,13 +39,12 @@ class ModelMetadata:
         return any(sample.pair is not None for sample in self.parity)
 
     def write(self, folder: Path) -> None:
-        """Write bunryu.json."""
         facts = {"schema": SCHEMA, **asdict(self)}
         write_atomically(folder / FILE, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> ModelMetadata:
-        """Read a folder's bunryu.json.
+        """What a folder's bunryu.json says.
 
         Raises:
             ModelError: if it is not there, damaged, or of a later bunryu.

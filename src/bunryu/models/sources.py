@@ -50,25 +50,15 @@ def label_maps(labels: Sequence[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FromScratch:
-    """A BERT with random weights and a vocabulary learnt from the training split.
+    """A BERT with random weights and a vocabulary learnt from the training split."""
 
-    Args:
-        name: how runs of it are named.
-        lr: the learning rate that suits it.
-        positions: the longest sequence it can take.
-        vocabulary_size: tokens to learn.
-        vocabulary_file: a vocab.txt to use instead of learning one.
-        architecture: a partial of ``transformers.BertConfig``.
-        network: a partial of ``transformers.BertForSequenceClassification``.
-    """
-
-    name: str
-    lr: float
-    positions: int
-    vocabulary_size: int
-    vocabulary_file: str | None
-    architecture: Callable[..., Any]
-    network: Callable[..., Any]
+    name: str  # in the names of run directories
+    lr: float  # the learning rate that suits it
+    positions: int  # tokens of the longest sequence
+    vocabulary_size: int  # tokens to learn
+    vocabulary_file: str | None  # a vocab.txt to use instead of learning one
+    architecture: Callable[..., Any]  # a partial of transformers.BertConfig
+    network: Callable[..., Any]  # a partial of transformers.BertForSequenceClassification
 
     def tokenizer(self, texts: Sequence[str], cleaner: Cleaner, cache: Path) -> Any:
         """A WordPiece tokenizer that keeps case and accents."""
@@ -94,21 +84,13 @@ class FromScratch:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A Hub model or a local folder; safetensors only, and no code from it is ever run.
+    """A Hub model or a local folder; safetensors only, and no code from it is ever run."""
 
-    Args:
-        name: a Hub name such as ``beomi/kcbert-base``, or a folder.
-        lr: the learning rate that suits it.
-        positions: the longest sequence it can take; None to find out when it is loaded.
-        network: a partial of a transformers model's ``from_pretrained``.
-        tokenizer_factory: a partial of ``transformers.AutoTokenizer.from_pretrained``.
-    """
-
-    name: str
-    lr: float
-    positions: int | None
-    network: Callable[..., Any]
-    tokenizer_factory: Callable[..., Any]
+    name: str  # a Hub name such as beomi/kcbert-base, or a folder
+    lr: float  # the learning rate that suits it
+    positions: int | None  # tokens of the longest sequence; None to find out when it is loaded
+    network: Callable[..., Any]  # a partial of a transformers model's from_pretrained
+    tokenizer_factory: Callable[..., Any]  # a partial of transformers.AutoTokenizer.from_pretrained
 
     @property
     def location(self) -> str:
@@ -169,12 +151,7 @@ class Pretrained:
         return self.architecture(tokenizer, labels)
 
     def architecture(self, tokenizer: Any, labels: Sequence[str]) -> Any:
-        """What config.json describes, with random weights in 32 bits.
-
-        Raises:
-            DownloadError: as for the tokenizer.
-            ModelError: if config.json is damaged or the tokenizer does not fit.
-        """
+        """What config.json describes, with random weights in 32 bits; raises as ``classifier`` does."""
         arguments = {**_keywords(self.network), **label_maps(labels), "trust_remote_code": False}
         arguments.pop("dtype", None)
         config = self._load(AutoConfig.from_pretrained, "config", **arguments)
@@ -189,11 +166,11 @@ class Pretrained:
         check_vocabulary(tokenizer, model.config.vocab_size, self.name)
         positions = positions_of(model)
         if self.positions is not None and positions is not None and self.positions > positions:
-            raise ConfigError(
+            what, fix = (
                 f"the model has {positions} positions, not {self.positions}",
-                where="model.positions",
-                fix=f"model.positions={positions}",
+                f"model.positions={positions}",
             )
+            raise ConfigError(what, where="model.positions", fix=fix)
 
     def _load(self, factory: Callable[..., Any], what: str, **arguments: Any) -> Any:
         folder = Path(self.location)

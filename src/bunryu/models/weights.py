@@ -145,9 +145,9 @@ def check_vocabulary(tokenizer: Any, embeddings: int, where: str) -> None:
 def in_own_memory(model: Any) -> Any:
     """The model with its weights copied out of the file that transformers maps them from.
 
-    There they stand at addresses that the length of the file's header makes, and on some processors a
-    product's last bits depend on those; here at whole cache lines, as in a model that was trained. And what
-    becomes of the file no longer matters.
+    In the file their addresses follow from the length of its header, and on some processors the last bits
+    of a product depend on addresses; a copy starts at a whole cache line, as in a model that was trained.
+    And a file overwritten in place no longer changes the model.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
@@ -155,18 +155,11 @@ def in_own_memory(model: Any) -> Any:
 
 
 def check_length(model: Any, max_seq_length: int) -> None:
-    """Refuse a length beyond the model's positions.
-
-    Raises:
-        ConfigError: with the longest length that works.
-    """
+    """Refuse a length beyond the model's positions, with the longest that works."""
     positions = positions_of(model)
     if positions is not None and max_seq_length > positions:
-        raise ConfigError(
-            f"max_seq_length={max_seq_length} is beyond the model's {positions} positions",
-            where="max_seq_length",
-            fix=f"max_seq_length={positions}",
-        )
+        what = f"max_seq_length={max_seq_length} is beyond the model's {positions} positions"
+        raise ConfigError(what, where="max_seq_length", fix=f"max_seq_length={positions}")
 
 
 def positions_of(model: Any) -> int | None:
