@@ -12,6 +12,7 @@ from typing import Any
 
 from bunryu.config.schema import nearest
 from bunryu.errors import ConfigError
+from bunryu.keys import is_below
 
 # Packages a _target_ may start from; what it resolves to is judged as well.
 PACKAGES = ("bunryu", "torch", "transformers", "pytorch_lightning")
@@ -53,17 +54,14 @@ def own_packages() -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in os.environ.get(OWN_PACKAGES, "").split(",") if name.strip())
     if names and _set_by_a_config():
-        raise ConfigError(
-            f"a config may not set {OWN_PACKAGES}", where="hydra.job.env_set", fix="set it in the shell"
-        )
+        what = f"a config may not set {OWN_PACKAGES}"
+        raise ConfigError(what, where="hydra.job.env_set", fix="set it in the shell")
     for name in names:
-        parts = name.split(".")
-        if not all(part.isidentifier() and not part.startswith("_") for part in parts):
+        if not all(map(_is_public, name.split("."))):
             raise ConfigError(f"'{name}' is no package", where=OWN_PACKAGES, fix="my_models,acme.nlp")
-        if parts[0] in sys.stdlib_module_names:
-            raise ConfigError(
-                f"'{name}' is Python's own and not for a config", where=OWN_PACKAGES, fix="your own packages"
-            )
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            what = f"'{name}' is Python's own and not for a config"
+            raise ConfigError(what, where=OWN_PACKAGES, fix="your own packages")
     return names
 
 
@@ -73,27 +71,28 @@ def _set_by_a_config() -> bool:
     return HydraConfig.initialized() and OWN_PACKAGES in HydraConfig.get().job.env_set
 
 
+def _is_public(name: str) -> bool:
+    return name.isidentifier() and not name.startswith("_")
+
+
 def check_name(path: str, where: str, own: tuple[str, ...]) -> None:
     """Refuse by its spelling alone, with nothing imported.
 
     Raises:
         ConfigError: for a name outside the allowed packages, or with a private part.
     """
-    known = any(_inside(path, package) for package in (*PACKAGES, *own))
-    if not known or any(not part.isidentifier() or part.startswith("_") for part in path.split(".")):
+    if not is_below(path, (*PACKAGES, *own)) or not all(map(_is_public, path.split("."))):
         raise _refused(path, where)
 
 
 def _locate(path: str, where: str, packages: tuple[str, ...]) -> Any:
     """What a dotted path names, walking through modules of the packages and their classes only."""
-    parts = path.split(".")
-    found = _imported(parts[0], path, where)
-    for index, part in enumerate(parts[1:], 1):
-        walked = ".".join(parts[:index])
+    first, *rest = path.split(".")
+    found, walked = _imported(first, path, where), first
+    for part in rest:
         name = found.__name__ if inspect.ismodule(found) else getattr(found, "__module__", "")
-        if not (inspect.ismodule(found) or inspect.isclass(found)) or not any(
-            _inside(name, package) or _inside(package, name) for package in packages
-        ):
+        may_walk = is_below(name, packages) or any(is_below(package, (name,)) for package in packages)
+        if not (inspect.ismodule(found) or inspect.isclass(found)) or not may_walk:
             raise _refused(path, where)
         try:
             present = hasattr(found, part)
@@ -106,6 +105,7 @@ def _locate(path: str, where: str, packages: tuple[str, ...]) -> Any:
             found = _imported(f"{found.__name__}.{part}", path, where, near)
         else:
             raise ConfigError(f"'{walked}' has no '{part}'", where=where)
+        walked = f"{walked}.{part}"
     return found
 
 
@@ -120,28 +120,21 @@ def _cannot_be_imported(path: str, where: str, error: BaseException, near: str =
     """The real cause, with the line it stands in where that is not Python's own import machinery."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "<frozen" not in frame.filename]
     at = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames[-1].filename not in IMPORTING else ""
-    return ConfigError(
-        f"'{path}' cannot be imported: {type(error).__name__}: {error}{at}",
-        where=where,
-        fix=f"did you mean '{near}'?" if near else "",
-    )
-
-
-def _inside(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
+    what = f"'{path}' cannot be imported: {type(error).__name__}: {error}{at}"
+    return ConfigError(what, where=where, fix=f"did you mean '{near}'?" if near else "")
 
 
 def _allowed(found: Any, own: tuple[str, ...]) -> bool:
     """Whether the object may be called from a config, by what it is and where it was defined."""
     module, name = str(getattr(found, "__module__", "")), str(getattr(found, "__qualname__", ""))
-    if inspect.isclass(found) and any(_inside(module, package) for package in ("bunryu", *own)):
-        return True
+    if inspect.isclass(found):
+        return is_below(module, ("bunryu", *own)) or issubclass(found, _families(module.partition(".")[0]))
     if inspect.isfunction(found):
         return f"{module}.{name}" in (*FUNCTIONS, *own)
     if inspect.ismethod(found):  # a model class's or AutoTokenizer's from_pretrained
         owner = found.__self__
         return found.__name__ == "from_pretrained" and inspect.isclass(owner) and _loads(owner, own)
-    return inspect.isclass(found) and issubclass(found, _families(module.partition(".")[0]))
+    return False
 
 
 def _loads(owner: type, own: tuple[str, ...]) -> bool:
@@ -149,7 +142,7 @@ def _loads(owner: type, own: tuple[str, ...]) -> bool:
 
     if owner in (transformers.AutoTokenizer, transformers.AutoModelForSequenceClassification):
         return True
-    defined_here = any(_inside(owner.__module__, package) for package in ("transformers", *own))
+    defined_here = is_below(owner.__module__, ("transformers", *own))
     return defined_here and issubclass(owner, transformers.PreTrainedModel)
 
 
@@ -172,21 +165,18 @@ def _families(library: str) -> tuple[type, ...]:
 
 def parameters_of(target: Callable[..., Any]) -> set[str]:
     """The keys a target's signature takes; for transformers' open-ended ones, an architecture's keys."""
-    parameters = inspect.signature(target).parameters.values()
-    names = {p.name for p in parameters if p.kind in NAMED}
     if inspect.ismethod(target):
         from transformers import BertConfig
 
-        owner: type = target.__self__  # type: ignore[assignment]
-        if owner.__name__ == "AutoTokenizer":
+        if getattr(target.__self__, "__name__", "") == "AutoTokenizer":
             return {"do_lower_case", "strip_accents", "revision", "force_download", "local_files_only"}
         return LOADING | parameters_of(BertConfig)
-    return names
+    return {p.name for p in inspect.signature(target).parameters.values() if p.kind in NAMED}
 
 
 def takes_any(target: Callable[..., Any]) -> bool:
     """Whether it is a user's own and takes ``**keywords``; a library's would swallow a typo."""
-    if inspect.ismethod(target) or not any(_inside(target.__module__, name) for name in own_packages()):
+    if inspect.ismethod(target) or not is_below(target.__module__, own_packages()):
         return False
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
 
