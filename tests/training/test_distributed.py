@@ -326,7 +326,7 @@ def test_the_plain_command_starts_the_processes(two_processes: Path, tmp_path: P
 
 def test_torchrun_starts_the_processes(two_processes: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "bunryu.cli", *train(tmp_path, "accelerator.devices=2")]
+    command += ["-m", "bunryu", *train(tmp_path, "accelerator.devices=2")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(runs_in(tmp_path)) == 1

@@ -125,7 +125,7 @@ def _launch(run: Run, processes: int, flags: Sequence[str], threads: int | None)
     start = elastic_launch(config, sys.executable)
     try:
         with _input_that_ends_with_this_process():
-            start("-m", "bunryu.cli", "join", str(run.path), *flags)
+            start("-m", "bunryu", "join", str(run.path), *flags)
     except SignalException as error:
         if run.manifest["status"] == "running":  # they could not say so themselves
             run.end("interrupted", error.sigval.name)

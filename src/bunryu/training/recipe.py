@@ -63,7 +63,7 @@ def execute(
                 torch.set_float32_matmul_precision("high")  # TF32
             recorded = run.manifest.get("corpus") if resume and not despite_changes else None
             experiment = build(config, run, stop, start, recorded, callbacks)
-            with stage("training"), stop.waiting():
+            with stage("training"), stop.deferred():
                 _fit(experiment, start)
             return _finish(run, config, experiment)
 
