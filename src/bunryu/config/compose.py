@@ -42,12 +42,7 @@ def _expand_home(argument: str) -> str:
 
 
 def composed(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
-    """The config of these overrides, and Hydra's own node.
-
-    Raises:
-        HydraException, OmegaConfBaseException: for what cannot be composed.
-        ConfigError: if Hydra's node names something that Hydra may not call.
-    """
+    """The config of these overrides, and Hydra's own node; raises Hydra's and OmegaConf's own errors."""
     config = compose("train", list(overrides), return_hydra_config=True)
     return without_hydra(config), config.hydra
 

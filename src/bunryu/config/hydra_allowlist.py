@@ -40,11 +40,7 @@ def checked() -> Iterator[None]:
 
 
 def check(node: Any, where: str) -> None:
-    """Refuse targets, logging factories and references that are not Hydra's or logging's own.
-
-    Raises:
-        ConfigError: naming the key.
-    """
+    """Refuse targets, logging factories and references that are not Hydra's or logging's own."""
     if isinstance(node, list):
         node = dict(enumerate(node))
     if isinstance(node, Mapping):

@@ -96,11 +96,7 @@ def instantiate(node: Mapping[str, Any], where: str = "") -> Any:
 
 
 def call(factory: Callable[..., Any], where: str, *arguments: Any, **keywords: Any) -> Any:
-    """Call what ``instantiate`` made of a ``_partial_`` node; what it refuses is a configuration error.
-
-    Raises:
-        ConfigError: naming the node.
-    """
+    """Call what ``instantiate`` made of a ``_partial_`` node; what it refuses is a ConfigError."""
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     try:
@@ -176,11 +172,8 @@ def _target_of(node: Mapping[str, Any], where: str) -> Callable[..., Any]:
         _check_role(target, node, where)
     kernel = node.get("attn_implementation")
     if kernel is not None and not re.fullmatch(r"\w+", str(kernel)):  # transformers would fetch and run it
-        raise ConfigError(
-            f"'{kernel}' is code from elsewhere",
-            where=below(where, "attn_implementation"),
-            fix="sdpa or eager",
-        )
+        place = below(where, "attn_implementation")
+        raise ConfigError(f"'{kernel}' is code from elsewhere", where=place, fix="sdpa or eager")
     _check_keys(target, node, where)
     return target
 

@@ -25,12 +25,8 @@ REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
 def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
     """A run's config as it is recorded: plain values, secrets as ``${oc.env:NAME}``.
 
-    Args:
-        config: composed, without Hydra's node.
-        shipped: the same options without the user's values.
-
     Raises:
-        ConfigError: for keys, types and values that cannot work.
+        ConfigError: the first of the ``problems``.
     """
     for problem in problems(config, shipped):
         raise problem
@@ -43,16 +39,12 @@ def recorded_of(config: DictConfig) -> dict[str, Any]:
 
 
 def check_files(configs: Iterable[Mapping[str, Any]]) -> None:
-    """Look for the corpus files of prepared configs, before torch is imported.
-
-    Raises:
-        ConfigError: for a file that is missing.
-    """
+    """Refuse prepared configs whose corpus files are missing, before torch is imported."""
     checked: list[Any] = []
     for config in configs:
         if config["corpus"] not in checked:
-            instantiate(config["corpus"], "corpus")
             checked.append(config["corpus"])
+            instantiate(config["corpus"], "corpus")
 
 
 def to_recorded(config: DictConfig) -> dict[str, Any]:
@@ -121,11 +113,7 @@ def _without_references(text: str, where: str) -> str:
 
 
 def fill_environment(value: Any, where: str) -> Any:
-    """A recorded value with its references to the environment replaced by what they stand for.
-
-    Raises:
-        ConfigError: for any other interpolation, and for a variable that is not set.
-    """
+    """A recorded value with its references to the environment filled in; refused like ``resolved``."""
     if isinstance(value, dict):
         return {key: fill_environment(part, below(where, key)) for key, part in value.items()}
     if isinstance(value, list):

@@ -116,11 +116,7 @@ def forbidden(key: str) -> ConfigError:
 
 
 def container(config: DictConfig) -> dict[Any, Any]:
-    """The config with its interpolations resolved, as plain values.
-
-    Raises:
-        ConfigError: naming the key whose interpolation leads nowhere.
-    """
+    """The config as plain values, interpolations resolved; refused if one of them leads nowhere."""
     try:
         resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:

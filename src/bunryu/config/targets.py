@@ -28,10 +28,10 @@ IMPORTING = (__file__, importlib.__file__)  # frames of a failed import that tel
 def resolve(path: str, where: str) -> Callable[..., Any]:
     """The class or listed function that a dotted path names, if a config may call it.
 
-    Judged is the object itself, so an alias through an allowed package does not pass. The environment
-    variable ``BUNRYU_ALLOWED_TARGETS`` adds a user's own: ``my_models,acme.nlp`` allows every class that is
-    defined in these packages and what lies below them; a function has to be named itself
-    (``acme.schedules.warm_up``), since a package has many that were never meant to be called from a config.
+    The object itself is judged: an alias through an allowed package does not pass. The environment variable
+    ``BUNRYU_ALLOWED_TARGETS`` adds a user's own: ``my_models,acme.nlp`` allows every class that is defined
+    there or below; a function has to be named itself (``acme.schedules.warm_up``), since a package has many
+    that were never meant to be called from a config.
 
     Raises:
         ConfigError: if it does not exist or is not allowed.
@@ -41,8 +41,7 @@ def resolve(path: str, where: str) -> Callable[..., Any]:
     found = _locate(path, where, (*PACKAGES, *own))
     if not _allowed(found, own):
         raise _refused(path, where)
-    allowed: Callable[..., Any] = found
-    return allowed
+    return found  # type: ignore[no-any-return]
 
 
 def own_packages() -> tuple[str, ...]:
@@ -76,11 +75,7 @@ def _is_public(name: str) -> bool:
 
 
 def check_name(path: str, where: str, own: tuple[str, ...]) -> None:
-    """Refuse by its spelling alone, with nothing imported.
-
-    Raises:
-        ConfigError: for a name outside the allowed packages, or with a private part.
-    """
+    """Refuse a name outside the allowed packages, or with a private part; nothing is imported."""
     if not is_below(path, (*PACKAGES, *own)) or not all(map(_is_public, path.split("."))):
         raise _refused(path, where)
 
