@@ -12,31 +12,29 @@ from bunryu.config.schema import FORBIDDEN_KEYS, forbidden, nearest
 from bunryu.config.targets import NAMED, check_name, own_packages, parameters_of, resolve, takes_any
 from bunryu.errors import BunryuError, ConfigError
 
-# What the recipe passes itself, by node, and where it is set instead.
-FILLED_IN: dict[str, dict[str, str]] = {
-    "datamodule": dict.fromkeys(("train", "validation", "test", "pad_id"), "corpus=…") | {"seed": "seed=…"},
-    "task": {
-        "model": "model=…",
-        "optimizer": "optimizer=…",
-        "schedule": "scheduler=…",
-        "total_steps": "epochs=…",
-        "seed": "seed=…",
-        "log_every": "trainer.log_every_n_steps=…",
-    },
-    "trainer": {
-        "default_root_dir": "output_root=…",
-        "callbacks": "callbacks=…, or +callbacks.<name>._target_=…",
-        "logger": "logger=…",
-        "plugins": "checkpoints are the run's own",
-    },
-    "model.architecture": {
-        "vocab_size": "model.vocabulary_size=…",
-        "max_position_embeddings": "model.positions=…",
-        "pad_token_id": "the tokenizer has it",
-        "id2label": "corpus.label_names=…",
-        "label2id": "corpus.label_names=…",
-    },
-    "optimizer": {"params": "the model has them"},
+# What the recipe passes itself, and where it is set instead.
+FILLED_IN = {
+    "datamodule.train": "corpus=…",
+    "datamodule.validation": "corpus=…",
+    "datamodule.test": "corpus=…",
+    "datamodule.pad_id": "corpus=…",
+    "datamodule.seed": "seed=…",
+    "task.model": "model=…",
+    "task.optimizer": "optimizer=…",
+    "task.schedule": "scheduler=…",
+    "task.total_steps": "epochs=…",
+    "task.seed": "seed=…",
+    "task.log_every": "trainer.log_every_n_steps=…",
+    "trainer.default_root_dir": "output_root=…",
+    "trainer.callbacks": "callbacks=…, or +callbacks.<name>._target_=…",
+    "trainer.logger": "logger=…",
+    "trainer.plugins": "checkpoints are the run's own",
+    "model.architecture.vocab_size": "model.vocabulary_size=…",
+    "model.architecture.max_position_embeddings": "model.positions=…",
+    "model.architecture.pad_token_id": "the tokenizer has it",
+    "model.architecture.id2label": "corpus.label_names=…",
+    "model.architecture.label2id": "corpus.label_names=…",
+    "optimizer.params": "the model has them",
 }
 # What the recipe asks of what is made here, whoever wrote it; a callback's and a logger's by any name.
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -197,11 +195,11 @@ def _check_role(target: type, node: Mapping[str, Any], where: str) -> None:
 
 def _check_keys(target: Callable[..., Any], node: Mapping[str, Any], where: str) -> None:
     """Refuse keys that the recipe fills in itself, and those that the target does not take."""
-    names, filled_in = parameters_of(target), FILLED_IN.get(where, {})
+    names = parameters_of(target)
     for key in node:
         place = below(where, key)
-        if key in filled_in:
-            raise ConfigError(f"'{key}' is filled in by bunryu", where=place, fix=filled_in[key])
+        if place in FILLED_IN:
+            raise ConfigError(f"'{key}' is filled in by bunryu", where=place, fix=FILLED_IN[place])
         if key in INSTANTIATE_KEYS or key in names or takes_any(target):
             continue
         near = nearest(str(key), sorted(names))

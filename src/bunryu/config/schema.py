@@ -24,19 +24,12 @@ MISSING = "???"  # how OmegaConf writes a value that has to be set
 
 
 class Key(NamedTuple):
-    """What a key takes.
+    """What a key takes."""
 
-    Args:
-        type: beside its shipped value's; null where null ships, or where it is named here.
-        low: the lowest number; None for no bound.
-        high: the highest.
-        choices: the only values, or the words that can stand in place of a number.
-    """
-
-    type: Any = None
+    type: Any = None  # beside its shipped value's; null where null ships, or where it is named here
     low: float | None = None
     high: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # the only values, or the words that can stand in place of a number
 
 
 # A key that is not named here keeps its shipped value's type. Keys of groups too, whatever the option.

@@ -8,21 +8,27 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from bunryu.config.schema import nearest
 from bunryu.errors import ConfigError
 from bunryu.keys import is_below
 
-# Packages a _target_ may start from; what it resolves to is judged as well.
-PACKAGES = ("bunryu", "torch", "transformers", "pytorch_lightning")
+# What a config may make of a library: these classes and those that inherit from them.
+FAMILIES = {
+    "torch": ("optim.Optimizer", "optim.lr_scheduler.LRScheduler"),
+    "transformers": ("PreTrainedModel", "PreTrainedConfig"),
+    "pytorch_lightning": ("Trainer", "Callback", "loggers.Logger", "profilers.Profiler"),
+}
+PACKAGES = ("bunryu", *FAMILIES)  # a _target_ starts with one of them; what it resolves to is judged as well
 FUNCTIONS = ("bunryu.training.schedules.linear_warmup", "bunryu.training.schedules.cosine_warmup")
 # Names further packages or functions. The environment is the user's; a config may be anybody's.
 OWN_PACKAGES = "BUNRYU_ALLOWED_TARGETS"
 # transformers' own arguments beside those of the architecture; the rest of them is not for a config file.
 LOADING = {"attn_implementation", "dtype", "force_download", "local_files_only", "revision"}
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-IMPORTING = (__file__, importlib.__file__)  # frames of a failed import that tell nothing of its cause
+IMPORTING = (__file__, importlib.__file__)  # frames of a failed import that do not show its cause
 
 
 def resolve(path: str, where: str) -> Callable[..., Any]:
@@ -112,7 +118,7 @@ def _imported(module: str, path: str, where: str, near: str = "") -> Any:
 
 
 def _cannot_be_imported(path: str, where: str, error: BaseException, near: str = "") -> ConfigError:
-    """The real cause, with the line it stands in where that is not Python's own import machinery."""
+    """The error that an import raised, with the line it was raised in unless that is Python's own."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "<frozen" not in frame.filename]
     at = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames[-1].filename not in IMPORTING else ""
     what = f"'{path}' cannot be imported: {type(error).__name__}: {error}{at}"
@@ -142,20 +148,9 @@ def _loads(owner: type, own: tuple[str, ...]) -> bool:
 
 
 def _families(library: str) -> tuple[type, ...]:
-    """What a config may make of a library; only that library is imported."""
-    if library == "torch":
-        import torch
-
-        return torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler
-    if library == "transformers":
-        import transformers
-
-        return transformers.PreTrainedModel, transformers.PreTrainedConfig
-    if library == "pytorch_lightning":
-        import pytorch_lightning as pl
-
-        return pl.Trainer, pl.Callback, pl.loggers.Logger, pl.profilers.Profiler
-    return ()
+    """The classes of a library that a config may make, with theirs below; only that library is imported."""
+    names = FAMILIES.get(library, ())
+    return tuple(attrgetter(name)(importlib.import_module(library)) for name in names)
 
 
 def parameters_of(target: Callable[..., Any]) -> set[str]:
