@@ -166,15 +166,24 @@ def test_a_tampered_run_directory_executes_nothing(
         run = tampered(lambda recorded, node=node: placed(recorded, place, node))
         with pytest.raises(ConfigError):
             check_targets(resolved(run.config, str(run.path)))
-        assert run_cli("evaluate", str(run.path)) == 2, target  # though it makes nothing of an optimizer
-        said = capsys.readouterr().err
-        assert "may not be called from a config" in said or "could let a checkpoint run code" in said
-        assert "Traceback" not in said
+        if place != "optimizer":  # evaluate makes nothing of it
+            assert run_cli("evaluate", str(run.path)) == 2, target
+            said = capsys.readouterr().err
+            assert "may not be called from a config" in said or "could let a checkpoint run code" in said
+            assert "Traceback" not in said
         assert not canary.exists(), target
         assert payload.exists(), target
     assert not (tmp_path / "tampered/evaluations").exists()
     torch.load(payload, weights_only=False)
     assert canary.exists(), "what would have made it"
+
+
+def test_evaluate_refuses_foreign_names_in_what_it_does_not_make(
+    tampered: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tampered(lambda recorded: placed(recorded, "optimizer", {"_target_": "os.system"}))
+    assert run_cli("evaluate", str(run.path)) == 2
+    assert "where: optimizer._target_" in capsys.readouterr().err
 
 
 def test_nothing_is_made_of_a_run_with_one_foreign_target(tampered: Any) -> None:
