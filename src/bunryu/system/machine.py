@@ -13,14 +13,14 @@ _START = 19  # the field of /proc/<pid>/stat with the start time, counted from b
 
 
 def cpu_has_bf16() -> bool:
-    """AMX or AVX512-BF16, or an ARM processor's; taken for granted where the system does not tell."""
+    """AMX or AVX512-BF16, or an ARM processor's; taken for granted where the system does not say."""
     cpu = _fields("/proc/cpuinfo")
     flags = set(cpu.get("flags", cpu.get("features", "")).split())
     return not flags or bool(flags & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, where the system says it."""
     return _fields("/proc/cpuinfo").get("model name") or platform.processor()
 
 
@@ -32,14 +32,14 @@ def nvidia_cards() -> int:
 
 
 def pid_namespace() -> str:
-    """Within which a process number means one process; empty where the system does not tell."""
+    """Within which a process number means one process; empty where the system does not say."""
     with contextlib.suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
     return ""
 
 
 def physical_memory() -> int | None:
-    """Bytes of memory, where the system tells."""
+    """Bytes of memory, where the system says it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -47,7 +47,7 @@ def physical_memory() -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process can still have, by the system and by its control groups; None if none tells."""
+    """Bytes that this process can still have, by the system and its control groups; None if neither says."""
     free = [_meminfo(), *map(_left_in, _control_groups())]
     return min((value for value in free if value is not None), default=None)
 
@@ -85,7 +85,7 @@ def _left_in(group: Path) -> int | None:
 
 
 def process_age() -> float:
-    """Seconds since this process was started; 0 where the system does not tell."""
+    """Seconds since this process was started; 0 where the system does not say."""
     try:
         fields = _text("/proc/self/stat").rpartition(")")[2].split()
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_START]) / os.sysconf("SC_CLK_TCK")
@@ -100,12 +100,12 @@ def reset_peak_memory() -> None:
 
 
 def resident_memory(pid: int | None = None) -> int | None:
-    """Bytes of a process, or of this one, that are in memory now; None where the system does not tell."""
+    """Bytes of a process, or of this one, that are in memory now; None where the system does not say."""
     return _bytes_in(f"/proc/{pid or 'self'}/status", "vmrss")
 
 
 def peak_memory() -> int:
-    """The most bytes of this process that were in memory at once; 0 where the system does not tell."""
+    """The most bytes of this process that were in memory at once; 0 where the system does not say."""
     if peak := _bytes_in("/proc/self/status", "vmhwm"):  # getrusage's starts from the parent's on Linux
         return peak
     if sys.platform == "win32":
