@@ -216,6 +216,7 @@ def test_an_added_key_that_the_signature_takes_passes() -> None:
         "transformers.AutoModelForSequenceClassification.register",
         "subprocess.Popen",
         "bunryu.runs.provenance.subprocess.Popen",
+        "bunryu.config.targets.importlib.no_such_module",  # not even looked for
         "hydra.utils.call",
         "torch.utils.model_dump.__main__.main",
     ],
@@ -234,8 +235,12 @@ def test_a_judged_node_is_made_as_it_was_judged_and_a_changed_copy_is_judged_ane
     monkeypatch.setattr("bunryu.config.instantiate.resolve", lambda *_: pytest.fail("it is judged again"))
     assert instantiate(judged).func is Cleaner
     monkeypatch.undo()
-    for change in ({"_target_": "os.system"}, {"x": [{"trust_remote_code": True}]}, {"typo": 1}):
-        with pytest.raises(ConfigError):
+    for change, what in (
+        ({"_target_": "os.system"}, "may not be called"),
+        ({"allowed": [{"trust_remote_code": True}]}, "could let a checkpoint run code"),
+        ({"typo": 1}, "takes no 'typo'"),
+    ):
+        with pytest.raises(ConfigError, match=what):
             instantiate({**judged, **change})
 
 

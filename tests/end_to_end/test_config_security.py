@@ -435,7 +435,7 @@ def test_hydras_own_node_calls_nothing(
         "a: &a [*a]\n",
         "a: !!python/object/apply:os.system ['touch canary']\n",
         "a: !!python/name:os.system\n",
-        "a: [" + "[" * 5000 + "\n",
+        "a: [" + "[" * 2000 + "\n",
         "[1, 2]\n",
         "",
         "a: \x00\n",
