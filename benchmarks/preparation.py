@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from bunryu.system.machine import peak_memory, resident_memory
 from setting import SHARED, Reviews, arguments, print_table, reviews
 
 ROWS, LENGTH = 150_000, 128
@@ -79,22 +79,13 @@ def step(name: str, root: Path) -> dict[str, float]:
     if name == "given":
         return {"tokens": given(root)}
     work = STEPS[name](root)
-    before = memory("VmRSS")
+    before = resident_memory() or peak_memory()
     start = time.perf_counter()
     kept = work()
     seconds = time.perf_counter() - start
-    added = memory("VmHWM") - before
+    added = (peak_memory() - before) / 2**20
     del kept
     return {"seconds": seconds, "megabytes": added}
-
-
-def memory(field: str) -> float:
-    """Resident memory in MB: VmRSS now, VmHWM at its peak. Where /proc is missing, the peak for both."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage's peak starts from the parent's on Linux
-        lines = dict(line.split(":", 1) for line in status.read_text("utf-8").splitlines())
-        return int(lines[field].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def given(root: Path) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import machine
 from bunryu.inference.opening import open_predictor
+from bunryu.system.machine import resident_memory
 from setting import arguments, print_table, reviews
 from small import LENGTH, run_of_small, sentences
 
@@ -175,13 +176,8 @@ def memory(run: Path, texts: Path, size: Size) -> None:
         for share in (0.1, 0.25, 0.5, 1.0):
             load(port, CONNECTIONS, int(size.flood * share) - done, texts)
             done = int(size.flood * share)
-            rows.append([f"{done:,}", f"{resident(pid):.0f}"])
+            rows.append([f"{done:,}", f"{(resident_memory(pid) or 0) / 2**20:.0f}"])
     print_table(["requests answered", "resident MB"], rows)
-
-
-def resident(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text("utf-8")
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def readiness(run: Path, size: Size) -> None:

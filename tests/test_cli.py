@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -19,9 +18,19 @@ BUNRYU = Path(sys.executable).with_name("bunryu")
 def test_help_lists_every_verb_and_every_verb_has_a_module(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     shown = capsys.readouterr().out
-    for verb, what in cli.VERBS.items():
-        assert f"  {verb:<18} {what}\n" in shown
-        assert Path(cli.__file__).with_name(f"{verb.replace('-', '_')}.py").is_file()
+    assert [f"  {verb:<18} {what}" for verb, what in cli.VERBS.items()] == shown.split("\n\n")[2].splitlines()
+    for verb in (*cli.VERBS, *cli.INTERNAL_VERBS):
+        assert Path(cli.__file__).parent.joinpath(f"commands/{verb.replace('-', '_')}.py").is_file()
+
+
+@pytest.mark.parametrize("verb", ["job", "join"])
+def test_what_bunryu_itself_starts_runs_though_it_is_not_shown(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"bunryu.commands.{verb}.main", lambda arguments: int(arguments[0]))
+    assert cli.run([verb, "7"]) == 7
+    assert cli.run(["--help"]) == 0
+    assert verb not in capsys.readouterr().out.split()
 
 
 def test_no_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,12 +43,13 @@ def test_an_unknown_verb_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == (
         "bunryu: there is no verb 'trian'; did you mean 'train'? "
         "verbs: train, check, resume, reproduce, evaluate, report, predict, serve, export, "
-        "import-checkpoint, job, join\n"
+        "import-checkpoint\n"
     )
 
 
-def test_the_exit_code_reaches_the_shell() -> None:
-    done = subprocess.run([BUNRYU, "train", "epochs=0"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("command", [[BUNRYU], [sys.executable, "-m", "bunryu"]])
+def test_the_exit_code_reaches_the_shell(command: list[str]) -> None:
+    done = subprocess.run([*command, "train", "epochs=0"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == (
         "bunryu train: epochs=0 is out of range\n  where: epochs\n  fix:   a value at least 1\n"
@@ -67,39 +77,41 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.run(["train"]) == 130
 
 
-def completions(line: str, tmp_path: Path) -> list[str]:
-    """What bash offers after ``line``, through the script that ``-sc install=bash`` prints."""
+OFFERED = {
+    "bunryu tr": ["train"],
+    "bunryu e": ["evaluate", "export"],
+    "bunryu j": [],
+    "bunryu train mod": ["model=", "model."],
+    "bunryu train model=k": ["model=kcbert_base", "model=kcbert_large"],
+    "bunryu train optimizer.weight": ["optimizer.weight_decay="],
+    "bunryu train model=tiny experiment=": ["experiment=nsmc_kcbert", "experiment=nsmc_small"],
+    "bunryu train max_seq": ["max_seq_length="],
+}
+
+
+@pytest.mark.parametrize("line", OFFERED)
+def test_verbs_groups_options_and_keys_are_completed(
+    line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    assert cli.run(["-sc", "query=bash"]) == 0
+    assert sorted(capsys.readouterr().out.split()) == sorted(OFFERED[line])
+
+
+def test_bash_completes_by_the_script_that_is_installed(tmp_path: Path) -> None:
     script = f"""
 export PATH={BUNRYU.parent}:$PATH
 eval "$(bunryu train -sc install=bash)"
-COMP_LINE={line!r}
+COMP_LINE="bunryu train model=k"
 COMP_WORDS=($COMP_LINE)
 COMP_POINT=${{#COMP_LINE}}
-COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
-[[ "$COMP_LINE" == *" " ]] && COMP_CWORD=$(( COMP_CWORD + 1 ))
+COMP_CWORD=2
 hydra_bash_completion
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ}
-    )
-    return done.stdout.split()
-
-
-@pytest.mark.parametrize(
-    ("line", "offered"),
-    [
-        ("bunryu tr", ["train"]),
-        ("bunryu e", ["evaluate", "export"]),
-        ("bunryu train mod", ["model=", "model."]),
-        ("bunryu train model=k", ["model=kcbert_base", "model=kcbert_large"]),
-        ("bunryu train optimizer.weight", ["optimizer.weight_decay="]),
-        ("bunryu train model=tiny experiment=", ["experiment=nsmc_kcbert", "experiment=nsmc_small"]),
-        ("bunryu train max_seq", ["max_seq_length="]),
-    ],
-)
-def test_bash_completes_verbs_groups_options_and_keys(line: str, offered: list[str], tmp_path: Path) -> None:
-    assert sorted(completions(line, tmp_path)) == sorted(offered)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert sorted(done.stdout.split()) == OFFERED["bunryu train model=k"]
 
 
 def test_a_closed_standard_input_is_an_empty_one() -> None:

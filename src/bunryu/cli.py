@@ -23,9 +23,9 @@ VERBS = {
     "serve": "put a run behind a web page and an HTTP API",
     "export": "write a run's model for another runtime",
     "import-checkpoint": "make a model folder of a checkpoint of the tutorial's library",
-    "job": "one job of a sweep: what launchers start",
-    "join": "one of several processes that train a run together: what devices above 1 start",
 }
+# Started by bunryu itself: a sweep's job in a process of its own, and a further process of one run.
+INTERNAL_VERBS = ("job", "join")
 
 USAGE = """bunryu: fine-tune BERT document classifiers from composable configs
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code."""
+    """Run one command line; its exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE.format(verbs="\n".join(f"  {verb:<18} {what}" for verb, what in VERBS.items())), end="")
         return 0 if arguments else 2
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     if arguments[0] == "-sc":
         return _complete(arguments)
     verb = arguments[0]
-    if verb not in VERBS:
+    if verb not in (*VERBS, *INTERNAL_VERBS):
         near = difflib.get_close_matches(verb, VERBS, 1)
         meant = f"did you mean '{near[0]}'? " if near else ""
         print(f"bunryu: there is no verb '{verb}'; {meant}verbs: {', '.join(VERBS)}", file=sys.stderr)
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _complete(arguments: Sequence[str]) -> int:
-    """Answer the shell: verbs first, then whatever the verb's own completion says."""
+    """Print what bash may complete: verbs, and after ``train`` what Hydra offers."""
     line = os.environ.get("COMP_LINE", "")
     program, _, rest = line.lstrip().partition(" ")
     verb, space, words = rest.lstrip().partition(" ")
@@ -96,7 +96,3 @@ def _complete(arguments: Sequence[str]) -> int:
     os.environ["COMP_LINE"] = f"{program} {words}"
     code: int = importlib.import_module("bunryu.commands.train").main(arguments)
     return code
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,9 @@
-"""Faults 14 to 16: a mistake is refused at the door, a config runs no code, a secret is written nowhere."""
+"""A config runs no code but what may be called from one, whoever wrote it and wherever it stands."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -22,25 +21,11 @@ from bunryu.config import schema, targets
 from bunryu.config.instantiate import check_targets, instantiate
 from bunryu.config.record import resolved, to_recorded
 from bunryu.errors import ConfigError
+from bunryu.keys import keys_of
 from bunryu.runs.run import Run
 from helpers.composing import composed
-from helpers.training import QUICK, Train
-
-SECRET = "-".join(["sesame", "f16c"])  # not written out: a manifest keeps the diff of this very file
-MISTAKES = {  # with the key that has to be named
-    "optimzer.lr=1": "optimzer.lr", "model=tinny": "model", "epochs=many": "epochs", "epochs=-2": "epochs",
-    "optimizer.lr=inf": "optimizer.lr", "optimizer.lr=nan": "optimizer.lr",
-    "model.architecture.hidden_dropout_prob=-1": "model.architecture.hidden_dropout_prob",
-    "corpus.split_seed=-1": "corpus.split_seed", "keep_checkpoints=some": "keep_checkpoints",
-    "monitor=min val/acuracy": "monitor", "max_seq_length=301": "max_seq_length",
-    "callbacks.best_checkpoint.monitor=min val/acuracy": "callbacks.best_checkpoint.monitor",
-    "epochs=${epoch}": "epochs", "epochs=${foo:1}": "epochs",
-    "cache_dir=${oc.env:NOBODY_SET_THIS}": "cache_dir",
-    "++seed.a=1": "seed", "++overwrite_cache={_target_: bunryu.data.cleaner.Cleaner}": "overwrite_cache",
-    "task._partial_=false": "task._partial_", "~callbacks.progress_bar._target_": "~callbacks.progress_bar",
-    "~limit_rows": "~limit_rows", "~nothing": "nothing", "~epochs=4": "~epochs", "~model=small": "model",
-    "++logger=none": "logger", "epochs={null: 1}": "epochs", "model={name: tiny}": "model",
-}  # fmt: skip
+from helpers.pickles import Payload
+from helpers.training import Train
 
 
 def run_cli(*arguments: str) -> int:
@@ -53,49 +38,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path / "here")
 
 
-def test_fault_14_first_tier_answers_before_torch(tmp_path: Path) -> None:
-    program = (
-        "import sys\nfrom bunryu.cli import run\n"
-        "for mistake in sys.argv[1:]:\n    print('>>', mistake, file=sys.stderr, flush=True)\n"
-        "    assert run(['train', mistake]) == 2, mistake\n"
-        "assert not {'torch', 'transformers', 'pytorch_lightning'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program, *MISTAKES], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    answers = done.stderr.split(">> ")[1:]
-    assert len(answers) == len(MISTAKES)
-    for answer, where in zip(answers, MISTAKES.values(), strict=True):
-        assert f"\n  where: {where}" in answer
-        assert "\n  fix:   " in answer
-        assert "Traceback" not in answer
-        assert "Error executing job" not in answer
-    assert list(Path.cwd().iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("override", "where", "fix"),
-    [
-        ("+optimizer.lrr=3", "optimizer.lrr", "'lr'"),
-        ("+model.architecture.hiden_size=3", "model.architecture.hiden_size", "hidden_size"),
-        ("optimizer._partial_=true ~callbacks.best_checkpoint.monitor", "callbacks.best_checkpoint",
-         "+callbacks.best_checkpoint.monitor="),
-        ("callbacks.progress_bar._target_=bunryu.errors.ConfigError", "callbacks.progress_bar._target_",
-         "on_fit_start"),
-        ("corpus.cleaner._target_=bunryu.system.files.Path", "corpus.cleaner._target_", "a class of bunryu"),
-        ("+corpus._recursive_=false", "corpus._recursive_", "validation"),
-    ],
-)  # fmt: skip
-def test_fault_14_second_tier_judges_what_is_added(
-    override: str, where: str, fix: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_cli("train", *override.split()) == 2
-    said = capsys.readouterr().err
-    assert f"where: {where}" in said
-    assert fix in said
-    assert list(Path.cwd().iterdir()) == []
-
-
-def test_fault_14_second_tier_imports_only_the_library_that_is_named() -> None:
+def test_checking_a_target_imports_only_the_library_that_is_named() -> None:
     program = (
         "import sys\nfrom bunryu.config.instantiate import check_targets\n"
         "check_targets({'_target_': 'torch.optim.AdamW', '_partial_': True, 'lr': 1.0})\n"
@@ -107,7 +50,7 @@ def test_fault_14_second_tier_imports_only_the_library_that_is_named() -> None:
 
 @functools.cache
 def shipped_keys() -> list[str]:
-    return list(schema.keys_of(composed()))
+    return list(keys_of(to_recorded(composed())))
 
 
 VALUES = [
@@ -137,7 +80,7 @@ def overrides(draw: st.DrawFn) -> str:
 @example(["accelerator=[[[1]]]"])
 @example(["corpus/cleaner=${oc.decode:'{a: 1}'}"])
 @example(["+hydra=${seed}"])
-def test_fault_14_no_override_gives_a_traceback_or_leaves_a_directory(given_: list[str]) -> None:
+def test_no_override_gives_a_traceback_or_leaves_a_directory(given_: list[str]) -> None:
     def accepted(*_: Any) -> None:
         raise Accepted
 
@@ -148,36 +91,18 @@ def test_fault_14_no_override_gives_a_traceback_or_leaves_a_directory(given_: li
     assert list(Path.cwd().iterdir()) == []
 
 
-class Payload:
-    """Unpickling one makes the canary file."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.canary,)
-
-
 # What each would do if it were called: make the file, or take it away.
 ATTACKS: list[tuple[str, dict[str, Any]]] = [
     ("torch.load", {"f": "{payload}", "weights_only_": False}),
     ("torch.load", {"_args_": ["{payload}"], "weights_only": False}),
     ("os.system", {"command": "touch {canary}"}),
     ("builtins.eval", {"_args_": ["open({canary!r}, 'w')"]}),
-    ("pathlib.Path.touch", {"_args_": ["{canary}"]}),
     ("pathlib.Path.unlink", {"_args_": ["{payload}"]}),
     ("torch.optim.adam.torch.os._exit", {"status": 3}),
-    ("torch.optim.adam.torch.os.system", {"command": "touch {canary}"}),
     ("transformers.utils.import_utils.os.system", {"command": "touch {canary}"}),
-    ("bunryu.config.record.os.system", {"command": "touch {canary}"}),
     ("bunryu.runs.provenance.subprocess.Popen", {"args": ["touch", "{canary}"]}),
     ("hydra.utils.instantiate", {"config": {"_target_": "os.system", "command": "touch {canary}"}}),
-    ("hydra.utils.call", {"config": {"_target_": "os.system", "command": "touch {canary}"}}),
-    ("hydra._internal.instantiate._instantiate2.instantiate_node", {"node": {"_target_": "os.system"}}),
-    (
-        "bunryu.config.instantiate.instantiate",
-        {"node": {"_target_": "os.system", "command": "touch {canary}"}},
-    ),
+    ("bunryu.config.instantiate.instantiate", {"node": {"_target_": "os.system", "command": "x"}}),
     ("os", {"system": "touch {canary}"}),
     ("torch.hub.load", {"repo_or_dir": "{folder}", "model": "evil", "source": "local"}),
 ]
@@ -223,7 +148,7 @@ def tampered(trained: Run, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_fault_15_a_tampered_run_directory_executes_nothing(
+def test_a_tampered_run_directory_executes_nothing(
     place: str,
     tampered: Any,
     tmp_path: Path,
@@ -249,19 +174,19 @@ def test_fault_15_a_tampered_run_directory_executes_nothing(
         assert not canary.exists(), target
         assert payload.exists(), target
     assert not (tmp_path / "tampered/evaluations").exists()
+    torch.load(payload, weights_only=False)
+    assert canary.exists(), "what would have made it"
 
 
-def test_fault_15_evaluate_refuses_foreign_names_in_what_it_does_not_make(
+def test_evaluate_refuses_foreign_names_in_what_it_does_not_make(
     tampered: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tampered(
-        lambda recorded: placed(recorded, "optimizer", {"_target_": "os.system", "command": "true"})
-    )
+    run = tampered(lambda recorded: placed(recorded, "optimizer", {"_target_": "os.system"}))
     assert run_cli("evaluate", str(run.path)) == 2
     assert "where: optimizer._target_" in capsys.readouterr().err
 
 
-def test_fault_15_nothing_is_made_of_a_run_with_one_foreign_target(tampered: Any) -> None:
+def test_nothing_is_made_of_a_run_with_one_foreign_target(tampered: Any) -> None:
     from bunryu.training import recipe
 
     node = {"_target_": "torch.optim.adam.torch.os.system", "command": "true", "_partial_": True}
@@ -273,25 +198,16 @@ def test_fault_15_nothing_is_made_of_a_run_with_one_foreign_target(tampered: Any
     assert (run.path / "manifest.json").read_bytes() == before
 
 
-def test_fault_15_the_canary_does_sing(tmp_path: Path) -> None:
-    canary, payload = tmp_path / "canary", tmp_path / "payload"
-    torch.save({"x": Payload(canary)}, payload)
-    torch.load(payload, weights_only=False)
-    assert canary.exists()
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("trust_remote_code", True), ("weights_only", False), ("use_safetensors", False)]
-)
 @pytest.mark.parametrize("place", PLACES)
-def test_fault_15_loading_options_are_refused_at_any_depth(
-    key: str, value: bool, place: str, tampered: Any, capsys: pytest.CaptureFixture[str]
+def test_loading_options_are_refused_at_any_depth(
+    place: str, tampered: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tampered(lambda recorded: placed(recorded, place, {"x": [{key: value}]}))
-    assert run_cli("evaluate", str(run.path)) == 2
-    assert "could let a checkpoint run code" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="could let a checkpoint run code"):
-        check_targets(placed(to_recorded(composed()), place, {"x": [{key: value}]}))
+    for key in ("trust_remote_code", "weights_only", "use_safetensors"):
+        run = tampered(lambda recorded, key=key: placed(recorded, place, {"x": [{key: True}]}))
+        assert run_cli("evaluate", str(run.path)) == 2
+        assert "could let a checkpoint run code" in capsys.readouterr().err
+        with pytest.raises(ConfigError, match="could let a checkpoint run code"):
+            check_targets(placed(to_recorded(composed()), place, {"x": [{key: True}]}))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +221,7 @@ def test_fault_15_loading_options_are_refused_at_any_depth(
         "${oc.env:NOBODY", "x ${canary:1}",
     ],
 )  # fmt: skip
-def test_fault_15_a_recorded_config_computes_nothing(
+def test_a_recorded_config_computes_nothing(
     text: str, tampered: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tampered(lambda recorded: placed(recorded, "corpus.cleaner", text))
@@ -316,7 +232,7 @@ def test_fault_15_a_recorded_config_computes_nothing(
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_fault_15_a_value_of_the_environment_is_never_evaluated(
+def test_a_value_of_the_environment_is_never_evaluated(
     tampered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORD", "${oc.create:{_target_: os.system, command: 'touch canary'}}")
@@ -327,7 +243,7 @@ def test_fault_15_a_value_of_the_environment_is_never_evaluated(
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_fault_15_attention_code_from_the_hub_is_refused() -> None:
+def test_attention_code_from_the_hub_is_refused() -> None:
     node = {"_target_": "transformers.BertForSequenceClassification.from_pretrained", "_partial_": True}
     check_targets({**node, "attn_implementation": "sdpa"})
     with pytest.raises(ConfigError, match="code from elsewhere"):
@@ -365,9 +281,9 @@ class Reviews:
         self.name, self.half = name, half
 
     def read(self):
-        from bunryu.data.cleaner import NOTHING
+        from bunryu.data.cleaner import NO_CLEANING
 
-        return Sample("own", "test", 1, {0: "no", 1: "yes"}, NOTHING).read()
+        return Sample("own", "test", 1, {0: "no", 1: "yes"}, NO_CLEANING).read()
 
 
 class Unreadable:
@@ -399,54 +315,43 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 OWN = ["Network", "Network.from_pretrained", "Plain", "Watch", "Reviews"]
+IMPORTED = ["system", "Popen", "os.system", "subprocess.Popen", "Path", "Path.unlink"]
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_fault_15_own_classes_need_the_environment_variable(package: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    ("variable", "name", "allowed"),
+    [
+        *(("", name, False) for name in OWN),
+        *(("another, my_models", name, True) for name in OWN),
+        *(("my_models", name, False) for name in IMPORTED),
+        ("my_mod,my_models.broken,my", "Watch", False),
+        *(("my_models", name, False) for name in ("schedule", "clear")),  # a function is named itself
+        ("my_models.schedule", "schedule", True),
+        *(("my_models.schedule", name, False) for name in ("clear", "Watch")),
+    ],
+)
+def test_what_the_environment_variable_allows(package: Any, variable: str, name: str, allowed: bool) -> None:
+    package.setenv(targets.OWN_PACKAGES, variable)
+    if allowed:
+        assert targets.resolve(f"my_models.{name}", "x").__qualname__.endswith(name.rpartition(".")[2])
+        return
     with pytest.raises(ConfigError, match="may not be called") as caught:
         targets.resolve(f"my_models.{name}", "x")
     assert "BUNRYU_ALLOWED_TARGETS" in caught.value.fix
-    assert "my_models" not in sys.modules, "not even imported"
-    package.setenv(targets.OWN_PACKAGES, "another, my_models")
-    assert targets.resolve(f"my_models.{name}", "x").__qualname__.endswith(name.rpartition(".")[2])
-
-
-def test_fault_15_a_neighbour_with_a_like_name_is_not_allowed(package: Any) -> None:
-    package.setenv(targets.OWN_PACKAGES, "my_mod,my_models.broken,my")
-    with pytest.raises(ConfigError, match="may not be called"):
-        targets.resolve("my_models.Watch", "x")
-
-
-@pytest.mark.parametrize("name", ["system", "Popen", "os.system", "subprocess.Popen", "Path", "Path.unlink"])
-def test_fault_15_own_packages_do_not_pass_on_what_they_import(package: Any, name: str) -> None:
-    package.setenv(targets.OWN_PACKAGES, "my_models")
-    with pytest.raises(ConfigError, match="may not be called"):
-        targets.resolve(f"my_models.{name}", "x")
-
-
-def test_fault_15_a_function_has_to_be_named_itself(package: Any) -> None:
-    package.setenv(targets.OWN_PACKAGES, "my_models")
-    for name in ("schedule", "clear"):
-        with pytest.raises(ConfigError, match="may not be called"):
-            targets.resolve(f"my_models.{name}", "x")
-    package.setenv(targets.OWN_PACKAGES, "my_models.schedule")
-    assert targets.resolve("my_models.schedule", "x").__name__ == "schedule"
-    for name in ("clear", "Watch"):
-        with pytest.raises(ConfigError, match="may not be called"):
-            targets.resolve(f"my_models.{name}", "x")
+    assert variable or "my_models" not in sys.modules, "not even imported"
 
 
 @pytest.mark.parametrize(
     "value", ["os", "subprocess", "os.path", "my models", "*", "a-b", "my_models.", "_x"]
 )
-def test_fault_15_the_variable_takes_packages_only(package: Any, value: str) -> None:
+def test_the_variable_takes_packages_only(package: Any, value: str) -> None:
     package.setenv(targets.OWN_PACKAGES, value)
     with pytest.raises(ConfigError) as caught:
         targets.resolve("torch.optim.Adam", "x")
     assert caught.value.where == "BUNRYU_ALLOWED_TARGETS"
 
 
-def test_fault_15_no_config_can_name_a_package(
+def test_no_config_can_name_a_package(
     package: Any, tampered: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     node = {"_target_": "my_models.Reviews", "name": "own", "half": 1}
@@ -465,16 +370,14 @@ def test_fault_15_no_config_can_name_a_package(
         ("Watsh", "did you mean 'Watch'"),
     ],
 )
-def test_fault_15_a_package_that_cannot_be_imported_shows_the_cause(
-    package: Any, name: str, cause: str
-) -> None:
+def test_a_package_that_cannot_be_imported_shows_the_cause(package: Any, name: str, cause: str) -> None:
     package.setenv(targets.OWN_PACKAGES, "my_models")
     with pytest.raises(ConfigError) as caught:
         targets.resolve(f"my_models.{name}", "x")
     assert caught.match(cause)
 
 
-def test_fault_15_a_run_with_classes_of_ones_own(package: Any, train: Train, tmp_path: Path) -> None:
+def test_a_run_with_classes_of_ones_own(package: Any, train: Train, tmp_path: Path) -> None:
     options = {
         "corpus": "_target_: my_models.Reviews\nname: own\nhalf: 0.5\n",
         "optimizer": "_target_: my_models.Plain\n_partial_: true\nlr: 0.1\nanything: 1\n",
@@ -498,116 +401,13 @@ def test_fault_15_a_run_with_classes_of_ones_own(package: Any, train: Train, tmp
     assert run_cli("evaluate", str(run.path), "--name", "again") == 2
 
 
-def test_fault_15_an_own_corpus_needs_read(package: Any) -> None:
+def test_an_own_corpus_needs_read(package: Any) -> None:
     package.setenv(targets.OWN_PACKAGES, "my_models")
     with pytest.raises(ConfigError, match=r"has no read\(\)"):
         instantiate({"_target_": "my_models.Unreadable", "name": "x"}, "corpus")
 
 
-def files_with(folder: Path, *spellings: str) -> list[str]:
-    """Files below a folder that hold a text in any of these spellings."""
-    return [
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and any(word.encode() in path.read_bytes() for word in spellings)
-    ]
-
-
-def test_fault_16_a_secret_is_in_no_byte_of_a_run(
-    tmp_path: Path, package: Any, capfd: pytest.CaptureFixture[str]
-) -> None:
-    package.setenv("CANARY", SECRET)
-    package.setenv(targets.OWN_PACKAGES, "my_models")
-    mine = ["+callbacks.mine._target_=my_models.Watch", "+callbacks.mine.word=x-${oc.env:CANARY}"]
-    assert run_cli("train", *QUICK, "epochs=1", f"output_root={tmp_path}/out", *mine) == 0
-    (run,) = map(Run, (tmp_path / "out").glob("*/*"))
-    assert run.config["callbacks"]["mine"]["word"] == "x-${oc.env:CANARY}"
-    assert resolved(run.config, str(run.path))["callbacks"]["mine"]["word"] == f"x-{SECRET}"
-    assert run_cli("evaluate", str(run.path)) == 0
-    kinds = {path.suffix for path in run.path.rglob("*")} | {path.name[:6] for path in run.path.rglob("*")}
-    assert {".ckpt", ".yaml", ".json", ".log", ".csv", ".html", "events"} <= kinds
-    assert files_with(tmp_path / "out", SECRET) == []
-    printed = capfd.readouterr()
-    assert SECRET not in printed.out + printed.err
-
-
-def test_fault_16_a_multirun_keeps_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANARY", SECRET)
-    out = tmp_path / "out"
-    assert run_cli("train", "-m", *QUICK, "epochs=1", f"output_root={out}", "seed=1,2",
-                   "corpus.name=${oc.env:CANARY}") == 0  # fmt: skip
-    assert len(list(out.glob("*/*/manifest.json"))) == 2
-    assert files_with(tmp_path, SECRET) == []
-    assert [path.name for path in out.rglob("*") if SECRET in path.name] == []
-
-
-def test_fault_16_a_failing_run_writes_no_secret(tmp_path: Path, package: Any) -> None:
-    package.setenv("CANARY", SECRET)
-    code = run_cli(
-        "train", *QUICK, f"output_root={tmp_path}/out", "model=pretrained", "model.name=no/${oc.env:CANARY}"
-    )
-    assert code == 1
-    (run,) = map(Run, (tmp_path / "out").glob("*/*"))
-    assert run.manifest["status"] == "failed"
-    assert "${oc.env:CANARY}" in run.manifest["exit_reason"]
-    assert files_with(tmp_path / "out", SECRET) == []
-
-
-@pytest.mark.parametrize(
-    ("override", "value"),
-    [("epochs=${oc.decode:${oc.env:CANARY}}", "4711"), ("seed=${oc.decode:${oc.env:CANARY}}", "4711")],
-)  # fmt: skip
-def test_fault_16_what_cannot_be_recorded_without_its_value_is_refused_without_it(
-    override: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("CANARY", value)
-    assert run_cli("train", override) == 2
-    printed = capsys.readouterr()
-    assert "recorded without its value" in printed.err
-    assert "4711" not in printed.out + printed.err.replace(override, "")
-    assert list(Path.cwd().iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("written", "environment", "value"),
-    [
-        ("${oc.env:CANARY}", "hush", "hush"),
-        ("a ${oc.env:CANARY} b ${oc.env:CANARY}", "hush", "a hush b hush"),
-        ("${oc.env:CANARY,else}", None, "else"),
-        ("${oc.env:CANARY,'one, two'}", None, "one, two"),
-        ("${oc.env:CANARY,null}", None, None),
-        ("${oc.env:CANARY,null}", "null", "null"),
-        ("${oc.env:CANARY}", "3", "3"),
-        ("${oc.env:CANARY}", "", ""),
-        ("${oc.env:CANARY}", "${oc.env:HOME}", "${oc.env:HOME}"),
-    ],
-)
-def test_fault_16_what_is_recorded_gives_the_value_back(
-    written: str, environment: str | None, value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CANARY", raising=False)
-    if environment is not None:
-        monkeypatch.setenv("CANARY", environment)
-    cfg = composed()
-    cfg.cache_dir = written
-    assert cfg.cache_dir == value, "as Hydra has it"
-    recorded = to_recorded(cfg)
-    assert environment in (None, "", "null") or environment not in json.dumps(recorded["cache_dir"])
-    run = Run.create(tmp_path, "a-b", recorded, [], [])
-    assert resolved(run.config, str(run.path))["cache_dir"] == value
-
-
-def test_fault_16_a_variable_that_is_not_set_is_named(tampered: Any) -> None:
-    run = tampered(lambda recorded: {**recorded, "cache_dir": "${oc.env:NOBODY_SET_THIS}"})
-    with pytest.raises(ConfigError, match="the environment variable NOBODY_SET_THIS is not set") as caught:
-        resolved(run.config, str(run.path))
-    assert caught.value.where == "cache_dir"
-    assert set(resolved(run.config, str(run.path), "corpus", "limit_rows")) == {"corpus", "limit_rows"}, (
-        "which need none of it"
-    )
-
-
-def test_fault_15_hydras_own_node_calls_nothing(
+def test_hydras_own_node_calls_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     canary, folder = tmp_path / "canary", tmp_path / "conf/experiment"
@@ -635,37 +435,15 @@ def test_fault_15_hydras_own_node_calls_nothing(
         "a: &a [*a]\n",
         "a: !!python/object/apply:os.system ['touch canary']\n",
         "a: !!python/name:os.system\n",
-        "a: [" + "[" * 5000 + "\n",
+        "a: [" + "[" * 2000 + "\n",
         "[1, 2]\n",
         "",
         "a: \x00\n",
     ],
 )
-def test_fault_15_a_recorded_config_is_plain_yaml(
+def test_a_recorded_config_is_plain_yaml(
     text: str, tampered: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli("evaluate", str(tampered(text).path)) == 1
     assert "its config.yaml is damaged" in capsys.readouterr().err
     assert list(Path.cwd().iterdir()) == []
-
-
-@pytest.mark.parametrize("secret", [SECRET, f"{SECRET}'\"\\ 비밀"])
-def test_fault_16_a_failing_run_shows_no_secret(
-    secret: str, tmp_path: Path, package: Any, capfd: pytest.CaptureFixture[str]
-) -> None:
-    package.setenv("CANARY", secret)
-    package.setenv(targets.OWN_PACKAGES, "my_models")
-    own = sys.modules.get("my_models") or __import__("my_models")
-
-    def explode(self: Any, *_: Any) -> None:
-        raise RuntimeError({"token": self.word})
-
-    package.setattr(own.Watch, "on_fit_start", explode)
-    mine = ["+callbacks.mine._target_=my_models.Watch", "+callbacks.mine.word=${oc.env:CANARY}"]
-    assert run_cli("train", *QUICK, f"output_root={tmp_path}/out", *mine) == 1
-    assert run_cli("train", "epochs=${oc.env:CANARY}") == 2
-    assert run_cli("train", "corpus.label_names=${oc.env:CANARY}") == 2
-    printed = capfd.readouterr()
-    assert "RuntimeError" in printed.err
-    assert SECRET not in printed.out + printed.err
-    assert files_with(tmp_path / "out", SECRET) == []

@@ -290,13 +290,13 @@ def test_a_signal_to_a_whole_group_is_one_to_each_of_its_processes(
     # as systemd sends it: to the command, which passes it on, and to each process that it has started
     monkeypatch.setenv("WORLD_SIZE", "2")
     with stop_on_signals() as stop:
-        with pytest.raises(Interrupted), stop.waiting():
+        with pytest.raises(Interrupted), stop.deferred():
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
-            passed = stop.wanted
+            passed = stop.received
         assert passed
-    monkeypatch.setattr(signals, "ECHO", 0.0)
-    with stop_on_signals() as stop, pytest.raises(Interrupted), stop.waiting():
+    monkeypatch.setattr(signals, "SECONDS_OF_DUPLICATES", 0.0)
+    with stop_on_signals() as stop, pytest.raises(Interrupted), stop.deferred():
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         pytest.fail("somebody asked twice")

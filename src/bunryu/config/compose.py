@@ -17,13 +17,13 @@ from bunryu.config import hydra_allowlist
 from bunryu.config.overrides import quote
 from bunryu.system.locations import conf_dir
 
-# Overlays that set values of other groups; they are not part of what ships as a default.
+# Groups that only set values of other groups; they are not part of what ships as a default.
 OVERLAYS = ("experiment", "debug", "sweep")
 
 
 @contextmanager
 def composing() -> Iterator[ConfigLoader]:
-    """Hydra's compose API on our configs while inside, its own node judged as ``bunryu train`` does."""
+    """Hydra's compose API on our configs while inside, its own node checked as ``bunryu train`` does."""
     with hydra_allowlist.checked(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
         yield GlobalHydra.instance().config_loader()
 
@@ -34,7 +34,7 @@ def as_hydra_reads(arguments: Sequence[str]) -> list[str]:
 
 
 def _expand_home(argument: str) -> str:
-    """``output_root=~/runs`` as the shell would have it if it looked behind the ``=``; Hydra uses it too."""
+    """``output_root=~/runs`` with the home folder, which the shell does not put in behind a ``=``."""
     key, equals, value = argument.partition("=")
     if key.lstrip("+") == "output_root" and value.startswith("~"):
         return f"{key}{equals}{Path(value).expanduser()}"
@@ -42,23 +42,13 @@ def _expand_home(argument: str) -> str:
 
 
 def composed(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
-    """The config of these overrides, and Hydra's own node.
-
-    Raises:
-        HydraException, OmegaConfBaseException: for what cannot be composed.
-        ConfigError: for a node of Hydra's that would call something else.
-    """
+    """The config of these overrides, and Hydra's own node; raises Hydra's and OmegaConf's own errors."""
     config = compose("train", list(overrides), return_hydra_config=True)
     return without_hydra(config), config.hydra
 
 
 def shipped_defaults(loader: ConfigLoader, choices: Mapping[str, Any]) -> DictConfig:
-    """The config with the same option of every group and none of the user's values.
-
-    Args:
-        loader: Hydra's.
-        choices: ``hydra.runtime.choices``, the option of each group.
-    """
+    """The config with the same options, as in ``hydra.runtime.choices``, and none of the user's values."""
     overrides = [
         f"{group}={choice}"
         for group, choice in choices.items()

@@ -1,4 +1,4 @@
-"""Hydra's own node, judged before Hydra makes anything of it: a config may be anybody's."""
+"""What Hydra's own node of a config may have Hydra make: a config may be anybody's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bunryu.errors import ConfigError
 
-# What Hydra may make: launchers and sweepers, its own or an installed plugin's. No callbacks.
+# Launchers and sweepers, Hydra's own or an installed plugin's. No callbacks.
 TARGET = re.compile(r"(hydra\._internal\.core_plugins|hydra_plugins(\.\w+)+)\.\w+\.\w+(Launcher|Sweeper)")
 HANDLER = re.compile(r"logging\.(handlers\.)?\w+Handler|logging\.Formatter")
 LOGGING = ("hydra.job_logging.", "hydra.hydra_logging.")
@@ -23,8 +23,7 @@ MADE = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper", *LOGGING)
 def checked() -> Iterator[None]:
     """While inside, a config is refused whose ``hydra`` node would have Hydra call something else.
 
-    Hydra has no hook between composing a config and making its logging and callbacks: the step before is
-    wrapped.
+    Hydra has no hook between composing a config and making its logging and callbacks: composing is wrapped.
     """
     load = ConfigLoaderImpl.load_configuration
 
@@ -41,15 +40,10 @@ def checked() -> Iterator[None]:
 
 
 def check(node: Any, where: str) -> None:
-    """Refuse targets, logging factories and references that are not Hydra's or logging's own.
-
-    Raises:
-        ConfigError: naming the key.
-    """
+    """Refuse targets, logging factories and references that are not Hydra's or logging's own."""
     if isinstance(node, list):
-        for index, value in enumerate(node):
-            check(value, f"{where}.{index}")
-    elif isinstance(node, Mapping):
+        node = dict(enumerate(node))
+    if isinstance(node, Mapping):
         for key, value in node.items():
             place = f"{where}.{key}"
             logs = place.startswith(LOGGING)
@@ -62,6 +56,6 @@ def check(node: Any, where: str) -> None:
             check(value, place)
     elif isinstance(node, str) and where.startswith(MADE):
         known = r"hydra[.:]|oc\.env:" if where == "hydra.sweeper.storage" else r"hydra[.:]"
-        elsewhere = re.match(rf"\s*\$\{{(?!{known})", node)  # a node outside of what is looked at here
+        elsewhere = re.match(rf"\s*\$\{{(?!{known})", node)  # a reference to a node that is not checked here
         if elsewhere or ("ext://" in node and node not in ("ext://sys.stdout", "ext://sys.stderr")):
             raise ConfigError(f"'{node}' may not be named here", where=where)

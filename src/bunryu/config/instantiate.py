@@ -1,4 +1,4 @@
-"""From config nodes to objects: checked, and the one ``instantiate``."""
+"""From config nodes to objects: every target is judged before anything is made, and made in one place."""
 
 from __future__ import annotations
 
@@ -8,35 +8,33 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from bunryu.config.schema import FORBIDDEN_KEYS, nearest
+from bunryu.config.schema import FORBIDDEN_KEYS, forbidden, nearest
 from bunryu.config.targets import NAMED, check_name, own_packages, parameters_of, resolve, takes_any
 from bunryu.errors import BunryuError, ConfigError
 
-# What the recipe passes itself, by node, and where it is set instead.
-FILLED_IN: dict[str, dict[str, str]] = {
-    "datamodule": dict.fromkeys(("train", "validation", "test", "pad_id"), "corpus=…") | {"seed": "seed=…"},
-    "task": {
-        "model": "model=…",
-        "optimizer": "optimizer=…",
-        "schedule": "scheduler=…",
-        "total_steps": "epochs=…",
-        "seed": "seed=…",
-        "log_every": "trainer.log_every_n_steps=…",
-    },
-    "trainer": {
-        "default_root_dir": "output_root=…",
-        "callbacks": "callbacks=…, or +callbacks.<name>._target_=…",
-        "logger": "logger=…",
-        "plugins": "checkpoints are the run's own",
-    },
-    "model.architecture": {
-        "vocab_size": "model.vocabulary_size=…",
-        "max_position_embeddings": "model.positions=…",
-        "pad_token_id": "the tokenizer has it",
-        "id2label": "corpus.label_names=…",
-        "label2id": "corpus.label_names=…",
-    },
-    "optimizer": {"params": "the model has them"},
+# What the recipe passes itself, and where it is set instead.
+FILLED_IN = {
+    "datamodule.train": "corpus=…",
+    "datamodule.validation": "corpus=…",
+    "datamodule.test": "corpus=…",
+    "datamodule.pad_id": "corpus=…",
+    "datamodule.seed": "seed=…",
+    "task.model": "model=…",
+    "task.optimizer": "optimizer=…",
+    "task.schedule": "scheduler=…",
+    "task.total_steps": "epochs=…",
+    "task.seed": "seed=…",
+    "task.log_every": "trainer.log_every_n_steps=…",
+    "trainer.default_root_dir": "output_root=…",
+    "trainer.callbacks": "callbacks=…, or +callbacks.<name>._target_=…",
+    "trainer.logger": "logger=…",
+    "trainer.plugins": "checkpoints are the run's own",
+    "model.architecture.vocab_size": "model.vocabulary_size=…",
+    "model.architecture.max_position_embeddings": "model.positions=…",
+    "model.architecture.pad_token_id": "the tokenizer has it",
+    "model.architecture.id2label": "corpus.label_names=…",
+    "model.architecture.label2id": "corpus.label_names=…",
+    "optimizer.params": "the model has them",
 }
 # What the recipe asks of what is made here, whoever wrote it; a callback's and a logger's by any name.
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -53,25 +51,35 @@ NEEDED: dict[str, tuple[str, ...]] = {
 INSTANTIATE_KEYS = ("_target_", "_partial_")
 
 
-def check_targets(node: Any, where: str = "") -> None:
-    """Second tier: resolve every ``_target_``, judge what it is, and bind its keys to its signature.
+class Judged(dict[str, Any]):
+    """A node that ``check_targets`` has judged, with the object that its ``_target_`` names.
+
+    Only such nodes are made, and only this object is called. A run judges its whole config once; a node that
+    is not judged yet, or a changed copy of one that was, is judged when it is made.
+    """
+
+    def __init__(self, target: Callable[..., Any], node: Mapping[str, Any]) -> None:
+        super().__init__(node)
+        self.target = target
+
+
+def check_targets(node: Any, where: str = "") -> Any:
+    """The node with each mapping that has a ``_target_`` as ``Judged``, at any depth.
 
     Imports the libraries the config names; calls nothing.
 
     Raises:
-        ConfigError: naming the node and the nearest valid key.
+        ConfigError: for a target that is not allowed or does not fit its place, and for a key that it
+            does not take, with the nearest one that it does.
     """
     check_names(node, where)
-    for place, mapping in _mappings(node, where):
-        if "_target_" in mapping:
-            _check_call(mapping, place)
+    return _judged(node, where)
 
 
 def instantiate(node: Mapping[str, Any], where: str = "") -> Any:
     """Make what a config node describes; the only way from a config to an object.
 
-    What was judged is what is called, with plain values: no name is looked up twice and no text is
-    evaluated, as OmegaConf's interpolations would be.
+    Values are plain: no text is evaluated, as OmegaConf's interpolations would be.
 
     Args:
         node: plain values with a ``_target_``; ``_partial_`` to bind the other keys without calling.
@@ -82,16 +90,11 @@ def instantiate(node: Mapping[str, Any], where: str = "") -> Any:
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError("there is no _target_", where=where, fix=f"{below(where, '_target_')}=<class>")
-    check_targets(node, where)
-    return _made(node, where)
+    return _made(node if isinstance(node, Judged) else check_targets(node, where), where)
 
 
 def call(factory: Callable[..., Any], where: str, *arguments: Any, **keywords: Any) -> Any:
-    """Call what ``instantiate`` made of a ``_partial_`` node; what it refuses is a configuration error.
-
-    Raises:
-        ConfigError: naming the node.
-    """
+    """Call what ``instantiate`` made of a ``_partial_`` node; what it refuses is a ConfigError."""
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     try:
@@ -105,25 +108,15 @@ def below(where: str, key: object) -> str:
     return f"{where}.{key}" if where else str(key)
 
 
-def _made(node: Any, where: str) -> Any:
-    """The node with everything in it made, innermost first; checked before."""
-    if isinstance(node, list):
-        return [_made(value, below(where, index)) for index, value in enumerate(node)]
-    if not isinstance(node, Mapping):
-        return node
-    made = {key: _made(value, below(where, key)) for key, value in node.items()}
-    if "_target_" not in node:
-        return made
-    target = resolve(str(node["_target_"]), below(where, "_target_"))
-    arguments = {key: value for key, value in made.items() if key not in INSTANTIATE_KEYS}
-    if node.get("_partial_"):
-        return functools.partial(target, **arguments)
-    try:
-        return target(**arguments)
-    except BunryuError:
-        raise
-    except Exception as error:  # whatever a class raises at arguments it cannot use
-        raise ConfigError(f"{type(error).__name__}: {error}", where=where or str(node["_target_"])) from error
+def check_names(node: Any, where: str) -> None:
+    """Refuse forbidden keys and foreign targets by name alone, with nothing imported."""
+    own = own_packages()
+    for place, mapping in _mappings(node, where):
+        for key in mapping:
+            if key in FORBIDDEN_KEYS:
+                raise forbidden(below(place, key))
+        if "_target_" in mapping:
+            check_name(str(mapping["_target_"]), below(place, "_target_"), own)
 
 
 def _mappings(node: Any, where: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -138,52 +131,53 @@ def _mappings(node: Any, where: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
         yield from _mappings(value, below(where, key))
 
 
-def check_names(node: Any, where: str) -> None:
-    """What can be refused by name alone, with nothing imported."""
-    own = own_packages()
-    for place, mapping in _mappings(node, where):
-        for key in mapping:
-            if key in FORBIDDEN_KEYS:
-                raise ConfigError(
-                    "this is never set by a config: it could let a checkpoint run code",
-                    where=below(place, key),
-                )
-        if "_target_" in mapping:
-            check_name(str(mapping["_target_"]), below(place, "_target_"), own)
+def _judged(node: Any, where: str) -> Any:
+    if isinstance(node, list):
+        return [_judged(value, below(where, index)) for index, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    target = _target_of(node, where) if "_target_" in node else None
+    parts = {key: _judged(value, below(where, key)) for key, value in node.items()}
+    return parts if target is None else Judged(target, parts)
 
 
-def _check_call(node: Mapping[str, Any], where: str) -> None:
+def _made(node: Any, where: str) -> Any:
+    """The node with everything in it made, innermost first."""
+    if isinstance(node, list):
+        return [_made(value, below(where, index)) for index, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    made = {key: _made(value, below(where, key)) for key, value in node.items()}
+    if not isinstance(node, Judged):
+        return made
+    arguments = {key: value for key, value in made.items() if key not in INSTANTIATE_KEYS}
+    if node.get("_partial_"):
+        return functools.partial(node.target, **arguments)
+    try:
+        return node.target(**arguments)
+    except BunryuError:
+        raise
+    except Exception as error:  # whatever a class raises at arguments it cannot use
+        raise ConfigError(f"{type(error).__name__}: {error}", where=where or str(node["_target_"])) from error
+
+
+def _target_of(node: Mapping[str, Any], where: str) -> Callable[..., Any]:
+    """The object that a node's ``_target_`` names, if it may be called here with the node's keys."""
     target = resolve(str(node["_target_"]), below(where, "_target_"))
     if not isinstance(node.get("_partial_", False), bool):
         raise ConfigError("_partial_ is true or false", where=below(where, "_partial_"))
-    _check_role(target, node, where)
+    if inspect.isclass(target):
+        _check_role(target, node, where)
     kernel = node.get("attn_implementation")
     if kernel is not None and not re.fullmatch(r"\w+", str(kernel)):  # transformers would fetch and run it
-        raise ConfigError(
-            f"'{kernel}' is code from elsewhere",
-            where=below(where, "attn_implementation"),
-            fix="sdpa or eager",
-        )
-    names = parameters_of(target)
-    for key in node:
-        if key in FILLED_IN.get(where, ()):
-            raise ConfigError(
-                f"'{key}' is filled in by bunryu", where=below(where, key), fix=FILLED_IN[where][key]
-            )
-        if key in INSTANTIATE_KEYS or key in names or takes_any(target):
-            continue
-        near = nearest(str(key), sorted(names))
-        raise ConfigError(
-            f"{node['_target_']} takes no '{key}'",
-            where=below(where, key),
-            fix=f"did you mean '{near}'?" if near else f"it takes {', '.join(sorted(names))}",
-        )
+        place = below(where, "attn_implementation")
+        raise ConfigError(f"'{kernel}' is code from elsewhere", where=place, fix="sdpa or eager")
+    _check_keys(target, node, where)
+    return target
 
 
-def _check_role(target: Callable[..., Any], node: Mapping[str, Any], where: str) -> None:
+def _check_role(target: type, node: Mapping[str, Any], where: str) -> None:
     """Refuse a class that is not what its place asks for, or that lacks arguments it cannot do without."""
-    if not inspect.isclass(target):
-        return
     group, _, rest = where.partition(".")
     place = f"{group}.*" if group in ("callbacks", "logger") and "." not in rest else where
     if lacking := [name for name in NEEDED.get(place, ()) if not callable(getattr(target, name, None))]:
@@ -195,8 +189,19 @@ def _check_role(target: Callable[..., Any], node: Mapping[str, Any], where: str)
     parameters = inspect.signature(target).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty and p.kind in NAMED]
     if not node.get("_partial_") and (missing := [name for name in required if name not in node]):
-        raise ConfigError(
-            f"{node['_target_']} needs '{missing[0]}'",
-            where=where,
-            fix=f"+{below(where, missing[0])}=<value>",
-        )
+        fix = f"+{below(where, missing[0])}=<value>"
+        raise ConfigError(f"{node['_target_']} needs '{missing[0]}'", where=where, fix=fix)
+
+
+def _check_keys(target: Callable[..., Any], node: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that the recipe fills in itself, and those that the target does not take."""
+    names = parameters_of(target)
+    for key in node:
+        place = below(where, key)
+        if place in FILLED_IN:
+            raise ConfigError(f"'{key}' is filled in by bunryu", where=place, fix=FILLED_IN[place])
+        if key in INSTANTIATE_KEYS or key in names or takes_any(target):
+            continue
+        near = nearest(str(key), sorted(names))
+        fix = f"did you mean '{near}'?" if near else f"it takes {', '.join(sorted(names))}"
+        raise ConfigError(f"{node['_target_']} takes no '{key}'", where=place, fix=fix)

@@ -10,6 +10,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from bunryu.config.schema import GROUPS
 from bunryu.errors import ConfigError
@@ -31,10 +32,9 @@ class Grid:
             params: the ``hydra.sweeper.params`` of a preset.
         """
         parser = OverridesParser.create(config_loader=loader)
-        preset = parser.parse_overrides([f"{key}={value}" for key, value in params.items()])
-        given = parser.parse_overrides(list(arguments))
-        by_key = {override.get_key_element().lstrip("+"): override for override in (*preset, *given)}
-        return cls(tuple(by_key.values()))
+        preset = [f"{key}={value}" for key, value in params.items()]
+        parsed = parser.parse_overrides([*preset, *arguments])
+        return cls(tuple({item.get_key_element().lstrip("+"): item for item in parsed}.values()))
 
     @property
     def swept(self) -> list[str]:
@@ -47,14 +47,12 @@ class Grid:
         Raises:
             ConfigError: for an interval, of which there are endlessly many values.
         """
-        for item in self.overrides:
-            if item.is_interval_sweep():
-                key = item.get_key_element()
-                raise ConfigError(
-                    f"{key} is an interval: a grid of it would never end",
-                    where=key,
-                    fix=f"hydra.sweeper.strategy=optuna, or {key}=<value>,<value>",
-                )
+        if intervals := [item.get_key_element() for item in self.overrides if item.is_interval_sweep()]:
+            raise ConfigError(
+                f"{intervals[0]} is an interval: a grid of it would never end",
+                where=intervals[0],
+                fix=f"hydra.sweeper.strategy=optuna, or {intervals[0]}=<value>,<value>",
+            )
         (jobs,) = BasicSweeper.split_arguments(list(self.overrides), None)
         return jobs
 
@@ -70,9 +68,8 @@ def quote(override: str) -> str:
     key, equals, value = override.partition("=")
     if key.lstrip("+~") in GROUPS and re.search(r"[{}]|\[.*\[", value):
         raise ConfigError("a group takes the name of one of its options", where=key, fix=f"{key}=<option>")
-    if override.startswith("-") or not equals or not re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key):
-        return override
-    if _parses(override):
+    is_override = equals and not override.startswith("-") and re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key)
+    if not is_override or _parses(override):
         return override
     if re.fullmatch(r"\{.*:.*\}", value):
         return f"{key}={_quoted_mapping(key, value)}"
@@ -94,9 +91,6 @@ def _quoted_mapping(key: str, value: str) -> str:
 
 
 def _parses(override: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     try:
         OverridesParser.create().parse_override(override)
     except HydraException:

@@ -10,30 +10,26 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from bunryu.config import schema
+from bunryu.config.checks import problems
 from bunryu.config.instantiate import below, check_names, instantiate
 from bunryu.config.schema import NODES, container
 from bunryu.errors import ConfigError
 
-# What is about a sweep as a whole; a run knows nothing of it.
+# Keys of a sweep as a whole, which its runs do not record.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours")
 
-# What a recorded config may take from outside itself; nothing else in it is looked up or computed.
+# The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
 
 
 def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
     """A run's config as it is recorded: plain values, secrets as ``${oc.env:NAME}``.
 
-    Args:
-        config: composed, without Hydra's node.
-        shipped: the same options without the user's values.
-
     Raises:
-        ConfigError: for keys, types and values that cannot work.
+        ConfigError: the first of the ``problems``.
     """
-    schema.check_values(config)
-    schema.check_shape(config, shipped)
+    for problem in problems(config, shipped):
+        raise problem
     return recorded_of(config)
 
 
@@ -43,16 +39,12 @@ def recorded_of(config: DictConfig) -> dict[str, Any]:
 
 
 def check_files(configs: Iterable[Mapping[str, Any]]) -> None:
-    """Look for the corpus files of prepared configs, before torch is imported.
-
-    Raises:
-        ConfigError: for a file that is missing.
-    """
+    """Refuse prepared configs whose corpus files are missing, before torch is imported."""
     checked: list[Any] = []
     for config in configs:
         if config["corpus"] not in checked:
-            instantiate(config["corpus"], "corpus")
             checked.append(config["corpus"])
+            instantiate(config["corpus"], "corpus")
 
 
 def to_recorded(config: DictConfig) -> dict[str, Any]:
@@ -92,52 +84,43 @@ def resolved(config: Mapping[str, Any], where: str, *keys: str) -> dict[str, Any
         if not isinstance(config.get(name), dict):
             raise ConfigError(f"config.yaml has no {name}", where=where, fix="another run directory")
     check_names(config, "")
-    return {
-        str(key): fill_environment(value, str(key))
-        for key, value in config.items()
-        if key in (keys or config)
-    }
+    wanted = keys or config
+    return {str(key): fill_environment(value, str(key)) for key, value in config.items() if key in wanted}
 
 
 def _check_written(value: Any, written: Any, where: str) -> None:
-    """Refuse what ``filled`` would not turn back into the value."""
+    """Refuse what ``fill_environment`` would not turn back into the value."""
     if isinstance(value, dict) and isinstance(written, dict):
         for key in value:
             _check_written(value[key], written[key], below(where, key))
     elif isinstance(value, list) and isinstance(written, list):
         for index, pair in enumerate(zip(value, written, strict=True)):
             _check_written(*pair, below(where, index))
-    elif isinstance(written, str) and _inert(written, where) != written and not isinstance(value, str | None):
-        raise ConfigError(
-            "only text from the environment can be recorded without its value",
-            where=where,
-            fix=f"{where}=$NAME, which the shell fills in",
-        )
+    elif isinstance(written, str) and _without_references(written, where) != written:
+        if isinstance(value, str | None):
+            return
+        what = "only text from the environment can be recorded without its value"
+        raise ConfigError(what, where=where, fix=f"{where}=$NAME, which the shell fills in")
 
 
-def _inert(text: str, where: str) -> str:
-    """The text without its references to the environment; refused if anything else were looked up."""
+def _without_references(text: str, where: str) -> str:
+    """The text without its references to the environment; a reference to anything else is refused."""
     rest = REFERENCE.sub("", text)
     if "${" in rest:
-        raise ConfigError(
-            "only ${oc.env:NAME} and ${oc.env:NAME,default} can stand in a recorded config", where=where
-        )
+        what = "only ${oc.env:NAME} and ${oc.env:NAME,default} can stand in a recorded config"
+        raise ConfigError(what, where=where)
     return rest
 
 
 def fill_environment(value: Any, where: str) -> Any:
-    """A recorded value with its references to the environment replaced by what they stand for.
-
-    Raises:
-        ConfigError: for any other interpolation, and for a variable that is not set.
-    """
+    """A recorded value with its references to the environment filled in; refused like ``resolved``."""
     if isinstance(value, dict):
         return {key: fill_environment(part, below(where, key)) for key, part in value.items()}
     if isinstance(value, list):
         return [fill_environment(part, below(where, index)) for index, part in enumerate(value)]
     if not isinstance(value, str):
         return value
-    _inert(value, where)
+    _without_references(value, where)
     whole = REFERENCE.fullmatch(value)
     if whole and whole[2] == "null" and whole[1] not in os.environ:
         return None
@@ -147,7 +130,6 @@ def fill_environment(value: Any, where: str) -> Any:
 def _from_environment(name: str, default: str | None, where: str) -> str:
     value = os.environ.get(name, default)
     if value is None:
-        raise ConfigError(
-            f"the environment variable {name} is not set", where=where, fix=f"export {name}=<its value>"
-        )
+        what = f"the environment variable {name} is not set"
+        raise ConfigError(what, where=where, fix=f"export {name}=<its value>")
     return value

@@ -8,29 +8,36 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from bunryu.config.schema import nearest
 from bunryu.errors import ConfigError
+from bunryu.keys import is_below
 
-# Packages a _target_ may start from; what it resolves to is judged as well.
-PACKAGES = ("bunryu", "torch", "transformers", "pytorch_lightning")
+# What a config may make of a library: these classes and those that inherit from them.
+FAMILIES = {
+    "torch": ("optim.Optimizer", "optim.lr_scheduler.LRScheduler"),
+    "transformers": ("PreTrainedModel", "PreTrainedConfig"),
+    "pytorch_lightning": ("Trainer", "Callback", "loggers.Logger", "profilers.Profiler"),
+}
+PACKAGES = ("bunryu", *FAMILIES)  # a _target_ starts with one of them; what it resolves to is judged as well
 FUNCTIONS = ("bunryu.training.schedules.linear_warmup", "bunryu.training.schedules.cosine_warmup")
 # Names further packages or functions. The environment is the user's; a config may be anybody's.
 OWN_PACKAGES = "BUNRYU_ALLOWED_TARGETS"
 # transformers' own arguments beside those of the architecture; the rest of them is not for a config file.
 LOADING = {"attn_implementation", "dtype", "force_download", "local_files_only", "revision"}
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-IMPORTING = (__file__, importlib.__file__)  # frames of a failed import that tell nothing of its cause
+IMPORTING = (__file__, importlib.__file__)  # frames of a failed import that do not show its cause
 
 
 def resolve(path: str, where: str) -> Callable[..., Any]:
     """The class or listed function that a dotted path names, if a config may call it.
 
-    Judged is the object itself, so an alias through an allowed package does not pass. The environment
-    variable ``BUNRYU_ALLOWED_TARGETS`` adds a user's own: ``my_models,acme.nlp`` allows every class that is
-    defined in these packages and what lies below them; a function has to be named itself
-    (``acme.schedules.warm_up``), since a package has many that were never meant to be called from a config.
+    The object itself is judged: an alias through an allowed package does not pass. The environment variable
+    ``BUNRYU_ALLOWED_TARGETS`` adds a user's own: ``my_models,acme.nlp`` allows every class that is defined
+    there or below; a function has to be named itself (``acme.schedules.warm_up``), since a package has many
+    that were never meant to be called from a config.
 
     Raises:
         ConfigError: if it does not exist or is not allowed.
@@ -40,8 +47,7 @@ def resolve(path: str, where: str) -> Callable[..., Any]:
     found = _locate(path, where, (*PACKAGES, *own))
     if not _allowed(found, own):
         raise _refused(path, where)
-    allowed: Callable[..., Any] = found
-    return allowed
+    return found  # type: ignore[no-any-return]
 
 
 def own_packages() -> tuple[str, ...]:
@@ -53,17 +59,14 @@ def own_packages() -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in os.environ.get(OWN_PACKAGES, "").split(",") if name.strip())
     if names and _set_by_a_config():
-        raise ConfigError(
-            f"a config may not set {OWN_PACKAGES}", where="hydra.job.env_set", fix="set it in the shell"
-        )
+        what = f"a config may not set {OWN_PACKAGES}"
+        raise ConfigError(what, where="hydra.job.env_set", fix="set it in the shell")
     for name in names:
-        parts = name.split(".")
-        if not all(part.isidentifier() and not part.startswith("_") for part in parts):
+        if not all(map(_is_public, name.split("."))):
             raise ConfigError(f"'{name}' is no package", where=OWN_PACKAGES, fix="my_models,acme.nlp")
-        if parts[0] in sys.stdlib_module_names:
-            raise ConfigError(
-                f"'{name}' is Python's own and not for a config", where=OWN_PACKAGES, fix="your own packages"
-            )
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            what = f"'{name}' is Python's own and not for a config"
+            raise ConfigError(what, where=OWN_PACKAGES, fix="your own packages")
     return names
 
 
@@ -73,27 +76,24 @@ def _set_by_a_config() -> bool:
     return HydraConfig.initialized() and OWN_PACKAGES in HydraConfig.get().job.env_set
 
 
-def check_name(path: str, where: str, own: tuple[str, ...]) -> None:
-    """Refuse by its spelling alone, with nothing imported.
+def _is_public(name: str) -> bool:
+    return name.isidentifier() and not name.startswith("_")
 
-    Raises:
-        ConfigError: for a name outside the allowed packages, or with a private part.
-    """
-    known = any(_inside(path, package) for package in (*PACKAGES, *own))
-    if not known or any(not part.isidentifier() or part.startswith("_") for part in path.split(".")):
+
+def check_name(path: str, where: str, own: tuple[str, ...]) -> None:
+    """Refuse a name outside the allowed packages, or with a private part; nothing is imported."""
+    if not is_below(path, (*PACKAGES, *own)) or not all(map(_is_public, path.split("."))):
         raise _refused(path, where)
 
 
 def _locate(path: str, where: str, packages: tuple[str, ...]) -> Any:
     """What a dotted path names, walking through modules of the packages and their classes only."""
-    parts = path.split(".")
-    found = _imported(parts[0], path, where)
-    for index, part in enumerate(parts[1:], 1):
-        walked = ".".join(parts[:index])
+    first, *rest = path.split(".")
+    found, walked = _imported(first, path, where), first
+    for part in rest:
         name = found.__name__ if inspect.ismodule(found) else getattr(found, "__module__", "")
-        if not (inspect.ismodule(found) or inspect.isclass(found)) or not any(
-            _inside(name, package) or _inside(package, name) for package in packages
-        ):
+        may_walk = is_below(name, packages) or any(is_below(package, (name,)) for package in packages)
+        if not (inspect.ismodule(found) or inspect.isclass(found)) or not may_walk:
             raise _refused(path, where)
         try:
             present = hasattr(found, part)
@@ -106,6 +106,7 @@ def _locate(path: str, where: str, packages: tuple[str, ...]) -> Any:
             found = _imported(f"{found.__name__}.{part}", path, where, near)
         else:
             raise ConfigError(f"'{walked}' has no '{part}'", where=where)
+        walked = f"{walked}.{part}"
     return found
 
 
@@ -117,31 +118,24 @@ def _imported(module: str, path: str, where: str, near: str = "") -> Any:
 
 
 def _cannot_be_imported(path: str, where: str, error: BaseException, near: str = "") -> ConfigError:
-    """The real cause, with the line it stands in where that is not Python's own import machinery."""
+    """The error that an import raised, with the line it was raised in unless that is Python's own."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "<frozen" not in frame.filename]
     at = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames[-1].filename not in IMPORTING else ""
-    return ConfigError(
-        f"'{path}' cannot be imported: {type(error).__name__}: {error}{at}",
-        where=where,
-        fix=f"did you mean '{near}'?" if near else "",
-    )
-
-
-def _inside(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
+    what = f"'{path}' cannot be imported: {type(error).__name__}: {error}{at}"
+    return ConfigError(what, where=where, fix=f"did you mean '{near}'?" if near else "")
 
 
 def _allowed(found: Any, own: tuple[str, ...]) -> bool:
     """Whether the object may be called from a config, by what it is and where it was defined."""
     module, name = str(getattr(found, "__module__", "")), str(getattr(found, "__qualname__", ""))
-    if inspect.isclass(found) and any(_inside(module, package) for package in ("bunryu", *own)):
-        return True
+    if inspect.isclass(found):
+        return is_below(module, ("bunryu", *own)) or issubclass(found, _families(module.partition(".")[0]))
     if inspect.isfunction(found):
         return f"{module}.{name}" in (*FUNCTIONS, *own)
     if inspect.ismethod(found):  # a model class's or AutoTokenizer's from_pretrained
         owner = found.__self__
         return found.__name__ == "from_pretrained" and inspect.isclass(owner) and _loads(owner, own)
-    return inspect.isclass(found) and issubclass(found, _families(module.partition(".")[0]))
+    return False
 
 
 def _loads(owner: type, own: tuple[str, ...]) -> bool:
@@ -149,44 +143,30 @@ def _loads(owner: type, own: tuple[str, ...]) -> bool:
 
     if owner in (transformers.AutoTokenizer, transformers.AutoModelForSequenceClassification):
         return True
-    defined_here = any(_inside(owner.__module__, package) for package in ("transformers", *own))
+    defined_here = is_below(owner.__module__, ("transformers", *own))
     return defined_here and issubclass(owner, transformers.PreTrainedModel)
 
 
 def _families(library: str) -> tuple[type, ...]:
-    """What a config may make of a library; only that library is imported."""
-    if library == "torch":
-        import torch
-
-        return torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler
-    if library == "transformers":
-        import transformers
-
-        return transformers.PreTrainedModel, transformers.PreTrainedConfig
-    if library == "pytorch_lightning":
-        import pytorch_lightning as pl
-
-        return pl.Trainer, pl.Callback, pl.loggers.Logger, pl.profilers.Profiler
-    return ()
+    """The classes of a library that a config may make, with theirs below; only that library is imported."""
+    names = FAMILIES.get(library, ())
+    return tuple(attrgetter(name)(importlib.import_module(library)) for name in names)
 
 
 def parameters_of(target: Callable[..., Any]) -> set[str]:
     """The keys a target's signature takes; for transformers' open-ended ones, an architecture's keys."""
-    parameters = inspect.signature(target).parameters.values()
-    names = {p.name for p in parameters if p.kind in NAMED}
     if inspect.ismethod(target):
         from transformers import BertConfig
 
-        owner: type = target.__self__  # type: ignore[assignment]
-        if owner.__name__ == "AutoTokenizer":
+        if getattr(target.__self__, "__name__", "") == "AutoTokenizer":
             return {"do_lower_case", "strip_accents", "revision", "force_download", "local_files_only"}
         return LOADING | parameters_of(BertConfig)
-    return names
+    return {p.name for p in inspect.signature(target).parameters.values() if p.kind in NAMED}
 
 
 def takes_any(target: Callable[..., Any]) -> bool:
     """Whether it is a user's own and takes ``**keywords``; a library's would swallow a typo."""
-    if inspect.ismethod(target) or not any(_inside(target.__module__, name) for name in own_packages()):
+    if inspect.ismethod(target) or not is_below(target.__module__, own_packages()):
         return False
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
 

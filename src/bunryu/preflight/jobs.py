@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bunryu.config import schema
+from bunryu.config import checks, schema
 from bunryu.config.compose import as_hydra_reads, composed, composing, shipped_defaults
 from bunryu.config.hydra_errors import explain
 from bunryu.config.record import recorded_of
-from bunryu.errors import BunryuError, ConfigError
+from bunryu.errors import ConfigError
 from bunryu.preflight.report import EVERY, Report
 from bunryu.sweeps.plan import Plan
 from bunryu.system import ranks
@@ -66,34 +65,13 @@ def _jobs(loader: Any, plan: Plan, report: Report) -> list[Job]:
             continue
         report.secrets |= secrets_in(OmegaConf.to_yaml(config))
         shipped = shipped_defaults(loader, node.runtime.choices)
-        if problems := _refusals(config, shipped):
+        if problems := list(checks.problems(config, shipped)):
             for problem in problems:
                 report.add(number, problem)
         else:
             own = [item for item in overrides if item.lstrip("+").partition("=")[0] in plan.grid.swept]
             report.add(number, early_checks.refused(lambda: jobs.append(_job(number, own, config))))  # noqa: B023
     return jobs
-
-
-def _refusals(config: DictConfig, shipped: DictConfig) -> list[BunryuError]:
-    """All that the first look refuses: what it names is put back to what ships, and it looks again."""
-    config, found = copy.deepcopy(config), list[BunryuError]()
-    while True:
-        problem = early_checks.refused(lambda: schema.check_values(config))
-        problem = problem or early_checks.refused(lambda: schema.check_shape(config, shipped))
-        if problem is None:
-            return found
-        found.append(problem)
-        key = problem.where.lstrip("~")
-        if not key or any(problem.where == earlier.where for earlier in found[:-1]):
-            return found
-        OmegaConf.set_struct(config, False)
-        node, _, name = key.rpartition(".")
-        if key in schema.keys_of(shipped):
-            default = OmegaConf.select(shipped, key, throw_on_missing=False)
-            OmegaConf.update(config, key, default, merge=False, force_add=True)
-        else:
-            (OmegaConf.select(config, node) if node else config).pop(name, None)
 
 
 def _job(number: int, overrides: list[str], config: DictConfig) -> Job:

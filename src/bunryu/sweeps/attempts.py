@@ -17,6 +17,7 @@ from typing import Any
 
 from bunryu.errors import BusyError, ModelError
 from bunryu.system.files import write_atomically
+from bunryu.system.machine import pid_namespace
 
 HEARTBEAT = 10.0  # seconds between two touches
 DEAD = 60.0  # seconds without one
@@ -119,10 +120,7 @@ def _json(facts: Mapping[str, Any]) -> str:
 
 def _host() -> str:
     """This machine, or this container: where a process number means the same process."""
-    try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
+    return f"{socket.gethostname()} {pid_namespace()}".strip()
 
 
 def process_exists(pid: int) -> bool:

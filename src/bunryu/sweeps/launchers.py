@@ -17,6 +17,7 @@ from bunryu.sweeps import job as sweep_job
 from bunryu.sweeps.ledger import Ledger
 from bunryu.sweeps.pool import Slot, run_in_slots, slots
 from bunryu.sweeps.runner import Launch
+from bunryu.system.machine import nvidia_cards
 
 
 def launch_with(launcher: Launcher, config: DictConfig, batch: int) -> Launch:
@@ -73,8 +74,7 @@ def graphics_cards() -> list[str]:
     """Names for CUDA_VISIBLE_DEVICES, found without initialising CUDA; none without cards."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    folder = Path("/proc/driver/nvidia/gpus")
-    return [str(number) for number, _ in enumerate(folder.iterdir())] if folder.is_dir() else []
+    return [str(number) for number in range(nvidia_cards())]
 
 
 def _run_in_slot(folder: str, identity: str, slot: Slot) -> int:

@@ -1,4 +1,4 @@
-"""What a run shows on the console: its log lines, and the table that ends them."""
+"""How log lines are shown on the console."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import logging
@@ -17,33 +16,28 @@ from typing import BinaryIO, TextIO
 
 log = logging.getLogger(__name__)
 
-SECONDS_UNTIL_ABANDONED = 24 * 3600  # no process takes so long for one cache, however slow its clock
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SECONDS_UNTIL_ABANDONED = 24 * 3600  # no process takes so long for one cache
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk without room says
 
 
 def remove_abandoned(folder: Path, prefix: str) -> None:
-    """Remove what killed processes left half built in a folder; nobody else may still be at it."""
+    """Remove what killed processes left half built in a folder: it was not touched for a day."""
     for left in folder.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):  # another process may be removing it, too
+        with suppress(OSError):  # another process may be removing it, too
             if time.time() - left.stat().st_mtime > SECONDS_UNTIL_ABANDONED:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
                 log.info("removed %s, which a killed process had left", left.name)
 
 
 def write_atomically(path: Path, content: str) -> None:
-    """Replace a text file so that a reader, or a crash, sees the old content or the new, never a part.
-
-    Raises:
-        OSError: if it cannot be written; the old file is untouched then.
-    """
+    """Replace a text file: a reader, or a crash, finds the old content or the new, never a part of it."""
     with replaced(path) as file:
         file.write(content)
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[TextIO]:
-    """A text file to write, which takes its name when it is complete and on the disk, or never does."""
+    """A text file to write, which takes its name once it is complete and on the disk, or is removed."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         with open(temporary, "x", encoding="utf-8", newline="") as file:
@@ -80,7 +74,6 @@ def synchronise(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -92,11 +85,7 @@ def nearest_existing(path: Path) -> Path:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder to write in, which becomes ``folder`` at the end, or is removed if an error comes first.
-
-    Args:
-        folder: what it becomes; a folder that is there is replaced, one it stands in is made.
-    """
+    """A new folder to write in, which becomes ``folder`` at the end, or is removed if an error comes."""
     folder = folder.resolve()
     parent_is_new = not folder.parent.exists()
     folder.parent.mkdir(parents=True, exist_ok=True)

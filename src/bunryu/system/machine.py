@@ -1,4 +1,4 @@
-"""What this machine and this process have: processor, memory, age; the only reader of /proc."""
+"""What this machine and this process have: processor, memory, age; the only reader of /proc and cgroups."""
 
 from __future__ import annotations
 
@@ -9,40 +9,55 @@ import sys
 import time
 from pathlib import Path
 
-_STATUS, _CLEAR, _STAT = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/self/stat")
 _START = 19  # the field of /proc/<pid>/stat with the start time, counted from behind the command's name
 
 
 def cpu_has_bf16() -> bool:
-    """AMX or AVX512-BF16, or an ARM processor's; taken for granted where the system does not tell."""
-    flags = _cpu_flags()
+    """AMX or AVX512-BF16, or an ARM processor's; taken for granted where the system does not say."""
+    cpu = _fields("/proc/cpuinfo")
+    flags = set(cpu.get("flags", cpu.get("features", "")).split())
     return not flags or bool(flags & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
-def _cpu_flags() -> set[str]:
+def processor() -> str:
+    """The processor's name, where the system says it."""
+    return _fields("/proc/cpuinfo").get("model name") or platform.processor()
+
+
+def nvidia_cards() -> int:
+    """How many the driver knows, found without initialising anything."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/proc/driver/nvidia/gpus"))
+    return 0
+
+
+def pid_namespace() -> str:
+    """Within which a process number means one process; empty where the system does not say."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory, where the system says it."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            lines = [line for line in file if line.lower().startswith(("flags", "features"))]
-    except OSError:
-        return set()
-    return set(lines[0].partition(":")[2].split()) if lines else set()
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def available_memory() -> int | None:
-    """Bytes that this process can still have, by the system and by its control groups; None if none tells."""
+    """Bytes that this process can still have, by the system and its control groups; None if neither says."""
     free = [_meminfo(), *map(_left_in, _control_groups())]
     return min((value for value in free if value is not None), default=None)
 
 
-def _meminfo(path: Path = Path("/proc/meminfo")) -> int | None:
-    for line in _text(path).splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+def _meminfo(path: str | Path = "/proc/meminfo") -> int | None:
+    return _bytes_in(path, "memavailable")
 
 
 def _control_groups(
-    membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+    membership: str | Path = "/proc/self/cgroup", root: Path = Path("/sys/fs/cgroup")
 ) -> list[Path]:
     """Folders of the control groups that this process belongs to; in a container those that it can see."""
     groups = []
@@ -69,55 +84,54 @@ def _left_in(group: Path) -> int | None:
     return None
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError:
-        return ""
-
-
-def physical_memory() -> int | None:
-    """Bytes of memory, where the system tells."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def process_age() -> float:
-    """Seconds since this process was started; 0 where the system does not tell."""
+    """Seconds since this process was started; 0 where the system does not say."""
     try:
-        fields = _STAT.read_text("ascii").rpartition(")")[2].split()
+        fields = _text("/proc/self/stat").rpartition(")")[2].split()
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_START]) / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, ValueError, IndexError):
         return 0.0
 
 
 def reset_peak_memory() -> None:
-    """Let ``peak`` begin anew, where the system can; where not, it goes on from the highest so far."""
-    with contextlib.suppress(OSError):
-        _CLEAR.write_text("5")
+    """Let ``peak_memory`` begin anew, where the system can; else it goes on from the highest so far."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def resident_memory(pid: int | None = None) -> int | None:
+    """Bytes of a process, or of this one, that are in memory now; None where the system does not say."""
+    return _bytes_in(f"/proc/{pid or 'self'}/status", "vmrss")
 
 
 def peak_memory() -> int:
-    """Bytes that were resident at the most; 0 where the system does not tell."""
-    if _STATUS.is_file():
-        for line in _STATUS.read_text("utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    """The most bytes of this process that were in memory at once; 0 where the system does not say."""
+    if peak := _bytes_in("/proc/self/status", "vmhwm"):  # getrusage's starts from the parent's on Linux
+        return peak
     if sys.platform == "win32":
         return 0
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def _bytes_in(path: str | Path, name: str) -> int | None:
+    """A field of so many kB."""
+    value = _fields(path).get(name)
+    return int(value.split()[0]) * 1024 if value else None
+
+
+def _fields(path: str | Path) -> dict[str, str]:
+    """The ``name: value`` lines of a file, names in lower case; of several with one name the first."""
+    lines = [line.partition(":") for line in _text(path).splitlines()]
+    return {name.strip().lower(): value.strip() for name, _, value in reversed(lines)}
+
+
+def _text(path: str | Path) -> str:
+    """A file's text; empty where the system has no such file."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,4 +1,4 @@
-"""Which one of several training processes this is, as torchrun or Slurm's srun told it."""
+"""Which one of several training processes this is: torchrun and Slurm's srun set it in the environment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def world_size() -> int:
 
 
 def processes_for(accelerator: Mapping[str, Any]) -> int:
-    """How many processes train on one machine: one a device; but one alone has all chips of a TPU.
+    """How many processes train on one machine: one for each device; a TPU's chips are all of one process.
 
     Args:
         accelerator: a concrete config's.
@@ -40,27 +40,22 @@ def check(devices: int, nodes: int = 1) -> None:
     Raises:
         ConfigError: naming both.
     """
-    if world_size() == 1 and nodes > 1:
-        raise ConfigError(
-            f"one process was started, for {nodes} machines",
-            where="trainer.num_nodes",
-            fix="srun, as in README's Accelerators, or torchrun on each machine; or no +trainer.num_nodes",
-        )
     if world_size() == 1:
+        if nodes > 1:
+            fix = "srun, as in docs/accelerators.md, or torchrun on each machine; or no +trainer.num_nodes"
+            raise ConfigError(
+                f"one process was started, for {nodes} machines", where="trainer.num_nodes", fix=fix
+            )
         return
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", 0)))
     if not here:
-        raise ConfigError(
-            f"srun started {world_size()} processes without being told how many a machine gets",
-            where="srun",
-            fix=f"--ntasks-per-node={devices}",
-        )
-    if here != devices or world_size() != devices * nodes:
-        machines = world_size() // here
-        raise ConfigError(
-            f"{here} processes were started on this machine for {devices} devices"
-            if here != devices
-            else f"{world_size()} processes were started for {devices} devices on {nodes} machines",
-            where="accelerator.devices",
-            fix=f"accelerator.devices={here}" + f" +trainer.num_nodes={machines}" * (machines > 1),
-        )
+        what = f"srun started {world_size()} processes without being told how many a machine gets"
+        raise ConfigError(what, where="srun", fix=f"--ntasks-per-node={devices}")
+    if here == devices and world_size() == devices * nodes:
+        return
+    what = f"{here} processes were started on this machine for {devices} devices"
+    if here == devices:
+        what = f"{world_size()} processes were started for {devices} devices on {nodes} machines"
+    machines = world_size() // here
+    fix = f"accelerator.devices={here}" + f" +trainer.num_nodes={machines}" * (machines > 1)
+    raise ConfigError(what, where="accelerator.devices", fix=fix)

@@ -13,9 +13,9 @@ SHORTEST_SECRET = 4  # characters; a shorter value would be masked inside ordina
 
 
 def secrets_in(text: str) -> dict[str, str]:
-    """Values of the environment variables that a config's text names, each with how it is written instead.
+    """Values of the environment variables that a config's text names, each with its ``${oc.env:NAME}``.
 
-    Each as it is and as Python, JSON and a URL spell it, the longest first.
+    A value stands there as it is and as Python, JSON and a URL spell it, the longest first.
     """
     found = {}
     for name in re.findall(r"\$\{oc\.env:([^,}]+)", text):
@@ -27,7 +27,7 @@ def secrets_in(text: str) -> dict[str, str]:
 
 
 def mask(facts: Any, secrets: Mapping[str, str]) -> Any:
-    """The facts with every secret in their texts replaced by how it is written."""
+    """The facts with every secret in their texts replaced by its ``${oc.env:NAME}``."""
     if isinstance(facts, str):
         for value, written in secrets.items():
             facts = facts.replace(value, written)

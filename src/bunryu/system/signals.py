@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: taken at once, or in training when it stands where it can go on from."""
+"""Signals that ask a run to stop: raised at once, or in training after the batch, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from bunryu.system import ranks
 
 log = logging.getLogger(__name__)
 
-ECHO = 1.0  # seconds; a supervisor may tell each of several processes, and the one that passes it on to them
+# One Ctrl-C can arrive twice at one of several processes: from the supervisor and from the parent.
+SECONDS_OF_DUPLICATES = 1.0
 
 # Slurm warns by SIGUSR1 or SIGUSR2 before it ends a job, a container's host by SIGTERM.
 SIGNALS = tuple(
@@ -24,11 +25,7 @@ SIGNALS = tuple(
 
 
 class Interrupted(BaseException):
-    """A signal asked to stop; no Exception, so that nothing on the way takes it for a failure.
-
-    Args:
-        number: the signal.
-    """
+    """A signal, by its number, asked to stop; no Exception, so that nothing takes it for a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -36,11 +33,7 @@ class Interrupted(BaseException):
 
 
 class Pruned(Interrupted):
-    """A study stopped a trial that fell behind the others; its run can be resumed like any other.
-
-    Args:
-        reason: why.
-    """
+    """A study stopped a trial that fell behind the others; its run can be resumed like any other."""
 
     def __init__(self, reason: str) -> None:
         BaseException.__init__(self, reason)
@@ -48,24 +41,23 @@ class Pruned(Interrupted):
 
 
 class StopRequest:
-    """Whether somebody asked to stop.
+    """Whether a signal asked to stop.
 
-    While ``waiting``, the first signal is only noted, for training to stop after its batch with a
-    checkpoint; the second one, and any outside training, is raised where the program stands. In one of
-    several processes a second one that comes at once is the first one's echo.
+    While ``deferred``, the first signal is only noted: training stops after its batch, with a checkpoint. A
+    second one, and any outside training, is raised where the program stands.
     """
 
     def __init__(self) -> None:
         self._number: int | None = None
-        self._noted = 0.0
-        self._waits = False
+        self._noted_at = 0.0
+        self._defers = False
 
     @property
-    def wanted(self) -> bool:
-        """Whether a signal has come that was not raised."""
+    def received(self) -> bool:
+        """Whether a signal was noted that has not been raised."""
         return self._number is not None
 
-    def obey(self) -> None:
+    def raise_interrupted(self) -> None:
         """Raise the signal that was noted, here or in another of the processes that train together.
 
         Raises:
@@ -74,17 +66,17 @@ class StopRequest:
         raise Interrupted(self._number or signal.SIGTERM)
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Note the first signal instead of raising it, while inside; one that was never obeyed is raised."""
-        self._waits = True
+    def deferred(self) -> Iterator[None]:
+        """While inside, note the first signal; at the end it is raised if nobody has raised it."""
+        self._defers = True
         try:
             yield
         finally:
-            self._waits = False
-        if self.wanted:
-            self.obey()
+            self._defers = False
+        if self.received:
+            self.raise_interrupted()
 
-    def install(self) -> None:
+    def install_handlers(self) -> None:
         """Take the signals; called again where a library has put its own handler over it."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -92,15 +84,16 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._waits and self._number is None:
-            self._number, self._noted = number, time.monotonic()
+        age = time.monotonic() - self._noted_at
+        if self._defers and self._number is None:
+            self._number, self._noted_at = number, time.monotonic()
             log.warning("%s: stopping after this batch, with a checkpoint", signal.Signals(number).name)
-        elif not (self._waits and ranks.world_size() > 1 and time.monotonic() - self._noted < ECHO):
+        elif not (self._defers and ranks.world_size() > 1 and age < SECONDS_OF_DUPLICATES):
             raise Interrupted(number)
 
 
 def stop_with_input() -> None:
-    """Ask this process to stop once its standard input ends: whoever started it is gone."""
+    """Send this process SIGTERM once its standard input ends: the process that started it is gone."""
 
     def wait() -> None:
         while os.read(0, 4096):
@@ -116,7 +109,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     stop = StopRequest()
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in SIGNALS} if main else {}
-    stop.install()
+    stop.install_handlers()
     try:
         yield stop
     finally:

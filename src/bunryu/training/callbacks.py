@@ -183,7 +183,7 @@ class StopAndMetricsCallback(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals back from Lightning; keep a run stopped that had stopped early."""
-        self._stop.install()
+        self._stop.install_handlers()
         early = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
         trainer.should_stop = any(callback.wait_count >= callback.patience for callback in early)
 
@@ -203,11 +203,11 @@ class StopAndMetricsCallback(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop with a checkpoint, if asked to and if a run can be resumed from here."""
-        if any_rank(trainer, self._stop.wanted) and can_go_on_from_here(trainer):
+        if any_rank(trainer, self._stop.received) and can_go_on_from_here(trainer):
             save_last(trainer)
-            self._stop.obey()
+            self._stop.raise_interrupted()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.strategy.reduce_boolean_decision(self._stop.wanted, all=False):
+        if trainer.strategy.reduce_boolean_decision(self._stop.received, all=False):
             save_last(trainer)
-            self._stop.obey()
+            self._stop.raise_interrupted()

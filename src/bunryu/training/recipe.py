@@ -49,8 +49,8 @@ def execute(
         BusyError: if another process writes to the run.
         Interrupted: if a signal asked to stop; training goes on from there by ``resume``.
     """
-    config = resolved(run.config, str(run.path))
-    check_targets(config)  # all of it, before any of it is made: a run directory comes from anywhere
+    # all of it judged before any of it is made: a run directory comes from anywhere
+    config = check_targets(resolved(run.config, str(run.path)))
     with locked(run.path) if run.writes else nullcontext():
         if resume and run.manifest["status"] == "finished":
             raise BusyError("another process has just finished this run", where=str(run.path))
@@ -92,7 +92,7 @@ def _set_up_torch(config: Mapping[str, Any], threads: int | None) -> None:
 def _fit(experiment: Experiment, start: Path | None, stop: StopRequest) -> None:
     trainer = experiment.trainer
     try:
-        with stage("training"), stop.waiting():
+        with stage("training"), stop.deferred():
             trainer.fit(experiment.task, datamodule=experiment.datamodule, ckpt_path=start, weights_only=True)
     except MisconfigurationException as error:
         raise ConfigError(f"{error}", where="trainer or callbacks") from error

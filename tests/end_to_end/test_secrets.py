@@ -1,0 +1,152 @@
+"""A secret from the environment is written nowhere: no byte of a run, no message, no name of a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bunryu import cli
+from bunryu.config import targets
+from bunryu.config.record import resolved, to_recorded
+from bunryu.errors import ConfigError
+from bunryu.runs.run import Run
+from helpers.composing import composed
+from helpers.training import QUICK
+
+SECRET = "-".join(["sesame", "f16c"])  # not written out: a manifest keeps the diff of this very file
+SPELT = f"{SECRET}'\"\\ 비밀"  # otherwise in Python, JSON and URLs
+WATCH = """\
+import pytorch_lightning as pl
+
+
+class Watch(pl.Callback):
+    def __init__(self, word, fails=False):
+        self.word, self.fails = word, fails
+
+    def on_fit_start(self, trainer, pl_module):
+        assert "sesame" in self.word
+        if self.fails:
+            raise RuntimeError({"token": self.word})
+"""
+MINE = ["+callbacks.mine._target_=my_watch.Watch", "+callbacks.mine.word=x-${oc.env:CANARY}"]
+
+
+def run_cli(*arguments: str) -> int:
+    return cli.run(list(arguments))
+
+
+def files_with_secret(folder: Path) -> list[str]:
+    """Files and folders below a folder that hold the secret, or have it in their names."""
+    return [
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if SECRET in path.name or (path.is_file() and SECRET.encode() in path.read_bytes())
+    ]
+
+
+@pytest.fixture(autouse=True)
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for outputs; beside it a callback of a user's own that needs the secret."""
+    for name in ("here", "site"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "site/my_watch.py").write_text(WATCH, "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setenv(targets.OWN_PACKAGES, "my_watch")
+    monkeypatch.setenv("CANARY", SECRET)
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "out"
+
+
+def test_a_secret_is_in_no_byte_of_a_run(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("train", *QUICK, "epochs=1", f"output_root={out}", *MINE) == 0
+    (run,) = map(Run, out.glob("*/*"))
+    assert run.config["callbacks"]["mine"]["word"] == "x-${oc.env:CANARY}"
+    assert resolved(run.config, str(run.path))["callbacks"]["mine"]["word"] == f"x-{SECRET}"
+    assert run_cli("evaluate", str(run.path)) == 0
+    kinds = {path.suffix for path in run.path.rglob("*")} | {path.name[:6] for path in run.path.rglob("*")}
+    assert {".ckpt", ".yaml", ".json", ".log", ".csv", ".html", "events"} <= kinds
+    assert files_with_secret(out) == []
+    printed = capfd.readouterr()
+    assert SECRET not in printed.out + printed.err
+
+
+def test_a_sweep_keeps_it_too(out: Path) -> None:
+    assert run_cli("train", "-m", *QUICK, "epochs=1", f"output_root={out}", "seed=1,2",
+                   "corpus.name=${oc.env:CANARY}") == 0  # fmt: skip
+    assert len(list(out.glob("*/*/manifest.json"))) == 2
+    assert files_with_secret(out) == []
+
+
+def test_a_run_that_fails_by_a_value_writes_only_its_name(out: Path) -> None:
+    failing = ["model=pretrained", "model.name=no/${oc.env:CANARY}", "corpus.name=${oc.env:CANARY}"]
+    assert run_cli("train", *QUICK, f"output_root={out}", *failing) == 1
+    (run,) = map(Run, out.glob("*/*"))
+    assert run.manifest["status"] == "failed"
+    assert "no/${oc.env:CANARY}" in run.manifest["exit_reason"]
+    assert files_with_secret(out) == []
+
+
+def test_errors_show_no_secret_however_it_is_spelt(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CANARY", SPELT)
+    assert run_cli("train", *QUICK, f"output_root={out}", *MINE, "+callbacks.mine.fails=true") == 1
+    assert run_cli("train", "epochs=${oc.env:CANARY}") == 2
+    assert run_cli("train", "corpus.label_names=${oc.env:CANARY}") == 2
+    printed = capfd.readouterr()
+    assert "RuntimeError" in printed.err
+    assert SECRET not in printed.out + printed.err
+    assert files_with_secret(out) == []
+
+
+def test_what_cannot_be_recorded_without_its_value_is_refused_without_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CANARY", "4711")
+    assert run_cli("train", "epochs=${oc.decode:${oc.env:CANARY}}") == 2
+    printed = capsys.readouterr()
+    assert "recorded without its value\n  where: epochs\n  fix:   epochs=$NAME" in printed.err
+    assert "4711" not in printed.out + printed.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "environment", "value"),
+    [
+        ("${oc.env:CANARY}", "hush", "hush"),
+        ("a ${oc.env:CANARY} b ${oc.env:CANARY}", "hush", "a hush b hush"),
+        ("${oc.env:CANARY,else}", None, "else"),
+        ("${oc.env:CANARY,'one, two'}", None, "one, two"),
+        ("${oc.env:CANARY,null}", None, None),
+        ("${oc.env:CANARY,null}", "null", "null"),
+        ("${oc.env:CANARY}", "3", "3"),
+        ("${oc.env:CANARY}", "", ""),
+        ("${oc.env:CANARY}", "${oc.env:HOME}", "${oc.env:HOME}"),
+    ],
+)
+def test_what_is_recorded_gives_the_value_back(
+    written: str, environment: str | None, value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CANARY", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("CANARY", environment)
+    cfg = composed()
+    cfg.cache_dir = written
+    assert cfg.cache_dir == value, "as Hydra has it"
+    recorded = to_recorded(cfg)
+    assert environment in (None, "", "null") or environment not in json.dumps(recorded["cache_dir"])
+    run = Run.create(tmp_path, "a-b", recorded, [], [])
+    assert resolved(run.config, str(run.path))["cache_dir"] == value
+
+
+def test_a_variable_that_is_not_set_is_named() -> None:
+    config: dict[str, Any] = {**to_recorded(composed()), "cache_dir": "${oc.env:NOBODY_SET_THIS}"}
+    with pytest.raises(ConfigError, match="the environment variable NOBODY_SET_THIS is not set") as caught:
+        resolved(config, "here")
+    assert caught.value.where == "cache_dir"
+    assert set(resolved(config, "here", "corpus", "limit_rows")) == {"corpus", "limit_rows"}, (
+        "which need none"
+    )
