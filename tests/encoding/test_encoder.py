@@ -325,7 +325,7 @@ STORE = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from bunryu import cache
+from bunryu.encoding import cache
 folder, start = Path(sys.argv[1]), float(sys.argv[2])
 ids = np.arange(50_000, dtype=np.uint16)
 time.sleep(max(0.0, start - time.time()))
@@ -354,7 +354,7 @@ def test_a_killed_builder_leaves_nothing_that_is_trusted(tmp_path: Path) -> None
 import os, sys
 from pathlib import Path
 import numpy as np
-from bunryu import cache
+from bunryu.encoding import cache
 cache.sha256 = lambda path: os._exit(9)
 cache.store_arrays(Path(sys.argv[1]), np.zeros(3, dtype=np.uint16), np.array([0, 3]))
 """

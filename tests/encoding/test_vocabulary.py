@@ -95,10 +95,10 @@ def test_no_texts_leave_the_special_tokens(tmp_path: Path) -> None:
 LEARN = """
 import sys
 from pathlib import Path
-from bunryu.data.cleaner import NOTHING
+from bunryu.data.cleaner import NO_CLEANING
 from bunryu.encoding.vocabulary import learn_wordpiece
 texts = Path(sys.argv[2]).read_text("utf-8").split("\\n")
-learn_wordpiece(texts, 150, NOTHING, Path(sys.argv[1]))
+learn_wordpiece(texts, 150, NO_CLEANING, Path(sys.argv[1]))
 """
 
 

@@ -408,7 +408,7 @@ BUILDER = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from bunryu import cache
+from bunryu.encoding import cache
 
 folder, killed_at = Path(sys.argv[1]), sys.argv[2]
 ids = np.arange(50_000, dtype=np.uint16)

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
             account, texts = RowCounts(options.file.name), reading.columns
             # A wrong column or encoding is known before torch is imported.
             found = _file_windows(options.file, reading, options.keep, account)
-            windows = _checked(found, options.file, reading.form.encoding)
+            windows = _checked(found, options.file, reading.format.encoding)
         predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
         predictor.check_parity()
         with _output(options.output) as file, _bar(options) as bar:
@@ -103,8 +103,8 @@ def _kind(options: argparse.Namespace) -> str:
 def _file_windows(
     file: Path, reading: TableOptions, keep: Sequence[str], account: RowCounts
 ) -> Iterator[list[Row]]:
-    form = replace(reading.form, undecodable_rows=True)
-    rows = stream_rows(file, [*reading.columns, *keep], form, account)
+    format = replace(reading.format, undecodable_rows=True)
+    rows = stream_rows(file, [*reading.columns, *keep], format, account)
     texts = len(reading.columns)
     while window := list(islice(rows, WINDOW)):
         yield [_texts_only(row, texts, account) for row in window]

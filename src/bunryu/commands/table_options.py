@@ -24,13 +24,13 @@ class TableOptions:
         text_column: the column of the documents.
         label_column: the column of the labels, where they are wanted.
         pair_column: the column of second texts, for a model that takes pairs.
-        form: how the file is written.
+        format: how the file is written.
     """
 
     text_column: str
     label_column: str
     pair_column: str | None
-    form: TableFormat
+    format: TableFormat
 
     @property
     def columns(self) -> list[str]:
@@ -80,12 +80,12 @@ def reading_of(
             fix="--pair-column NAME" if takes_pairs else "leave --pair-column out",
         )
     written = {} if file.suffix.lower() == ".parquet" else corpus  # parquet has no encoding or quoting
-    form = format_of(
+    format = format_of(
         file, options.encoding or written.get("encoding"), options.quoting or written.get("quoting", "csv")
     )
-    if like_nsmc and form.kind in ("txt", "tsv") and options.quoting is None:
-        form = TableFormat(form.kind, form.encoding, one_line_rows=True)  # as NSMC's own files are read
-    return TableOptions(options.text_column or texts, label_column or labels, pair_column, form)
+    if like_nsmc and format.kind in ("txt", "tsv") and options.quoting is None:
+        format = TableFormat(format.kind, format.encoding, one_line_rows=True)  # as NSMC's own files are read
+    return TableOptions(options.text_column or texts, label_column or labels, pair_column, format)
 
 
 @contextmanager

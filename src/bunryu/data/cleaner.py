@@ -8,14 +8,14 @@ from functools import lru_cache
 
 from bunryu.errors import ConfigError
 
-# Unicode's emoji outside ASCII with flags, skin tones and the joiners that bind them; keycaps with their key.
+# Emoji outside ASCII with flags, skin tones and joiners; a keycap emoji together with its key (digit, #, *).
 _EMOJI = re.compile(
     "[0-9#*]\ufe0f?\u20e3|["
     "©®‼⁉™ℹ↔-↙↩↪⌚⌛⌨⏏⏩-⏳⏸-⏺Ⓜ▪▫▶◀◻-◾☀-☄☎☑☔☕☘☝☠☢☣☦☪☮☯☸-☺♀♂♈-♓♟♠♣♥♦♨♻♾♿⚒-⚗⚙⚛⚜⚠⚡⚧⚪⚫⚰⚱⚽⚾⛄⛅⛈⛎⛏⛑⛓⛔⛩⛪"
     "⛰-⛵⛷-⛺⛽✂✅✈-✍✏✒✔✖✝✡✨✳✴❄❇❌❎❓-❕❗❣❤➕-➗➡➰➿⤴⤵⬅-⬇⬛⬜⭐⭕〰〽㊗㊙"
     "\u200d\u20e3\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
 )
-# An address ends where a character cannot stand in one unescaped, such as a hangul particle right behind it.
+# An address ends at the first character that it would have to escape, such as a hangul particle after it.
 _URL = re.compile(r"https?://[-a-zA-Z0-9@:%._+~#=?&/()]+")
 _SPACE = re.compile(r"\s+")
 
@@ -32,19 +32,19 @@ def _repeated(times: int) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class Cleaner:
-    """A pure function of text, frozen so that a run can record it and a service can repeat it.
+    """Cleans a text; the defaults change nothing.
 
-    The defaults change nothing. With the values of ``conf/corpus/cleaner/kcbert.yaml`` it does what
-    KcBERT's authors published for their comments (github.com/Beomi/KcBERT, "Preprocessing"), and as
-    there a second pass may find more to do: ``htttp://a.b`` becomes an address by being shortened.
+    With the values of ``conf/corpus/cleaner/kcbert.yaml`` it does what KcBERT's authors published
+    (github.com/Beomi/KcBERT, "Preprocessing"). As there, a second pass may find more to do:
+    ``htttp://a.b`` becomes an address only once its letters are shortened.
 
     Args:
         allowed: the inside of a regular expression's character class; every run of other characters
             becomes one space. None allows all.
         remove_emoji: delete emoji.
         remove_urls: delete http(s) addresses.
-        max_repeats: shorten a letter repeated more often to this many, and white space to one blank;
-            0 leaves repeats alone.
+        max_repeats: keep at most this many of a letter in a row, and one space of white space; 0 for
+            no limit.
 
     Raises:
         ConfigError: if ``allowed`` is not the inside of a character class.
@@ -68,7 +68,6 @@ class Cleaner:
             ) from None
 
     def __call__(self, text: str) -> str:
-        """Return the cleaned text."""
         if self.allowed is not None:
             text = _outside(self.allowed).sub(" ", text)
         if self.remove_emoji:

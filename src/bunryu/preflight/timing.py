@@ -222,7 +222,9 @@ class _Timing:
             data.validation.rows[scored.index].tolist(),
             data.validation.labels[scored.index].tolist(),
         )
-        self._run.write_predictions("validation", rows, labels, scored.logits, self._experiment.corpus.names)
+        self._run.write_predictions(
+            "validation", rows, labels, scored.logits, self._experiment.corpus.label_names
+        )
         written = now() - start
         share = (len(data.validation) + (len(data.test) if data.test is not None else 0)) / len(rows)
         size = (self._run.path / "predictions" / "validation.csv").stat().st_size

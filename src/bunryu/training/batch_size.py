@@ -122,7 +122,7 @@ def _model(config: Mapping[str, Any]) -> Any:
     tokenizer = source.tokenizer(
         texts, corpus.cleaner, cache_folder(fill_environment(config["cache_dir"], "cache_dir"))
     )
-    model = call(source.classifier, "model", tokenizer, corpus.names)
+    model = call(source.classifier, "model", tokenizer, corpus.label_names)
     check_length(model, config["max_seq_length"])
     return model.train()
 

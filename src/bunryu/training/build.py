@@ -85,7 +85,7 @@ def build(
         tokenizer = source.tokenizer(texts, corpus.cleaner, cache)
     encoder = Encoder(tokenizer, corpus.cleaner, cache, overwrite=config["overwrite_cache"])
     encoded = {name: _encode(encoder, corpus, name) for name in SPLITS}
-    model = call(source.classifier, "model", tokenizer, corpus.names)
+    model = call(source.classifier, "model", tokenizer, corpus.label_names)
     check_length(model, config["max_seq_length"])
     datamodule = instantiate(config["datamodule"])(
         *(encoded[name] for name in SPLITS),

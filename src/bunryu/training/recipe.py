@@ -133,7 +133,7 @@ def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None)
         raise ConfigError(f"nothing of {split} was scored", where="trainer", fix="leave its limits alone")
     encoded: Encoded = getattr(data, split)
     rows, labels = encoded.rows[scored.index].tolist(), encoded.labels[scored.index].tolist()
-    run.write_predictions(split, rows, labels, scored.logits, experiment.corpus.names)
+    run.write_predictions(split, rows, labels, scored.logits, experiment.corpus.label_names)
     return scored.metrics
 
 
