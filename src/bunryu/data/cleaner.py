@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from bunryu.errors import ConfigError
 
@@ -18,16 +17,6 @@ _EMOJI = re.compile(
 # An address ends at the first character that it would have to escape, such as a hangul particle after it.
 _URL = re.compile(r"https?://[-a-zA-Z0-9@:%._+~#=?&/()]+")
 _SPACE = re.compile(r"\s+")
-
-
-@lru_cache
-def _outside(allowed: str) -> re.Pattern[str]:
-    return re.compile(f"[^{allowed}]+")
-
-
-@lru_cache
-def _repeated(times: int) -> re.Pattern[str]:
-    return re.compile(rf"(\w)\1{{{times},}}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ class Cleaner:
         if self.allowed is None:
             return
         try:
-            _outside(self.allowed)
+            re.compile(f"[^{self.allowed}]+")
         except re.error as error:
             raise ConfigError(
                 f"'{self.allowed}' is not the inside of a regular expression's character class: {error}",
@@ -69,13 +58,13 @@ class Cleaner:
 
     def __call__(self, text: str) -> str:
         if self.allowed is not None:
-            text = _outside(self.allowed).sub(" ", text)
+            text = re.sub(f"[^{self.allowed}]+", " ", text)  # re caches what it compiles
         if self.remove_emoji:
             text = _EMOJI.sub("", text)
         if self.remove_urls:
             text = _URL.sub("", text)
         if self.max_repeats:
-            text = _repeated(self.max_repeats).sub(r"\1" * self.max_repeats, text)
+            text = re.sub(rf"(\w)\1{{{self.max_repeats},}}", r"\1" * self.max_repeats, text)
             text = _SPACE.sub(" ", text)
         return text if self == NO_CLEANING else text.strip()
 

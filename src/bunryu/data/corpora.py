@@ -35,7 +35,7 @@ class Sample:
     cleaner: Cleaner = NO_CLEANING
 
     def __post_init__(self) -> None:
-        check_share(self.validation, files=False)
+        check_share(self.validation)
 
     def read(self) -> Corpus:
         return _read_nsmc(Path(__file__).parent / "sample", self)
@@ -49,7 +49,7 @@ class Nsmc:
         root_dir: Korpora's folder; the files are ``root_dir/nsmc/ratings_{train,test}.txt``.
         force_download: fetch again even if the files are there.
 
-    The other arguments are those of ``Sample``.
+    The rest is as in ``Sample``.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Nsmc:
     cleaner: Cleaner = NO_CLEANING
 
     def __post_init__(self) -> None:
-        check_share(self.validation, files=False)
+        check_share(self.validation)
 
     def read(self) -> Corpus:
         folder = Path(self.root_dir).expanduser() / "nsmc"
@@ -84,10 +84,9 @@ class Table:
         pair_column: the column of second sentences, or None.
         encoding: None for UTF-8 (or what a byte-order mark says), and for parquet.
         quoting: ``csv``, or ``none`` for a file written without quoting.
-        label_names: label in the file -> label shown, its order giving the class ids; None to take the
-            labels of train in sorted order.
+        label_names: as in ``Sample``; None to take the labels of train in sorted order.
 
-    The other arguments are those of ``Sample``.
+    The rest is as in ``Sample``.
     """
 
     name: str
@@ -104,36 +103,33 @@ class Table:
     cleaner: Cleaner = NO_CLEANING
 
     def __post_init__(self) -> None:
-        check_share(self.validation, files=True)
-        for key in ("train", "validation", "test"):
-            path = getattr(self, key)
-            if isinstance(path, str) and path != "test":
-                if not Path(path).expanduser().is_file():
-                    raise ConfigError(
-                        "no such file", where=f"corpus.{key}={path}", fix="give the path of a file"
-                    )
-                format_of(Path(path), self.encoding, self.quoting)
+        if not isinstance(self.validation, str):
+            check_share(self.validation)
+        for name, path in self._files.items():
+            if not path.is_file():
+                where = f"corpus.{name}={getattr(self, name)}"
+                raise ConfigError("no such file", where=where, fix="give the path of a file")
+            format_of(path, self.encoding, self.quoting)
         if self.quoting not in ("csv", "none"):
             raise ConfigError(f"'{self.quoting}' is no quoting", where="corpus.quoting", fix="csv or none")
         if self.label_column in (self.text_column, self.pair_column):
-            raise ConfigError(
-                f"the label column '{self.label_column}' is also a text column", where="corpus.label_column"
-            )
+            what = f"the label column '{self.label_column}' is also a text column"
+            raise ConfigError(what, where="corpus.label_column")
 
     def read(self) -> Corpus:
-        files = {"train": self._read(self.train)}
-        if self.test is not None:
-            files["test"] = self._read(self.test)
-        if isinstance(self.validation, str) and self.validation != "test":
-            files["validation"] = self._read(self.validation)
+        columns = [self.text_column, self.label_column]
+        columns += [self.pair_column] if self.pair_column is not None else []
+        files = {}
+        for name, path in self._files.items():
+            files[name] = read_examples(path, columns, format_of(path, self.encoding, self.quoting))
         labels = sort_labels(example.label for example in files["train"].examples)
         return _corpus(files, self, _as_text(self.label_names or {label: label for label in labels}))
 
-    def _read(self, file: str) -> FileExamples:
-        path = Path(file).expanduser()
-        columns = [self.text_column, self.label_column]
-        columns += [self.pair_column] if self.pair_column is not None else []
-        return read_examples(path, columns, format_of(path, self.encoding, self.quoting))
+    @property
+    def _files(self) -> dict[str, Path]:
+        validation = None if self.validation == "test" else self.validation
+        given = {"train": self.train, "test": self.test, "validation": validation}
+        return {name: Path(path).expanduser() for name, path in given.items() if isinstance(path, str)}
 
 
 def _read_nsmc(folder: Path, config: Sample | Nsmc) -> Corpus:
@@ -165,22 +161,17 @@ def _as_text(label_names: Mapping[Any, str]) -> dict[str, str]:
     """Label -> name, both as text; refused if a number and the same number as text are both labels."""
     names = {str(key): str(name) for key, name in label_names.items()}
     if len(names) < len(label_names):
-        raise ConfigError(
-            f"corpus.label_names names a label twice: {list(label_names)}",
-            where="corpus.label_names",
-            fix="corpus.label_names={0: …, 1: …}",
-        )
+        what = f"corpus.label_names names a label twice: {list(label_names)}"
+        raise ConfigError(what, where="corpus.label_names", fix="corpus.label_names={0: …, 1: …}")
     return names
 
 
 def _refuse_labels(corpus: Corpus) -> None:
     in_train = {example.label for example in corpus.train}
     if len(corpus.labels) < 2 or len(in_train) < 2:
-        raise DataError(
-            f"train has only the label {sorted(in_train)}: there is nothing to classify",
-            where="corpus.label_column",
-            fix="check the label column, or the file of training rows",
-        )
+        what = f"train has only the label {sorted(in_train)}: there is nothing to classify"
+        fix = "check the label column, or the file of training rows"
+        raise DataError(what, where="corpus.label_column", fix=fix)
     if len(set(corpus.label_names)) != len(corpus.label_names):
         raise ConfigError(f"two labels share a name: {list(corpus.label_names)}", where="corpus.label_names")
     known = in_train.intersection(corpus.labels)

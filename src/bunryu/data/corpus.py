@@ -81,7 +81,7 @@ class Corpus:
 
     @property
     def warnings(self) -> list[str]:
-        """The flaws, and what may be one, each in a line."""
+        """The flaws, and what may be one."""
         return self.flaws() + [hint for counts in self.row_counts.values() for hint in quoting_hint(counts)]
 
     def flaws(self) -> list[str]:
@@ -104,10 +104,8 @@ class Corpus:
     @cached_property
     def _statistics(self) -> dict[str, SplitStatistics]:
         train, documents = split_statistics(self.train, {})
-        return {
-            "train": train,
-            **{name: split_statistics(self.split(name), documents)[0] for name in SPLITS[1:]},
-        }
+        others = {name: split_statistics(self.split(name), documents)[0] for name in SPLITS[1:]}
+        return {"train": train, **others}
 
     def place(self, split: str, example: Example) -> str:
         """Where an example of a split stands: file and line, or its row where the line is not known."""

@@ -11,12 +11,7 @@ from bunryu.errors import ConfigError, DataError
 
 BLOCK = 1 << 20  # bytes read and decoded at once
 
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-# Encodings that need a byte-order mark.
+# Encodings that need a byte-order mark, and their marks.
 _MARKED = {
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
@@ -29,9 +24,8 @@ def check_encoding(encoding: str) -> None:
         "".encode(encoding)
         codecs.getincrementaldecoder(encoding)
     except (LookupError, ValueError):
-        raise ConfigError(
-            f"unknown encoding '{encoding}'", where="corpus.encoding", fix="utf-8, utf-16, cp949 or the like"
-        ) from None
+        fix = "utf-8, utf-16, cp949 or the like"
+        raise ConfigError(f"unknown encoding '{encoding}'", where="corpus.encoding", fix=fix) from None
 
 
 def decoded_lines(path: Path, encoding: str | None, *, keep_undecodable: bool = False) -> Iterator[str]:
@@ -52,7 +46,7 @@ def decoded_lines(path: Path, encoding: str | None, *, keep_undecodable: bool = 
     """
     head = next(_blocks(path, 200))
     if encoding is None:
-        encoding = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")
+        encoding = "utf-16" if head.startswith(_MARKED["utf-16"]) else "utf-8"
     check_encoding(encoding)
     lines = chain.from_iterable(_lines(_texts(path, encoding, head, keep_undecodable)))
     first = next(lines, None)
@@ -135,11 +129,8 @@ def _wrong_encoding(what: str, path: Path, line: int, encoding: str) -> DataErro
         guess = "utf-16-be" if head[0] == 0 else "utf-16-le"  # a header starts with an ASCII letter
     else:
         guess = "cp949" if _is_cp949(path) else "<its encoding>"
-    return DataError(
-        f"the file is not {encoding}: {what}",
-        where=f"{path}:{line}",
-        fix=f"corpus.encoding={guess}, or convert the file to UTF-8",
-    )
+    fix = f"corpus.encoding={guess}, or convert the file to UTF-8"
+    return DataError(f"the file is not {encoding}: {what}", where=f"{path}:{line}", fix=fix)
 
 
 def _is_cp949(path: Path) -> bool:

@@ -69,10 +69,8 @@ def row_flaws(counts: RowCounts) -> list[str]:
     found = []
     if counts.rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.rejected.items())
-        found.append(
-            f"{counts.file}: {sum(counts.rejected.values())} of {counts.read} rows rejected ({reasons}); "
-            f"first: {counts.rejected_rows[0]}"
-        )
+        rejected = f"{sum(counts.rejected.values())} of {counts.read} rows rejected ({reasons})"
+        found.append(f"{counts.file}: {rejected}; first: {counts.rejected_rows[0]}")
     if repeated := counts.notes.get("duplicate ids"):
         found.append(f"{counts.file}: {repeated} of {counts.read} rows repeat an id")
     return found

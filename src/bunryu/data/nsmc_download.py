@@ -124,13 +124,10 @@ def _fetch(split: str, staging: Path, folder: Path) -> None:
 def _korpora_fetch(path: Path, handler: _LimitedHandler) -> None:
     from Korpora import korpus_nsmc
 
-    (url,) = (
-        published["url"]
-        for published in korpus_nsmc.NSMC_FETCH_INFORMATION
-        if Path(published["destination"]).name == path.name
-    )
+    urls = {Path(file["destination"]).name: file["url"] for file in korpus_nsmc.NSMC_FETCH_INFORMATION}
+    url = urls[path.name]
     handler.host = urlsplit(url).netloc
-    opener = getattr(request, "_opener", None)  # another's
+    opener = getattr(request, "_opener", None)
     request.install_opener(request.build_opener(handler))  # Korpora itself sets no time-out
     try:
         korpus_nsmc.fetch(url, str(path), "nsmc", True)

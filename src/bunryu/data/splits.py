@@ -27,10 +27,9 @@ _INTEGER = re.compile(r"-?\d{1,18}")
 
 @dataclass
 class SplitStatistics:
-    """Rows of a split, rows of each label, and the count and first examples of each kind of flaw.
+    """Rows of a split, rows of each label, and the count and first example of each kind of flaw.
 
-    ``first`` shows an empty document alone, a duplicate or conflict after the earlier row, and an overlap
-    before the row of train.
+    In ``first``, a duplicate or conflict stands after the earlier row, an overlap before the row of train.
     """
 
     rows: int
@@ -67,41 +66,31 @@ def split_validation(
     """
     if share == "test":
         if not test:
-            raise ConfigError(
-                "there is no test split to validate on",
-                where="corpus.validation=test",
-                fix="corpus.test=<file>, or a share of train",
-            )
+            what, fix = "there is no test split to validate on", "corpus.test=<file>, or a share of train"
+            raise ConfigError(what, where="corpus.validation=test", fix=fix)
         return train, list(test)
-    check_share(share, files=False)
+    check_share(share)
     assert isinstance(share, float)
-    by_label: dict[str, list[Example]] = {}
+    by_label: dict[str, list[int]] = {}
     for example in train:
-        by_label.setdefault(example.label, []).append(example)
+        by_label.setdefault(example.label, []).append(example.row)
     chosen: set[int] = set()
-    for examples in by_label.values():
-        count = min(math.floor(len(examples) * share + 0.5), len(examples) - 1)
-        chosen.update(
-            sorted((example.row for example in examples), key=lambda row: row_hash(seed, row))[:count]
-        )
+    for rows in by_label.values():
+        count = min(math.floor(len(rows) * share + 0.5), len(rows) - 1)
+        chosen.update(sorted(rows, key=lambda row: row_hash(seed, row))[:count])
     if not chosen:
         smallest = math.ceil(50 / max(map(len, by_label.values()))) / 100  # takes a row of the largest label
-        raise ConfigError(
-            f"{share} of {len(train)} rows leaves none to validate on",
-            where="corpus.validation",
-            fix=f"corpus.validation={smallest} or more, or a file of validation rows",
-        )
+        fix = f"corpus.validation={smallest} or more, or a file of validation rows"
+        what = f"{share} of {len(train)} rows leaves none to validate on"
+        raise ConfigError(what, where="corpus.validation", fix=fix)
     return [e for e in train if e.row not in chosen], [e for e in train if e.row in chosen]
 
 
-def check_share(share: float | str, *, files: bool) -> None:
-    """Raise ConfigError for what is neither ``test`` nor a share (nor, with ``files``, any other text)."""
-    if share == "test" or (files and isinstance(share, str)):
-        return
-    if not isinstance(share, float) or not 0 < share < 1:
-        raise ConfigError(
-            f"validation is {share!r}", where="corpus.validation", fix="a share between 0 and 1, or 'test'"
-        )
+def check_share(share: float | str) -> None:
+    """Raise ConfigError for what is neither ``test`` nor a share of train."""
+    if share != "test" and not (isinstance(share, float) and 0 < share < 1):
+        fix = "a share between 0 and 1, or 'test'"
+        raise ConfigError(f"validation is {share!r}", where="corpus.validation", fix=fix)
 
 
 def row_hash(seed: int, row: int) -> bytes:
@@ -120,12 +109,8 @@ def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
 def split_statistics(
     examples: list[Example], train: Mapping[Document, Example]
 ) -> tuple[SplitStatistics, dict[Document, Example]]:
-    """What a split holds, and the first example of each of its documents.
-
-    ``train`` has those of train; it is empty if this is train.
-    """
-    labels = Counter(example.label for example in examples)
-    found = SplitStatistics(len(examples), dict(sorted(labels.items())))
+    """What a split holds, and the first example of each document (``train``: those of train)."""
+    found = SplitStatistics(len(examples), dict(sorted(Counter(e.label for e in examples).items())))
     documents: dict[Document, Example] = {}
     conflicting: set[Document] = set()
     for example in examples:
@@ -147,10 +132,7 @@ def split_statistics(
 def split_flaws(
     splits: Mapping[str, SplitStatistics], labels: Sequence[str], place: Callable[[str, Example], str]
 ) -> list[str]:
-    """What is wrong with splits, each in a line with its counts and the first place.
-
-    ``place`` gives the place of an example of the split of that name.
-    """
+    """What is wrong with splits, each in a line with its counts and the first place (from split, example)."""
     found = []
     if untrained := [label for label in labels if label not in splits["train"].labels]:
         found.append(f"train has no row of the labels {untrained}: never predicted")

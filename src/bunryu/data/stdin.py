@@ -59,7 +59,5 @@ def _row(line: bytes, encoding: str, pairs: bool, counts: RowCounts) -> Row:
     except UnicodeDecodeError:
         text, problem = "", f"not {encoding}"
     values = text.split("\t") if pairs else [text]
-    problem = problem or unusable(values)
-    if not problem and pairs and len(values) != 2:
-        problem = f"{len(values)} fields instead of text, tab, text"
-    return counts.row(number, values, problem)
+    no_pair = f"{len(values)} fields instead of text, tab, text" if pairs and len(values) != 2 else ""
+    return counts.row(number, values, problem or unusable(values) or no_pair)

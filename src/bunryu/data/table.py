@@ -99,18 +99,12 @@ def format_of(path: Path, encoding: str | None = None, quoting: str = "csv") -> 
     """The format that a file's suffix names; ConfigError if it names none, or no such one."""
     kind = path.suffix.lstrip(".").lower()
     if kind not in (*DELIMITERS, "jsonl", "parquet"):
-        raise ConfigError(
-            f"a table ends in .csv, .tsv, .txt, .jsonl or .parquet, not '{path.suffix}'",
-            where=str(path),
-            fix="convert or rename the file",
-        )
+        what = f"a table ends in .csv, .tsv, .txt, .jsonl or .parquet, not '{path.suffix}'"
+        raise ConfigError(what, where=str(path), fix="convert or rename the file")
     if kind == "parquet" and (encoding is not None or quoting != "csv"):
         key, value = ("encoding", encoding) if encoding is not None else ("quoting", quoting)
-        raise ConfigError(
-            f"{path} is a parquet file: it has no {key}",
-            where=f"corpus.{key}={value}",
-            fix=f"leave corpus.{key} out",
-        )
+        what = f"{path} is a parquet file: it has no {key}"
+        raise ConfigError(what, where=f"corpus.{key}={value}", fix=f"leave corpus.{key} out")
     check_encoding(encoding or "utf-8")
     return TableFormat(kind, encoding, quoting)
 
