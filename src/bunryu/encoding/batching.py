@@ -19,9 +19,8 @@ BLOCK = 50  # batches whose rows are sorted by length together; more give less p
 Batch = dict[str, torch.Tensor]
 Part = tuple[Index, float]  # rows of a batch, and the weight of their mean loss
 
-# Of rows that only fill a batch up:
-NO_LABEL = -100  # PyTorch's losses leave it out
-NO_ROW = -1
+NO_LABEL = -100  # of rows that only fill a batch up; PyTorch's losses leave it out
+NO_ROW = -1  # of such rows
 
 
 def training_batches(lengths: Index, batch_size: int, batching: str, seed: int, epoch: int) -> list[Index]:

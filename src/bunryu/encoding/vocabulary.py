@@ -69,16 +69,15 @@ def _count_words(texts: Sequence[str], cleaner: Cleaner) -> Counter[str]:
     splitter = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     for text in texts:
-        clean = normalizer.normalize_str(cleaner(text))
-        words.update(word for word, _ in splitter.pre_tokenize_str(clean))
+        pieces = splitter.pre_tokenize_str(normalizer.normalize_str(cleaner(text)))
+        words.update(word for word, _ in pieces)
     return words
 
 
 def _learn(words: Counter[str], size: int) -> list[str]:
     characters: Counter[str] = Counter()
-    for word, count in words.items():
-        for character in word:
-            characters[character] += count
+    for character, count in ((c, count) for word, count in words.items() for c in word):
+        characters[character] += count
     ranked = sorted(characters, key=lambda c: (-characters[c], c))
     # A character may take two tokens, itself and ##itself: the alphabet alone must not exceed the size.
     most = min(ALPHABET, (size - len(SPECIAL)) // 2)
@@ -108,8 +107,7 @@ def read_vocabulary(path: Path) -> list[str]:
         vocabulary = path.read_text("utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the vocabulary: {error}", where="model.vocabulary_file") from None
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
-    if missing:
+    if missing := [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]:
         what = f"the vocabulary lacks {', '.join(missing)}"
         raise ConfigError(what, where=str(path), fix="a BERT vocab.txt, one token a line")
     if repeated := [token for token, count in Counter(vocabulary).items() if count > 1]:
