@@ -20,8 +20,7 @@ READ_AHEAD = 1 << 18  # bytes of a column read at once; pyarrow's own choice is 
 def column_names(path: Path) -> list[str]:
     """The names of a file's columns; DataError if it cannot be read or is no parquet file."""
     with _opened(path) as file:
-        names: list[str] = file.schema_arrow.names
-    return names
+        return list(file.schema_arrow.names)
 
 
 def read_values(path: Path, columns: Sequence[str]) -> Iterator[list[Any]]:
@@ -34,8 +33,9 @@ def read_values(path: Path, columns: Sequence[str]) -> Iterator[list[Any]]:
         DataError: if the file cannot be read, is no parquet file, or is damaged further on.
     """
     with _opened(path) as file:
-        wanted = list(dict.fromkeys(columns))
-        for batch in file.iter_batches(batch_size=BATCH, columns=wanted, use_threads=False):
+        for batch in file.iter_batches(
+            batch_size=BATCH, columns=[*dict.fromkeys(columns)], use_threads=False
+        ):
             names = batch.schema.names  # may be more than wanted: of "a" and "a.b", asking for one reads both
             found = (_python_values(batch.column(names.index(name))) for name in columns)
             yield from map(list, zip(*found, strict=True))
