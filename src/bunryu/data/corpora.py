@@ -79,7 +79,6 @@ class Table:
         train: the file of training rows.
         validation: a file, a share of train, or ``test`` to validate on the test file.
         test: a file, or None.
-        text_column: the column of the documents.
         label_column: the column of the labels, text or integers.
         pair_column: the column of second sentences, or None.
         encoding: None for UTF-8 (or what a byte-order mark says), and for parquet.

@@ -33,9 +33,8 @@ def read_values(path: Path, columns: Sequence[str]) -> Iterator[list[Any]]:
         DataError: if the file cannot be read, is no parquet file, or is damaged further on.
     """
     with _opened(path) as file:
-        for batch in file.iter_batches(
-            batch_size=BATCH, columns=[*dict.fromkeys(columns)], use_threads=False
-        ):
+        wanted = list(dict.fromkeys(columns))
+        for batch in file.iter_batches(batch_size=BATCH, columns=wanted, use_threads=False):
             names = batch.schema.names  # may be more than wanted: of "a" and "a.b", asking for one reads both
             found = (_python_values(batch.column(names.index(name))) for name in columns)
             yield from map(list, zip(*found, strict=True))
