@@ -54,7 +54,7 @@ def load_arrays(folder: Path) -> tuple[Ids, Index] | None:
             raise ValueError("its checksums do not fit")
         ids, offsets = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in ARRAYS)
         return ids, offsets
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("the cache %s is damaged (%s) and is built again", folder.name, error)
         return None
 
