@@ -38,8 +38,8 @@ class Reviews:
 
     def examples(self, split: str) -> list[Example]:
         """All rows of a split, as bunryu reads them."""
-        form = TableFormat("tsv", one_line_rows=True)
-        return read_examples(self.file(split), ["document", "label"], form, ("0", "1"))[0]
+        format = TableFormat("tsv", one_line_rows=True)
+        return read_examples(self.file(split), ["document", "label"], format, ("0", "1")).examples
 
     def copy(self, folder: Path, split: str, start: int, rows: int) -> Reviews:
         """Rows ``start`` to ``start + rows`` of a split in another folder; past the end they repeat."""

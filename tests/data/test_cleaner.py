@@ -1,4 +1,4 @@
-"""text.py: cleaning as KcBERT's authors published it, and no cleaning at all."""
+"""Cleaning as KcBERT's authors published it, and no cleaning at all."""
 
 from __future__ import annotations
 
@@ -27,15 +27,12 @@ def configured(option: str) -> Cleaner:
 KCBERT = configured("kcbert")
 
 
-def test_the_default_is_no_cleaning() -> None:
-    assert configured("none") == Cleaner() == NO_CLEANING
-
-
 @derandomized
 @example(text="  ㅋㅋㅋㅋ 😀\u200d http://a.b\t\n漢 ")
 @given(text=st.text())
 def test_no_cleaning_changes_nothing(text: str) -> None:
     assert NO_CLEANING(text) == text
+    assert configured("none") == Cleaner() == NO_CLEANING
 
 
 @pytest.mark.parametrize(
@@ -53,42 +50,32 @@ def test_no_cleaning_changes_nothing(text: str) -> None:
         ("ㅋㅋㅋㅋㅋ", "ㅋㅋ"),
         ("ㅋㅋ", "ㅋㅋ"),
         ("와하하하하하하하하하핫", "와하하핫"),
-        ("ㅠㅠㅠㅠ진짜아아아", "ㅠㅠ진짜아아"),
         ("네!!!!! 음.....", "네!!!!! 음....."),
         ("aaaa 1111 ____", "aa 11 __"),
         ("  앞 \t 뒤\n\n끝  ", "앞 뒤 끝"),
-        ("", ""),
         ("漢字", ""),
+        # addresses go, and a particle right behind them stays
+        ("예고편 https://example.com/a_b?c=d&e=%20#f-g 보세요", "예고편 보세요"),
+        ("http://www.example.co.kr/~me/(1)", ""),
+        ("https://example.com/watch를 보면", "를 보면"),
+        ("앞http://a.b뒤", "앞뒤"),
+        ("가가http://a.b가", "가가"),
+        ("ftp://a.b www.a.b http:// a", "ftp://a.b ww.a.b http:// a"),
+        ("htttp://a.b", "http://a.b"),  # an address made by shortening survives, as published
     ],
 )
 def test_kcberts_cleaning(text: str, cleaned: str) -> None:
     assert KCBERT(text) == cleaned
 
 
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("예고편 https://example.com/a_b?c=d&e=%20#f-g 보세요", "예고편 보세요"),
-        ("http://www.example.co.kr/~me/(1)", ""),
-        ("http://example.com에서 봤다", "에서 봤다"),
-        ("https://example.com/watch를 보면", "를 보면"),
-        ("앞http://a.b뒤", "앞뒤"),
-        ("가가http://a.b가", "가가"),
-        ("ftp://a.b www.a.b http:// a", "ftp://a.b ww.a.b http:// a"),
-    ],
-)
-def test_addresses_go_and_a_particle_right_behind_them_stays(text: str, cleaned: str) -> None:
-    assert KCBERT(text) == cleaned
+EMOJI = ["😀", "👍🏽", "👨‍👩‍👧", "❤️", "🇰🇷", "1️⃣", "#⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "©", "™", "♥"]
 
 
-@pytest.mark.parametrize("emoji", ["😀", "👍🏽", "👨‍👩‍👧", "❤️", "🇰🇷", "1️⃣", "#⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "©", "™", "♥"])
-def test_an_emoji_is_deleted_whole(emoji: str) -> None:
-    assert Cleaner(remove_emoji=True)(f"가{emoji}나") == "가나"
-
-
-@pytest.mark.parametrize("sign", ["★", "☆", "♡", "✓", "→", "①", "ㅎ", "1", "#", "~", "㈜", "漢"])
-def test_what_only_looks_like_an_emoji_stays(sign: str) -> None:
-    assert Cleaner(remove_emoji=True)(f"가{sign}나") == f"가{sign}나"
+def test_an_emoji_is_deleted_whole_and_what_only_looks_like_one_stays() -> None:
+    remove = Cleaner(remove_emoji=True)
+    assert {emoji: remove(f"가{emoji}나") for emoji in EMOJI} == dict.fromkeys(EMOJI, "가나")
+    others = [f"가{sign}나" for sign in "★☆♡✓→①ㅎ1#~㈜漢"]
+    assert [remove(text) for text in others] == others
 
 
 def test_each_part_works_alone() -> None:
@@ -102,17 +89,9 @@ def test_each_part_works_alone() -> None:
 
 @pytest.mark.parametrize("allowed", ["", "힣-가", "가\\", "\\xZZ"])
 def test_what_is_no_character_class_is_refused_at_once(allowed: str) -> None:
-    with pytest.raises(
-        ConfigError, match="not the inside of a regular expression's character class"
-    ) as refused:
+    with pytest.raises(ConfigError, match="inside of a regular expression's character class") as refused:
         Cleaner(allowed=allowed)
     assert refused.value.where == "corpus.cleaner.allowed"
-
-
-def test_a_cleaner_is_frozen_and_hashable() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        KCBERT.max_repeats = 3  # type: ignore[misc]
-    assert {KCBERT, configured("kcbert"), NO_CLEANING} == {KCBERT, NO_CLEANING}
 
 
 comments = st.text(st.sampled_from("가나ㅋㅠ 😀①漢♡♥#1\ufe0f\u20e3.:/htps\t\n!"), max_size=40) | st.text()
@@ -125,7 +104,3 @@ def test_a_second_cleaning_finds_nothing_more_to_do(text: str) -> None:
     assume("://" not in cleaned)
     assert KCBERT(cleaned) == cleaned
     assert cleaned == cleaned.strip()
-
-
-def test_an_address_made_by_shortening_survives_as_it_does_with_the_published_cleaning() -> None:
-    assert KCBERT("htttp://a.b") == "http://a.b"

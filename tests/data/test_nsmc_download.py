@@ -1,4 +1,4 @@
-"""download.py: whatever a network does, only the published files ever take their place."""
+"""Whatever a network does, only the published files ever take their place."""
 
 from __future__ import annotations
 
@@ -19,28 +19,23 @@ from bunryu.data import nsmc_download
 from bunryu.data.corpora import Nsmc
 from bunryu.data.nsmc_download import fetch_nsmc, git_blob_id, nsmc_file, published_difference
 from bunryu.errors import DownloadError
-from helpers.downloading import (
-    CONTENT,
-    Answer,
-    Server,
-    endless,
-    files_in,
-    no_length,
-    not_found,
-    nothing,
-    one_byte_wrong,
-    server,
-    truncated,
-    unavailable,
-    web_page,
-)
+from helpers.downloading import CONTENT, WRONG, Server, files_in, server
 
 __all__ = ["server"]  # a fixture
 
 # Korpora opens each address once more than it reads or closes it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-BOTH = {"nsmc/ratings_train.txt": CONTENT["train"], "nsmc/ratings_test.txt": CONTENT["test"]}
+BOTH = {f"nsmc/ratings_{split}.txt": content for split, content in CONTENT.items()}
+NAMES = {0: "부정", 1: "긍정"}
+
+
+def with_old_files(root: Path) -> dict[str, bytes]:
+    """Write two other files into the corpus's place; returns all files."""
+    (root / "nsmc").mkdir()
+    for split in CONTENT:
+        nsmc_file(root / "nsmc", split).write_bytes(f"old {split}".encode())
+    return files_in(root)
 
 
 def test_missing_files_are_fetched_and_nothing_else_is_left(server: Server, tmp_path: Path) -> None:
@@ -50,19 +45,16 @@ def test_missing_files_are_fetched_and_nothing_else_is_left(server: Server, tmp_
 
 
 def test_one_missing_file_leaves_the_present_one_alone(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "nsmc").mkdir()
-    own = b"id\tdocument\tlabel\n9\tmine\t1\n"
-    nsmc_file(tmp_path / "nsmc", "train").write_bytes(own)
+    with_old_files(tmp_path)
+    nsmc_file(tmp_path / "nsmc", "test").unlink()
     fetch_nsmc(tmp_path, force=False)
-    assert files_in(tmp_path) == {**BOTH, "nsmc/ratings_train.txt": own}
+    assert files_in(tmp_path) == {**BOTH, "nsmc/ratings_train.txt": b"old train"}
     assert set(server.asked) == {"/test"}
 
 
 def test_force_download_replaces_what_is_there(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "nsmc").mkdir()
-    for split in CONTENT:
-        nsmc_file(tmp_path / "nsmc", split).write_bytes(b"old")
-    corpus = Nsmc("nsmc", str(tmp_path), True, "test", 42, {0: "부정", 1: "긍정"}).read()
+    with_old_files(tmp_path)
+    corpus = Nsmc("nsmc", str(tmp_path), True, "test", 42, NAMES).read()
     assert files_in(tmp_path) == BOTH
     assert [example.text for example in corpus.train] == ["좋다", "나쁘다"]
     assert corpus.warnings == []  # these are the published files, as far as this test goes
@@ -71,84 +63,79 @@ def test_force_download_replaces_what_is_there(server: Server, tmp_path: Path) -
 def test_present_files_are_read_with_no_network_at_all(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch_nsmc(tmp_path, force=False)
-    asked = len(server.asked)
+    (tmp_path / "nsmc").mkdir()
+    for name, content in BOTH.items():
+        (tmp_path / name).write_bytes(content)
 
-    def refuse(*args: object) -> None:
+    def refuse(*args: object, **options: object) -> None:
         raise AssertionError("the network was touched")
 
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    fetch_nsmc(tmp_path, force=False)
-    corpus = Nsmc("nsmc", str(tmp_path), False, "test", 42, {0: "부정", 1: "긍정"}).read()
-    assert len(corpus.test) == 2
-    assert len(server.asked) == asked
-
-
-WRONG = [
-    pytest.param(truncated, 4, "retrieval incomplete: got only", id="truncated"),
-    pytest.param(web_page, 1, "a web page, not the corpus", id="web page"),
-    pytest.param(one_byte_wrong, 4, "and checksum", id="one byte wrong"),
-    pytest.param(nothing, 4, "arrived with 0 bytes", id="empty"),
-    pytest.param(endless, 4, "the answer is longer than the published file", id="too long"),
-    pytest.param(no_length, 4, "the answer does not say how long it is", id="no length given"),
-    pytest.param(not_found, 1, "HTTP Error 404: Not Found", id="not found"),
-    pytest.param(unavailable, 4, "HTTP Error 503: Service Unavailable", id="unavailable"),
-]
+    corpus = Nsmc("nsmc", str(tmp_path), False, "test", 42, NAMES).read()
+    assert (len(corpus.train), len(corpus.test), corpus.differences) == (2, 2, [])
+    assert server.asked == []
 
 
 @pytest.mark.parametrize("present", [False, True], ids=["nothing there", "old files there"])
 @pytest.mark.parametrize("broken", ["train", "test"])
-@pytest.mark.parametrize(("answer", "attempts", "why"), WRONG)
+@pytest.mark.parametrize(
+    ("answer", "attempts", "why"),
+    [
+        ("truncated", 4, "retrieval incomplete: got only"),
+        ("web page", 1, "a web page, not the corpus (a login page of the network?)"),
+        ("one byte wrong", 4, ": arrived with {size} bytes and checksum"),
+        ("empty", 4, "arrived with 0 bytes and checksum e69de29bb2d1; published are {size} and {blob}"),
+        ("too long", 4, "the answer is longer than the published file"),
+        ("no length", 4, "the answer does not say how long it is"),
+        ("not found", 1, "HTTP Error 404: Not Found"),
+        ("unavailable", 4, "HTTP Error 503: Service Unavailable"),
+    ],
+)
 def test_a_wrong_answer_takes_no_files_place(
-    server: Server, tmp_path: Path, answer: Answer, attempts: int, why: str, broken: str, present: bool
+    server: Server, tmp_path: Path, answer: str, attempts: int, why: str, broken: str, present: bool
 ) -> None:
-    (tmp_path / "nsmc").mkdir()
-    if present:
-        for split in CONTENT:
-            nsmc_file(tmp_path / "nsmc", split).write_bytes(f"old {split}".encode())
-    before = files_in(tmp_path)
-    server.answers[f"/{broken}"] = answer
+    before = with_old_files(tmp_path) if present else {}
+    server.answers[f"/{broken}"] = WRONG[answer]
     with pytest.raises(DownloadError) as failed:
         fetch_nsmc(tmp_path, force=present)
-    host = server.url.removeprefix("http://")
+    host, published = server.url.removeprefix("http://"), nsmc_download.NSMC[broken]
     assert failed.value.what.startswith(f"NSMC could not be fetched: ratings_{broken}.txt from {host}: ")
-    assert why in failed.value.what
+    assert why.format(size=published.size, blob=published.blob[:12]) in failed.value.what
     assert failed.value.what.endswith(" (attempt 4 of 4)") == (attempts == 4)
     assert failed.value.where == str(tmp_path / "nsmc")
-    assert "corpus.root_dir=" in failed.value.fix
-    assert "corpus=sample" in failed.value.fix
+    ways_out = (
+        "put ratings_train.txt and ratings_test.txt there yourself",
+        "corpus.root_dir=",
+        "corpus=sample",
+    )
+    assert all(way in failed.value.fix for way in ways_out)
     assert files_in(tmp_path) == before
     # Korpora opens an address twice, unless the first fails
-    each = 1 if answer in (not_found, unavailable, no_length) else 2
+    each = 1 if answer in ("not found", "unavailable", "no length") else 2
     assert server.asked.count(f"/{broken}") == attempts * each
 
 
-def test_a_wrong_file_is_described_by_both_sizes_and_checksums(server: Server, tmp_path: Path) -> None:
-    server.answers["/train"] = one_byte_wrong
-    with pytest.raises(DownloadError) as failed:
-        fetch_nsmc(tmp_path, force=False)
-    size = len(CONTENT["train"])
-    assert f": arrived with {size} bytes and checksum" in failed.value.what
-    assert f"published are {size} and {nsmc_download.NSMC['train'].blob[:12]}" in failed.value.what
-
-
-def test_a_server_that_falls_silent_is_given_up(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["hang", "trickle_body", "trickle_headers"])
+def test_a_server_that_hangs_or_trickles_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(nsmc_download, "SECONDS_WITHOUT_DATA", 0.1)
-    server.answers["/test"] = server.hang
-    with pytest.raises(DownloadError, match="timed out"):
-        fetch_nsmc(tmp_path, force=False)
-    assert files_in(tmp_path) == {}
+    monkeypatch.setattr(nsmc_download, "SECONDS_WITHOUT_DATA", 0.15)
+    monkeypatch.setattr(nsmc_download, "ATTEMPTS", 2)
+    before = with_old_files(tmp_path)
+    server.answers["/train"] = getattr(server, way)
+    with pytest.raises(DownloadError) as failed:
+        fetch_nsmc(tmp_path, force=True)
+    assert ("timed out" if way == "hang" else "bytes came in") in failed.value.what
+    assert failed.value.what.endswith("(attempt 2 of 2)")
+    assert files_in(tmp_path) == before
 
 
 def test_nothing_of_the_process_is_changed_by_a_fetch(server: Server, tmp_path: Path) -> None:
     """Neither time-outs and openers of others, nor the random numbers that a run is seeded with."""
     mine = request.build_opener()
     request.install_opener(mine)
-    server.answers["/train"] = server.failing(2, unavailable)
+    server.answers["/train"] = server.failing(2, WRONG["unavailable"])
     random.seed(1)
     fetch_nsmc(tmp_path, force=False)
     drawn = random.random()
@@ -162,21 +149,20 @@ def test_nothing_of_the_process_is_changed_by_a_fetch(server: Server, tmp_path: 
 def test_a_failure_that_passes_is_survived_and_told(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.answers["/train"] = server.failing(2, unavailable)
-    server.answers["/test"] = server.failing(2, truncated)  # Korpora opens each address twice
+    server.answers["/train"] = server.failing(3, WRONG["unavailable"])
+    server.answers["/test"] = server.failing(2, WRONG["truncated"])  # Korpora opens each address twice
     fetch_nsmc(tmp_path, force=False)
     assert files_in(tmp_path) == BOTH
-    host = server.url.removeprefix("http://")
-    length = len(CONTENT["test"])
-    short = f"retrieval incomplete: got only {length - 10} out of {length} bytes"
+    host, length = server.url.removeprefix("http://"), len(CONTENT["test"])
+    unavailable = f"ratings_train.txt from {host}: HTTP Error 503: Service Unavailable"
+    short = f"<urlopen error retrieval incomplete: got only {length - 10} out of {length} bytes>"
     told = [record.getMessage().partition("; attempt ") for record in caplog.records]
     assert [(what, attempt[:6]) for what, _, attempt in told] == [
-        (f"ratings_train.txt from {host}: HTTP Error 503: Service Unavailable", "2 of 4"),
-        (f"ratings_train.txt from {host}: HTTP Error 503: Service Unavailable", "3 of 4"),
-        (f"ratings_test.txt from {host}: ContentTooShortError: <urlopen error {short}>", "2 of 4"),
+        *((unavailable, f"{attempt} of 4") for attempt in (2, 3, 4)),
+        (f"ratings_test.txt from {host}: ContentTooShortError: {short}", "2 of 4"),
     ]
     # a good file is not fetched again because of the other one
-    assert server.asked == [*["/train"] * 4, *["/test"] * 4]
+    assert server.asked == [*["/train"] * 5, *["/test"] * 4]
 
 
 def test_the_pauses_double_and_are_drawn(
@@ -185,7 +171,7 @@ def test_the_pauses_double_and_are_drawn(
     pauses: list[float] = []
     monkeypatch.setattr(nsmc_download, "SECONDS_BEFORE_RETRY", 1.0)
     monkeypatch.setattr(time, "sleep", pauses.append)
-    server.answers["/train"] = unavailable
+    server.answers["/train"] = WRONG["unavailable"]
     for _ in range(5):
         with pytest.raises(DownloadError):
             fetch_nsmc(tmp_path, force=False)
@@ -200,20 +186,23 @@ def test_a_redirection_is_followed_and_its_host_named(server: Server, tmp_path: 
         handler.send_header("Location", server.url.replace("127.0.0.1", "localhost") + "/login")
         handler.end_headers()
 
-    server.answers |= {"/train": elsewhere, "/login": web_page}
+    server.answers |= {"/train": elsewhere, "/login": WRONG["web page"]}
     with pytest.raises(DownloadError, match=r"ratings_train\.txt from localhost:\d+: a web page"):
         fetch_nsmc(tmp_path, force=False)
 
 
-def test_a_full_disk_is_told_as_such_and_at_once(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stopped", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_full_disk_is_told_at_once_and_neither_it_nor_an_interrupt_leaves_anything(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: BaseException
 ) -> None:
-    def full(url: str, path: str, name: str, force: bool) -> None:
+    def stop(url: str, path: str, name: str, force: bool) -> None:
         Path(path).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise stopped
 
-    monkeypatch.setattr(korpus_nsmc, "fetch", full)
-    with pytest.raises(DownloadError, match="cannot write there: No space left on device"):
+    monkeypatch.setattr(korpus_nsmc, "fetch", stop)
+    full = isinstance(stopped, OSError)
+    what = "cannot write there: No space left on device" if full else None
+    with pytest.raises(DownloadError if full else KeyboardInterrupt, match=what):
         fetch_nsmc(tmp_path, force=False)
     assert files_in(tmp_path) == {}
 
@@ -232,23 +221,17 @@ def test_what_a_killed_fetch_left_is_removed_after_a_day(
     assert "removed .fetching-old, which a killed process had left" in caplog.text
 
 
-def test_a_refused_connection_is_told_with_ways_out(server: Server, tmp_path: Path) -> None:
-    server.close()
-    with pytest.raises(DownloadError, match="Connection refused") as failed:
-        fetch_nsmc(tmp_path, force=False)
-    assert "put ratings_train.txt and ratings_test.txt there yourself" in failed.value.fix
-    assert files_in(tmp_path) == {}
-
-
-def test_an_interrupt_leaves_no_staging_folder(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["Connection refused", "name resolution"])
+def test_without_a_network_nothing_is_left(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    def interrupted(url: str, path: str, name: str, force: bool) -> None:
-        Path(path).write_bytes(b"half")
-        raise KeyboardInterrupt
+    def no_name(*args: object, **options: object) -> None:
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
 
-    monkeypatch.setattr(korpus_nsmc, "fetch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    server.close()
+    if way == "name resolution":
+        monkeypatch.setattr(socket, "getaddrinfo", no_name)
+    with pytest.raises(DownloadError, match=way):
         fetch_nsmc(tmp_path, force=False)
     assert files_in(tmp_path) == {}
 
@@ -265,26 +248,21 @@ def test_a_place_that_cannot_be_written_is_told(server: Server, tmp_path: Path) 
 def test_the_difference_from_the_published_file_names_checksum_and_rows(
     server: Server, tmp_path: Path
 ) -> None:
-    fetch_nsmc(tmp_path, force=False)
-    folder = tmp_path / "nsmc"
-    assert published_difference(folder, "train", 2) == ""
-    nsmc_file(folder, "train").write_bytes(CONTENT["train"] + b"5\tmore\t1\n")
-    got = git_blob_id(nsmc_file(folder, "train"))[:12]
-    wanted = nsmc_download.NSMC["train"].blob[:12]
-    assert published_difference(folder, "train", 2) == (
-        f"ratings_train.txt is not the published file: checksum {got} instead of {wanted}; "
-        "figures are not comparable with published ones"
+    path, published = nsmc_file(tmp_path, "train"), nsmc_download.NSMC["train"]
+    path.write_bytes(CONTENT["train"])
+    assert published_difference(tmp_path, "train", 2) == ""
+    path.write_bytes(CONTENT["train"] + b"5\tmore\t1\n")
+    assert published_difference(tmp_path, "train", 2) == (
+        f"ratings_train.txt is not the published file: checksum {git_blob_id(path)[:12]} instead of "
+        f"{published.blob[:12]}; figures are not comparable with published ones"
     )
-    assert "; 3 rows instead of 2; " in published_difference(folder, "train", 3)
+    assert "; 3 rows instead of 2; " in published_difference(tmp_path, "train", 3)
 
 
-def test_the_blob_id_is_gits(tmp_path: Path) -> None:
+def test_the_published_values_are_those_of_the_repository_with_gits_own_ids(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"hello\n")
     assert git_blob_id(tmp_path / "a") == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
-
-
-def test_the_published_values_are_those_of_the_repository() -> None:
-    assert {split: (p.blob, p.size, p.rows) for split, p in nsmc_download.NSMC.items()} == {
+    assert nsmc_download.NSMC == {
         "train": ("ac0dba272895dc1d0b3dd5f11afbeaeb7abe7876", 14_628_807, 150_000),
         "test": ("b6cfcd8cd1557bcd9bf06617b0e429ed73e9a367", 4_893_335, 50_000),
     }

@@ -1,35 +1,29 @@
-"""parquet.py, and parquet files through tables.py and corpora.py: as jsonl, row by row."""
+"""Parquet files, alone and as tables and corpora: as jsonl, row by row."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow.parquet import ParquetWriter, write_table
 
 from bunryu.data import parquet
-from bunryu.data.corpora import Table
 from bunryu.data.examples import Example, read_examples
-from bunryu.data.table import Row, RowCounts, format_of, read_rows, stream_rows
+from bunryu.data.table import Row, RowCounts, format_of, stream_rows
 from bunryu.errors import ConfigError, DataError
+from helpers.tables import same_folder, table
 
 COLUMNS = ["text", "label"]
-FORM = format_of(Path("a.parquet"))
+FORMAT = format_of(Path("a.parquet"))
 ROWS = [("재밌다", 1), ("지루하다", 0), ("최고", 1), ("최악", 0)]
-
-same_folder = settings(
-    max_examples=60,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
@@ -39,6 +33,23 @@ def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
 
 def small(path: Path) -> Path:
     return write(path, {"text": [text for text, _ in ROWS], "label": [label for _, label in ROWS]})
+
+
+def as_json(path: Path, columns: dict[str, Any]) -> Path:
+    rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def stream(
+    path: Path, columns: Sequence[str] = COLUMNS, watch_ids: bool = True
+) -> tuple[list[Row], RowCounts]:
+    counts = RowCounts(path.stem)
+    return list(stream_rows(path, columns, format_of(path), counts, watch_ids=watch_ids)), counts
+
+
+def values(path: Path, columns: Sequence[str] = COLUMNS) -> list[Any]:
+    return [row.values for row in stream(path, columns)[0]]
 
 
 # Rows
@@ -60,22 +71,11 @@ def test_parquet_gives_what_jsonl_gives(
 ) -> None:
     labels = [str(label) if labels_are_text else label for _, label, _ in rows]
     columns = {"id": [row[2] for row in rows], "label": labels, "text": [row[0] for row in rows]}
-    objects = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    as_json = tmp_path / "a.jsonl"
-    as_json.write_text("".join(json.dumps(row) + "\n" for row in objects), encoding="utf-8")
     as_parquet = write(tmp_path / "a.parquet", columns, row_group_size=group)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet, "BATCH", batch)
-        found, account = read_rows(as_parquet, COLUMNS, FORM)
-    expected, expected_account = read_rows(as_json, COLUMNS, format_of(as_json))
-    assert found == expected
-    assert (account.lines, account.read, account.used, account.rejected, account.notes) == (
-        expected_account.lines,
-        expected_account.read,
-        expected_account.used,
-        expected_account.rejected,
-        expected_account.notes,
-    )
+        found = stream(as_parquet)
+    assert found == stream(as_json(tmp_path / "a.jsonl", columns))
 
 
 TEXTS = ["가", "나", None, "가"]
@@ -94,37 +94,35 @@ TEXTS = ["가", "나", None, "가"]
 )
 def test_texts_of_every_layout_are_read(tmp_path: Path, column: Any) -> None:
     path = write(tmp_path / "a.parquet", {"text": column, "label": [1, 2, 3, 4]})
-    rows, _ = read_rows(path, COLUMNS, FORM)
-    assert [values for _, values in rows] == [["가", 1], ["나", 2], [None, 3], ["가", 4]]
+    assert values(path) == [["가", 1], ["나", 2], [None, 3], ["가", 4]]
 
 
 def test_values_of_wrong_types_are_rejected_as_in_jsonl(tmp_path: Path) -> None:
     def reasons(labels: Any, texts: Any = ("가", "나")) -> tuple[list[Example], list[str]]:
         path = write(tmp_path / "a.parquet", {"text": texts, "label": labels})
-        examples, account = read_examples(path, COLUMNS, FORM)
-        return examples, account.rejected_rows
+        examples, counts, _ = read_examples(path, COLUMNS, FORMAT)
+        return examples, counts.rejected_rows
 
     no_label = "a.parquet, row 2: label is neither text nor an integer"
     no_text = "a.parquet, row 2: text is not a string"
     assert reasons([1, None]) == ([Example(0, "가", "1")], [no_label])
     assert reasons(["좋음", ""]) == ([Example(0, "가", "좋음")], ["a.parquet, row 2: empty label"])
     assert reasons([1, 2], ["가", None]) == ([Example(0, "가", "1")], [no_text])
-    for labels in ([True, False], [1.0, 2.0], [b"1", b"2"], [[1], [2]]):
+    wrong_labels: list[Any] = [[True, False], [1.0, 2.0], [b"1", b"2"], [[1], [2]]]
+    wrong_texts: list[Any] = [[1, 2], [b"a", b"b"], [{"a": 1}, {"a": 2}]]
+    refused_columns = [(labels, ["가", "나"], no_label) for labels in wrong_labels]
+    refused_columns += [([1, 2], texts, no_text) for texts in wrong_texts]
+    for labels, texts, why in refused_columns:
         with pytest.raises(DataError, match="no row of the file can be used") as refused:
-            reasons(labels)
-        assert refused.value.fix.endswith(no_label)
-    for texts in ([1, 2], [b"a", b"b"], [{"a": 1}, {"a": 2}]):
-        with pytest.raises(DataError, match="no row of the file can be used") as refused:
-            reasons([1, 2], texts)
-        assert refused.value.fix.endswith(no_text)
+            reasons(labels, texts)
+        assert refused.value.fix.endswith(why)
 
 
 def test_bad_rows_stream_in_order_with_their_row(tmp_path: Path) -> None:
     raw = pa.array(["좋다".encode(), b"\xed\xa0\xbd", b"\xff", "끝".encode()]).view(pa.string())
     texts = pa.chunked_array([raw, pa.array(["널\0", "둘"])])
     path = write(tmp_path / "a.parquet", {"text": texts, "label": list(range(6))})
-    account = RowCounts(path.name)
-    rows = list(stream_rows(path, COLUMNS, FORM, account))
+    rows, counts = stream(path)
     assert rows == [
         Row(1, ["좋다", 0], ""),
         Row(2, [None, 1], ""),  # bytes that are no UTF-8 are no text: read_examples rejects them
@@ -133,36 +131,30 @@ def test_bad_rows_stream_in_order_with_their_row(tmp_path: Path) -> None:
         Row(5, None, "NUL character"),
         Row(6, ["둘", 5], ""),
     ]
-    assert account.rejected_rows == ["a.parquet, row 5: NUL character"]
-    assert (account.lines, account.read, account.used) == (6, 6, 5)
+    assert counts.rejected == {"NUL character": 1}
+    assert (counts.lines, counts.read, counts.used) == (6, 6, 5)
 
 
 def test_ids_are_noted_and_what_python_cannot_hold_is_no_id(tmp_path: Path) -> None:
     columns = {"text": ["가", "나", "다"], "label": [1, 1, 1]}
     path = write(tmp_path / "a.parquet", {"id": [7, None, 7], **columns})
-    assert read_rows(path, COLUMNS, FORM)[1].notes == {"duplicate ids": 1}
-    account = RowCounts(path.name)
-    assert len(list(stream_rows(path, COLUMNS, FORM, account))) == 3
-    assert account.notes == {}
+    assert stream(path)[1].notes == {"duplicate ids": 1}
+    assert stream(path, watch_ids=False)[1].notes == {}
     far = pa.array([2**62, 2**62, 0], pa.timestamp("us"))  # beyond the year 9999
     path = write(tmp_path / "a.parquet", {"id": far, **columns})
-    rows, account = read_rows(path, [*COLUMNS, "id"], FORM)
-    assert [values[2] for _, values in rows] == [None, None, datetime.datetime(1970, 1, 1)]
-    assert (account.used, account.notes) == (3, {})
+    assert values(path, ["id"]) == [[None], [None], [datetime.datetime(1970, 1, 1)]]
+    assert stream(path)[1].notes == {}
 
 
 def test_columns_come_in_the_order_asked_for_and_as_often(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"label": [1], "a.b": ["점"], "a": ["하나"], "text": ["둘"]})
-    assert read_rows(path, ["text", "a", "label", "text"], FORM)[0] == [(1, ["둘", "하나", 1, "둘"])]
-    assert read_rows(path, ["a.b", "a"], FORM)[0] == [(1, ["점", "하나"])]
+    assert values(path, ["text", "a", "label", "text"]) == [["둘", "하나", 1, "둘"]]
+    assert values(path, ["a.b", "a"]) == [["점", "하나"]]
 
 
 def test_a_file_of_no_rows_gives_none(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "a.parquet", {"text": pa.array([], pa.string()), "label": pa.array([], pa.int8())}
-    )
-    rows, account = read_rows(path, COLUMNS, FORM)
-    assert (rows, account.read) == ([], 0)
+    columns = {"text": pa.array([], pa.string()), "label": pa.array([], pa.int8())}
+    assert stream(write(tmp_path / "a.parquet", columns)) == ([], RowCounts("a"))
 
 
 def test_a_row_group_is_never_held_whole(tmp_path: Path) -> None:
@@ -175,7 +167,7 @@ def test_a_row_group_is_never_held_whole(tmp_path: Path) -> None:
     highest = 0
     tracemalloc.start()  # pyarrow reads into Python's bytes and decodes into memory of its own
     try:
-        for row in stream_rows(path, COLUMNS, FORM, RowCounts(path.name)):
+        for row in stream_rows(path, COLUMNS, FORMAT, RowCounts(path.name)):
             assert row.values == [texts[row.line - 1], 1]
             highest = max(highest, pa.total_allocated_bytes() - held)
         peak = tracemalloc.get_traced_memory()[1]
@@ -195,17 +187,16 @@ def test_what_is_no_parquet_file_or_is_cut_off_is_refused(tmp_path: Path) -> Non
     for raw in (b"", b"text,label\n1,2\n", whole[:-1], whole[: len(whole) // 2]):
         path.write_bytes(raw)
         with pytest.raises(DataError, match="no parquet file, or it is cut off or damaged") as refused:
-            read_rows(path, COLUMNS, FORM)
+            stream(path)
         assert refused.value.where == str(path)
         assert refused.value.fix.startswith("write it again, or rename it")
     path.write_bytes(whole[:4] + b"\0" * 20 + whole[24:])  # a good footer, and damage in the rows
     with pytest.raises(DataError, match="cut off or damaged"):
-        read_rows(path, COLUMNS, FORM)
-    with pytest.raises(DataError, match="cannot read the file: No such file"):
-        read_rows(tmp_path / "none.parquet", COLUMNS, FORM)
+        stream(path)
     (tmp_path / "folder.parquet").mkdir()
-    with pytest.raises(DataError, match="cannot read the file: Is a directory"):
-        read_rows(tmp_path / "folder.parquet", COLUMNS, FORM)
+    for name, what in [("none.parquet", "No such file"), ("folder.parquet", "Is a directory")]:
+        with pytest.raises(DataError, match=f"cannot read the file: {what}"):
+            stream(tmp_path / name)
 
 
 @same_folder
@@ -216,7 +207,7 @@ def test_damage_raises_nothing_but_ours(tmp_path: Path, place: float, byte: int,
     raw[index] = byte
     (tmp_path / "a.parquet").write_bytes(raw[:index] if cut else raw)
     try:
-        rows, _ = read_rows(tmp_path / "a.parquet", COLUMNS, FORM)
+        rows, _ = stream(tmp_path / "a.parquet")
     except DataError as refused:
         assert refused.where == str(tmp_path / "a.parquet")
     except ConfigError as refused:  # the damage is in a column's name
@@ -229,13 +220,13 @@ def test_damage_raises_nothing_but_ours(tmp_path: Path, place: float, byte: int,
 def test_a_missing_column_and_one_named_twice_are_refused(tmp_path: Path) -> None:
     path = small(tmp_path / "a.parquet")
     with pytest.raises(ConfigError) as refused:
-        read_rows(path, ["txet", "label"], FORM)
+        stream(path, ["txet", "label"])
     assert refused.value.what == "no column 'txet'; the file has 'text', 'label'"
     assert refused.value.where == str(path)
     assert refused.value.fix == "did you mean 'text'? set corpus.text_column and corpus.label_column"
     write_table(pa.Table.from_arrays([pa.array(["가"]), pa.array(["나"])], ["text", "text"]), path)
     with pytest.raises(ConfigError, match="two columns are named 'text'") as refused:
-        read_rows(path, ["text"], FORM)
+        stream(path, ["text"])
     assert refused.value.where == str(path)
 
 
@@ -249,24 +240,15 @@ def test_an_encoding_or_quoting_of_a_parquet_file_is_refused(key: str, value: st
     assert refused.value.where == f"corpus.{key}={value}"
 
 
-# As a corpus
-
-
 def test_a_corpus_of_parquet_files_is_that_of_jsonl(tmp_path: Path) -> None:
-    columns = {
-        "text": [text for text, _ in ROWS],
-        "pair": ["짝", "", "둘", "셋"],
-        "label": [label for _, label in ROWS],
-    }
-    objects = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    as_json = tmp_path / "a.jsonl"
-    as_json.write_text("".join(json.dumps(row) + "\n" for row in objects), encoding="utf-8")
-    as_parquet = write(tmp_path / "A.PARQUET", columns)
+    columns = {"text": [text for text, _ in ROWS], "pair": ["짝", "", "둘", "셋"], "label": [1, 0, 1, 0]}
+    paths = [as_json(tmp_path / "a.jsonl", columns), write(tmp_path / "A.PARQUET", columns)]
     read = [
-        Table("table", str(path), str(path), None, "text", "label", pair, None, "csv", 42).read()
+        table(str(path), validation=str(path), pair_column=pair).read()
         for pair in (None, "pair")
-        for path in (as_json, as_parquet)
+        for path in paths
     ]
     assert read[0].fingerprint() == read[1].fingerprint() != read[2].fingerprint() == read[3].fingerprint()
     assert read[3].train[0] == Example(0, "재밌다", "1", "짝")
-    assert read[3].accounts["train"].lines == 4
+    assert read[3].row_counts["train"].lines == 4
+    assert read[3].place("train", read[3].train[1]) == "A.PARQUET, row 2"

@@ -20,7 +20,6 @@ CONTENT = {
     "train": "id\tdocument\tlabel\n1\t좋다\t1\n2\t나쁘다\t0\n".encode(),
     "test": "id\tdocument\tlabel\n3\t최고\t1\n4\t최악\t0\n".encode(),
 }
-PAGE = b"\n<!DOCTYPE html><title>Sign in to the network</title>"
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -34,39 +33,27 @@ def send(
     handler.wfile.write(body)
 
 
-def truncated(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, body[:-10], length=len(body))
-
-
-def web_page(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, PAGE)
-
-
-def one_byte_wrong(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, body.replace(b"1", b"0", 1))
-
-
-def nothing(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, b"")
-
-
-def no_length(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+def _no_length(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     handler.send_response(200)
     handler.end_headers()
     handler.wfile.write(body)
 
 
-def not_found(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, b"gone", status=404)
-
-
-def unavailable(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    send(handler, b"later", status=503)
-
-
-def endless(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+def _endless(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     with contextlib.suppress(ConnectionError):
         send(handler, b"x" * 10**6)
+
+
+WRONG: dict[str, Answer] = {
+    "truncated": lambda handler, body: send(handler, body[:-10], length=len(body)),
+    "web page": lambda handler, _: send(handler, b"\n<!DOCTYPE html><title>Sign in to the network</title>"),
+    "one byte wrong": lambda handler, body: send(handler, body.replace(b"1", b"0", 1)),
+    "empty": lambda handler, _: send(handler, b""),
+    "too long": _endless,
+    "no length": _no_length,
+    "not found": lambda handler, _: send(handler, b"gone", status=404),
+    "unavailable": lambda handler, _: send(handler, b"later", status=503),
+}
 
 
 class Server:
@@ -94,18 +81,12 @@ class Server:
 
     def hang(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         """The beginning of an answer, then silence."""
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body[:5])
-        handler.wfile.flush()
+        send(handler, body[:5], length=len(body))
         self.released.wait(3)
 
     def trickle_body(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         """All of the headers, then a byte at a time, never long without one."""
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(10**6))
-        handler.end_headers()
+        send(handler, b"", length=10**6)
         self._trickle(handler, b"x")
 
     def trickle_headers(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:

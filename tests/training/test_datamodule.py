@@ -13,7 +13,7 @@ from bunryu.encoding.batching import NO_LABEL, NO_ROW
 from bunryu.encoding.encoder import Encoded, Template
 from bunryu.training.datamodule import TextDataModule
 
-TEMPLATE = Template(([1], [2]), ([1], [2], [2]), ([0], 0, [0]), ([0], 0, [0], 1, [1]), True)
+TEMPLATE = Template([(1, 0), (None, 0), (2, 0)], [(1, 0), (None, 0), (2, 0), (None, 1), (2, 1)], True)
 
 
 def encoded(rows: int) -> Encoded:

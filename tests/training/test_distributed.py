@@ -99,7 +99,7 @@ def test_one_process_has_a_weight_of_one() -> None:
     assert [part_of(np.array([4, 2, 7]), rank, 2)[1] for rank in (0, 1)] == [4 / 3, 2 / 3]
 
 
-TEMPLATE = Template(([1], [2]), ([1], [2], [2]), ([0], 0, [0]), ([0], 0, [0], 1, [1]), True)
+TEMPLATE = Template([(1, 0), (None, 0), (2, 0)], [(1, 0), (None, 0), (2, 0), (None, 1), (2, 1)], True)
 
 
 def data_of(rank: int, size: int, rows: int, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> Any:

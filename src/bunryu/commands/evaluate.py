@@ -105,13 +105,13 @@ def _split(opened: OpenedModel, split: str) -> Documents:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"
         raise ConfigError(f"the run's corpus has no {split} split", where=f"--split {split}", fix=fix)
     recorded = opened.run.manifest["corpus"]
-    if list(corpus.names) != recorded["labels"]:
-        what = f"the corpus has the labels {list(corpus.names)[:10]}, the run {recorded['labels'][:10]}"
+    if list(corpus.label_names) != recorded["labels"]:
+        what = f"the corpus has the labels {list(corpus.label_names)[:10]}, the run {recorded['labels'][:10]}"
         raise ModelError(what, where=str(opened.run.path), fix="the files this run was trained on")
     warnings = []
     if corpus.fingerprint() != recorded["fingerprint"]:
         warnings.append("the corpus is no longer what the run was trained on: its figures will differ")
-    return Documents(split, examples, corpus.label_ids(split), corpus.accounts.get(split), warnings)
+    return Documents(split, examples, corpus.label_ids(split), corpus.row_counts.get(split), warnings)
 
 
 def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
@@ -119,7 +119,7 @@ def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
     table = table_options(options.data, options, opened.run, opened.about.takes_pairs, options.label_column)
     ids = _label_ids(opened)
     columns = [table.text_column, table.label_column, *table.columns[1:]]
-    examples, account = read_examples(options.data, columns, table.format, list(ids))
+    examples, account, _ = read_examples(options.data, columns, table.format, list(ids))
     warnings = [] if account.used == account.read else [f"{account.read - account.used} rows were rejected"]
     return Documents(
         options.data.name, examples, [ids[example.label] for example in examples], account, warnings

@@ -8,43 +8,38 @@ from functools import lru_cache
 
 from bunryu.errors import ConfigError
 
-# Unicode's emoji outside ASCII with flags, skin tones and the joiners that bind them; keycaps with their key.
+# Emoji outside ASCII with flags, skin tones and joiners; a keycap emoji together with its key (digit, #, *).
 _EMOJI = re.compile(
     "[0-9#*]\ufe0f?\u20e3|["
     "©®‼⁉™ℹ↔-↙↩↪⌚⌛⌨⏏⏩-⏳⏸-⏺Ⓜ▪▫▶◀◻-◾☀-☄☎☑☔☕☘☝☠☢☣☦☪☮☯☸-☺♀♂♈-♓♟♠♣♥♦♨♻♾♿⚒-⚗⚙⚛⚜⚠⚡⚧⚪⚫⚰⚱⚽⚾⛄⛅⛈⛎⛏⛑⛓⛔⛩⛪"
     "⛰-⛵⛷-⛺⛽✂✅✈-✍✏✒✔✖✝✡✨✳✴❄❇❌❎❓-❕❗❣❤➕-➗➡➰➿⤴⤵⬅-⬇⬛⬜⭐⭕〰〽㊗㊙"
     "\u200d\u20e3\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f]+"
 )
-# An address ends where a character cannot stand in one unescaped, such as a hangul particle right behind it.
+# An address ends at the first character that it would have to escape, such as a hangul particle after it.
 _URL = re.compile(r"https?://[-a-zA-Z0-9@:%._+~#=?&/()]+")
 _SPACE = re.compile(r"\s+")
 
 
 @lru_cache
-def _outside(allowed: str) -> re.Pattern[str]:
-    return re.compile(f"[^{allowed}]+")
-
-
-@lru_cache
-def _repeated(times: int) -> re.Pattern[str]:
-    return re.compile(rf"(\w)\1{{{times},}}")
+def _patterns(allowed: str | None, max_repeats: int) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    return re.compile(f"[^{allowed}]+"), re.compile(rf"(\w)\1{{{max_repeats},}}")
 
 
 @dataclass(frozen=True)
 class Cleaner:
-    """A pure function of text, frozen so that a run can record it and a service can repeat it.
+    """Cleans a text; the defaults change nothing.
 
-    The defaults change nothing. With the values of ``conf/corpus/cleaner/kcbert.yaml`` it does what
-    KcBERT's authors published for their comments (github.com/Beomi/KcBERT, "Preprocessing"), and as
-    there a second pass may find more to do: ``htttp://a.b`` becomes an address by being shortened.
+    With the values of ``conf/corpus/cleaner/kcbert.yaml`` it does what KcBERT's authors published
+    (github.com/Beomi/KcBERT, "Preprocessing"). As there, a second pass may find more to do:
+    ``htttp://a.b`` becomes an address only once its letters are shortened.
 
     Args:
         allowed: the inside of a regular expression's character class; every run of other characters
             becomes one space. None allows all.
         remove_emoji: delete emoji.
         remove_urls: delete http(s) addresses.
-        max_repeats: shorten a letter repeated more often to this many, and white space to one blank;
-            0 leaves repeats alone.
+        max_repeats: keep at most this many of a letter in a row, and one space of white space; 0 for
+            no limit.
 
     Raises:
         ConfigError: if ``allowed`` is not the inside of a character class.
@@ -56,28 +51,23 @@ class Cleaner:
     max_repeats: int = 0
 
     def __post_init__(self) -> None:
-        if self.allowed is None:
-            return
         try:
-            _outside(self.allowed)
+            _patterns(self.allowed, self.max_repeats)
         except re.error as error:
-            raise ConfigError(
-                f"'{self.allowed}' is not the inside of a regular expression's character class: {error}",
-                where="corpus.cleaner.allowed",
-                fix="for example ' .,?!0-9a-zA-Zㄱ-ㅣ가-힣', with \\], \\^ and \\\\ for those characters",
-            ) from None
+            what = f"'{self.allowed}' is not the inside of a regular expression's character class: {error}"
+            fix = "for example ' .,?!0-9a-zA-Zㄱ-ㅣ가-힣', with \\], \\^ and \\\\ for those characters"
+            raise ConfigError(what, where="corpus.cleaner.allowed", fix=fix) from None
 
     def __call__(self, text: str) -> str:
-        """Return the cleaned text."""
+        not_allowed, repeated = _patterns(self.allowed, self.max_repeats)
         if self.allowed is not None:
-            text = _outside(self.allowed).sub(" ", text)
+            text = not_allowed.sub(" ", text)
         if self.remove_emoji:
             text = _EMOJI.sub("", text)
         if self.remove_urls:
             text = _URL.sub("", text)
         if self.max_repeats:
-            text = _repeated(self.max_repeats).sub(r"\1" * self.max_repeats, text)
-            text = _SPACE.sub(" ", text)
+            text = _SPACE.sub(" ", repeated.sub(r"\1" * self.max_repeats, text))
         return text if self == NO_CLEANING else text.strip()
 
 

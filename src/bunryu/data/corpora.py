@@ -1,31 +1,31 @@
-"""Corpora: where documents come from, and how they are split."""
+"""The corpora of ``conf/corpus``: where their files are, how they are read and split."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bunryu.data.cleaner import NO_CLEANING, Cleaner
 from bunryu.data.corpus import Corpus
-from bunryu.data.examples import LocatedExamples, locate_examples
-from bunryu.data.nsmc_download import fetch_nsmc, published_difference
+from bunryu.data.examples import FileExamples, read_examples
+from bunryu.data.nsmc_download import NSMC, fetch_nsmc, nsmc_file, published_difference
 from bunryu.data.splits import check_share, sort_labels, split_validation
-from bunryu.data.table import RowCounts, TableFormat, format_of
+from bunryu.data.table import TableFormat, format_of
 from bunryu.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The made-up film reviews that come along, in NSMC's file format.
+    """The made-up film reviews that come with bunryu, in NSMC's file format.
 
     Args:
-        name: how runs on it are named.
+        name: part of the name of a run's folder.
         validation: a share of train, or ``test`` to validate on the test split.
-        split_seed: draws the validation rows.
+        split_seed: decides which rows of train become validation.
         label_names: label in the files -> label shown; its order gives the class ids.
-        cleaner: what happens to a text before it is encoded.
+        cleaner: applied to every text before it is encoded.
     """
 
     name: str
@@ -35,26 +35,21 @@ class Sample:
     cleaner: Cleaner = NO_CLEANING
 
     def __post_init__(self) -> None:
-        check_share(self.validation, files=False)
+        check_share(self.validation)
 
     def read(self) -> Corpus:
-        """Read both files and carve out validation."""
-        folder = Path(__file__).parent / "sample"
-        return _read_nsmc(folder, self.label_names, self.validation, self.split_seed, self.cleaner)
+        return _read_nsmc(Path(__file__).parent / "sample", self)
 
 
 @dataclass(frozen=True)
 class Nsmc:
-    """The Naver sentiment movie corpus: read where it lies, fetched by Korpora where it is missing.
+    """The Naver sentiment movie corpus; Korpora fetches the files that are missing.
 
     Args:
-        name: how runs on it are named.
         root_dir: Korpora's folder; the files are ``root_dir/nsmc/ratings_{train,test}.txt``.
         force_download: fetch again even if the files are there.
-        validation: a share of train, or ``test`` to validate on the test split (the tutorial's way).
-        split_seed: draws the validation rows.
-        label_names: label in the files -> label shown; its order gives the class ids.
-        cleaner: what happens to a text before it is encoded.
+
+    The rest is as in ``Sample``.
     """
 
     name: str
@@ -66,19 +61,14 @@ class Nsmc:
     cleaner: Cleaner = NO_CLEANING
 
     def __post_init__(self) -> None:
-        check_share(self.validation, files=False)
+        check_share(self.validation)
 
     def read(self) -> Corpus:
-        """Read both files, carve out validation, and say how they differ from the published ones."""
         folder = Path(self.root_dir).expanduser() / "nsmc"
         fetch_nsmc(folder.parent, force=self.force_download)
-        corpus = _read_nsmc(folder, self.label_names, self.validation, self.split_seed, self.cleaner)
-        differences = [
-            difference
-            for split in ("train", "test")
-            if (difference := published_difference(folder, split, corpus.accounts[split].read))
-        ]
-        return replace(corpus, differences=differences)
+        corpus = _read_nsmc(folder, self)
+        differences = [published_difference(folder, name, corpus.row_counts[name].read) for name in NSMC]
+        return replace(corpus, differences=[difference for difference in differences if difference])
 
 
 @dataclass(frozen=True)
@@ -86,19 +76,16 @@ class Table:
     """A user's own csv, tsv, jsonl or parquet files.
 
     Args:
-        name: how runs on it are named.
         train: the file of training rows.
         validation: a file, a share of train, or ``test`` to validate on the test file.
         test: a file, or None.
-        text_column: the column of the documents.
         label_column: the column of the labels, text or integers.
-        pair_column: the column of a second sentence, or None.
+        pair_column: the column of second sentences, or None.
         encoding: None for UTF-8 (or what a byte-order mark says), and for parquet.
         quoting: ``csv``, or ``none`` for a file written without quoting.
-        split_seed: draws the validation rows.
-        label_names: label in the file -> label shown, its order giving the class ids; None to take the
-            labels of train in sorted order.
-        cleaner: what happens to a text before it is encoded.
+        label_names: as in ``Sample``; None to take the labels of train in sorted order.
+
+    The rest is as in ``Sample``.
     """
 
     name: str
@@ -115,94 +102,84 @@ class Table:
     cleaner: Cleaner = NO_CLEANING
 
     def __post_init__(self) -> None:
-        check_share(self.validation, files=True)
-        for key in ("train", "validation", "test"):
-            path = getattr(self, key)
-            if isinstance(path, str) and path != "test" and not Path(path).expanduser().is_file():
-                raise ConfigError("no such file", where=f"corpus.{key}={path}", fix="give the path of a file")
-            if isinstance(path, str) and path != "test":
-                format_of(Path(path), self.encoding, self.quoting)
+        if not isinstance(self.validation, str):
+            check_share(self.validation)
+        for name, path in self._files.items():
+            if not path.is_file():
+                where = f"corpus.{name}={getattr(self, name)}"
+                raise ConfigError("no such file", where=where, fix="give the path of a file")
+            format_of(path, self.encoding, self.quoting)
         if self.quoting not in ("csv", "none"):
             raise ConfigError(f"'{self.quoting}' is no quoting", where="corpus.quoting", fix="csv or none")
         if self.label_column in (self.text_column, self.pair_column):
-            raise ConfigError(
-                f"the label column '{self.label_column}' is also a text column", where="corpus.label_column"
-            )
+            what = f"the label column '{self.label_column}' is also a text column"
+            raise ConfigError(what, where="corpus.label_column")
 
     def read(self) -> Corpus:
-        """Read the files and carve out validation if it is a share."""
-        files = {"train": self._read(self.train)}
-        if self.test is not None:
-            files["test"] = self._read(self.test)
-        train, test = files["train"].examples, files["test"].examples if "test" in files else []
-        if isinstance(self.validation, str) and self.validation != "test":
-            files["validation"] = self._read(self.validation)
-            validation = files["validation"].examples
-        else:
-            train, validation = split_validation(train, test, self.validation, self.split_seed)
-        names = _names(self.label_names or {})
-        labels = tuple(names) or sort_labels(example.label for example in train)
-        shown = tuple(names.get(label, label) for label in labels)
-        return _checked(Corpus(train, validation, test, labels, shown, self.cleaner, *_sources(files)))
-
-    def _read(self, file: str) -> LocatedExamples:
-        path = Path(file).expanduser()
         columns = [self.text_column, self.label_column]
         columns += [self.pair_column] if self.pair_column is not None else []
-        form = format_of(path, self.encoding, self.quoting)
-        return locate_examples(path, columns, form)
+        files = {}
+        for name, path in self._files.items():
+            files[name] = read_examples(path, columns, format_of(path, self.encoding, self.quoting))
+        labels = sort_labels(example.label for example in files["train"].examples)
+        return _corpus(files, self, _as_text(self.label_names or {label: label for label in labels}))
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        validation = None if self.validation == "test" else self.validation
+        given = {"train": self.train, "test": self.test, "validation": validation}
+        return {name: Path(path).expanduser() for name, path in given.items() if isinstance(path, str)}
 
 
-def _read_nsmc(
-    folder: Path, label_names: Mapping[int, str], validation: float | str, seed: int, cleaner: Cleaner
+def _read_nsmc(folder: Path, config: Sample | Nsmc) -> Corpus:
+    label_names = _as_text(config.label_names)
+    columns, format = ["document", "label"], TableFormat("tsv", one_line_rows=True)
+    files = {name: read_examples(nsmc_file(folder, name), columns, format, [*label_names]) for name in NSMC}
+    return _corpus(files, config, label_names)
+
+
+def _corpus(
+    files: Mapping[str, FileExamples], config: Sample | Nsmc | Table, label_names: Mapping[str, str]
 ) -> Corpus:
-    shown = _names(label_names)
-    labels = tuple(shown)
-    form = TableFormat("tsv", one_line_rows=True)
-    files = {name: folder / f"ratings_{name}.txt" for name in ("train", "test")}
-    read = {name: locate_examples(path, ["document", "label"], form, labels) for name, path in files.items()}
-    train, carved = split_validation(read["train"].examples, read["test"].examples, validation, seed)
-    names = tuple(shown.values())
-    return _checked(Corpus(train, carved, read["test"].examples, labels, names, cleaner, *_sources(read)))
+    """The corpus of these files, by split; without a file of its own, validation is taken from the others."""
+    train, test = files["train"].examples, files["test"].examples if "test" in files else []
+    if "validation" in files:
+        validation = files["validation"].examples
+    else:
+        train, validation = split_validation(train, test, config.validation, config.split_seed)
+    corpus = Corpus(
+        train, validation, test, tuple(label_names), tuple(label_names.values()), config.cleaner,
+        {name: file.counts for name, file in files.items()},
+        {name: file.lines for name, file in files.items()},
+    )  # fmt: skip
+    _refuse_labels(corpus)
+    return corpus
 
 
-def _sources(files: Mapping[str, LocatedExamples]) -> tuple[dict[str, RowCounts], dict[str, Sequence[int]]]:
-    """The accounts and the lines of the files, by name."""
-    accounts = {name: file.account for name, file in files.items()}
-    return accounts, {name: file.lines for name, file in files.items()}
-
-
-def _names(label_names: Mapping[Any, str]) -> dict[str, str]:
-    """Label as text -> name shown; a number and the same as text would be two classes for one label."""
+def _as_text(label_names: Mapping[Any, str]) -> dict[str, str]:
+    """Label -> name, both as text; refused if a number and the same number as text are both labels."""
     names = {str(key): str(name) for key, name in label_names.items()}
     if len(names) < len(label_names):
-        raise ConfigError(
-            f"corpus.label_names names a label twice: {list(label_names)}",
-            where="corpus.label_names",
-            fix="corpus.label_names={0: …, 1: …}",
-        )
+        what = f"corpus.label_names names a label twice: {list(label_names)}"
+        raise ConfigError(what, where="corpus.label_names", fix="corpus.label_names={0: …, 1: …}")
     return names
 
 
-def _checked(corpus: Corpus) -> Corpus:
-    """The corpus; refused where a label could never be learnt or a class is alone."""
-    known = {example.label for example in corpus.train}
-    if len(corpus.labels) < 2 or len(known) < 2:
-        raise DataError(
-            f"train has only the label {sorted(known)}: there is nothing to classify",
-            where="corpus.label_column",
-            fix="check the label column, or the file of training rows",
-        )
-    if len(set(corpus.names)) != len(corpus.names):
-        raise ConfigError(f"two labels share a name: {list(corpus.names)}", where="corpus.label_names")
-    for name in ("train", "test", "validation"):  # test before what may be a copy of it
-        learnt = known.intersection(corpus.labels)
-        if strange := [example for example in corpus.split(name) if example.label not in learnt]:
-            labels = sorted({example.label for example in strange})
+def _refuse_labels(corpus: Corpus) -> None:
+    in_train = {example.label for example in corpus.train}
+    if len(corpus.labels) < 2 or len(in_train) < 2:
+        what = f"train has only the label {sorted(in_train)}: there is nothing to classify"
+        fix = "check the label column, or the file of training rows"
+        raise DataError(what, where="corpus.label_column", fix=fix)
+    if len(set(corpus.label_names)) != len(corpus.label_names):
+        raise ConfigError(f"two labels share a name: {list(corpus.label_names)}", where="corpus.label_names")
+    known = in_train.intersection(corpus.labels)
+    for name in ("train", "test", "validation"):  # test before validation, which may be a copy of it
+        if unknown := [example for example in corpus.split(name) if example.label not in known]:
+            labels = sorted({example.label for example in unknown})
             raise DataError(
                 f"labels that {name} has and train or corpus.label_names has not: {labels[:10]}; "
-                f"first: {corpus.place(name, strange[0])}",
+                f"first: {corpus.place(name, unknown[0])}",
                 where=f"corpus.{name}",
                 fix="mend those rows, add them to train, or name them in corpus.label_names",
             )
-    return corpus

@@ -11,7 +11,7 @@ from typing import Any
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.data.examples import Example, quoting_hint, row_flaws
-from bunryu.data.splits import OVERLAP, SplitStatistics, row_hash, split_flaws, survey
+from bunryu.data.splits import OVERLAP, SplitStatistics, row_hash, split_flaws, split_statistics
 from bunryu.data.table import RowCounts, place
 from bunryu.errors import DataError
 
@@ -20,24 +20,27 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Corpus:
-    """What training needs of a corpus: the splits, the labels in id order, and the account of rows.
+    """Three splits with their labels.
 
-    ``lines`` holds, for each file of ``accounts``, the line of each example by its row; ``differences``
-    says how files are not the published ones.
+    Args:
+        labels: as they stand in the files, in the order of their class ids.
+        label_names: as they are shown, in the same order.
+        row_counts: what became of the rows of each file; the files are named as the splits.
+        lines: for each file, the line of each example by its ``row``.
+        differences: how files differ from the published ones, each in a sentence.
     """
 
     train: list[Example]
     validation: list[Example]
     test: list[Example]
     labels: tuple[str, ...]
-    names: tuple[str, ...]
+    label_names: tuple[str, ...]
     cleaner: Cleaner
-    accounts: dict[str, RowCounts]
+    row_counts: dict[str, RowCounts]
     lines: Mapping[str, Sequence[int]] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
 
     def split(self, name: str) -> list[Example]:
-        """The examples of ``train``, ``validation`` or ``test``."""
         examples: list[Example] = getattr(self, name)
         return examples
 
@@ -50,52 +53,46 @@ class Corpus:
         """The same corpus with at most ``rows`` examples a split, drawn from all of it (None: all)."""
         if rows is None:
             return self
-        chosen = {}
-        for name in SPLITS:
-            drawn = sorted(self.split(name), key=lambda example: row_hash(0, example.row))[:rows]
-            chosen[name] = sorted(drawn, key=lambda example: example.row)
-        return replace(self, train=chosen["train"], validation=chosen["validation"], test=chosen["test"])
+
+        def drawn(name: str) -> list[Example]:
+            return sorted(sorted(self.split(name), key=lambda example: row_hash(0, example.row))[:rows])
+
+        return replace(self, train=drawn("train"), validation=drawn("validation"), test=drawn("test"))
 
     def fingerprint(self) -> str:
         """A hash of every text, pair and label of every split."""
         digest = hashlib.sha256()
         for name in SPLITS:
             for _, text, label, pair in self.split(name):
-                digest.update(json.dumps((name, label, text, pair)).encode())  # one string a row, no other's
+                digest.update(json.dumps((name, label, text, pair)).encode())  # JSON: no two rows look alike
         return digest.hexdigest()
 
     def facts(self) -> dict[str, Any]:
         """Rows, labels, empty documents, duplicates and overlaps, for the manifest."""
         return {
             "fingerprint": self.fingerprint(),
-            "labels": list(self.names),
-            "files": {name: asdict(account) for name, account in self.accounts.items()},
-            "splits": {name: found.figures() for name, found in self._surveys.items()},
-            "validation_documents_in_train": self._surveys["validation"].counts[OVERLAP],
-            "test_documents_in_train": self._surveys["test"].counts[OVERLAP],
+            "labels": list(self.label_names),
+            "files": {name: asdict(counts) for name, counts in self.row_counts.items()},
+            "splits": {name: found.figures() for name, found in self._statistics.items()},
+            "validation_documents_in_train": self._statistics["validation"].counts[OVERLAP],
+            "test_documents_in_train": self._statistics["test"].counts[OVERLAP],
             "warnings": self.warnings,
         }
 
     @property
     def warnings(self) -> list[str]:
-        """All there is to say of the corpus: its flaws, and what may be one, each in a line."""
-        hints = [hint for account in self.accounts.values() for hint in quoting_hint(account)]
-        return self.flaws() + hints
+        """The flaws, and what may be one."""
+        return self.flaws() + [hint for counts in self.row_counts.values() for hint in quoting_hint(counts)]
 
     def flaws(self) -> list[str]:
         """What ``strict_data=true`` refuses, each in a line with its count and the first place."""
-        found = [flaw for account in self.accounts.values() for flaw in row_flaws(account)]
-        surveys = dict(self._surveys)
-        if self.validation == self.test:  # validation=test: said once is enough
-            del surveys["validation"]
-        return found + self.differences + split_flaws(surveys, self.labels, self.place)
+        found = [flaw for counts in self.row_counts.values() for flaw in row_flaws(counts)]
+        statistics = dict(self._statistics)
+        if self.validation == self.test:  # validation=test: the flaws of both are the same
+            del statistics["validation"]
+        return found + self.differences + split_flaws(statistics, self.labels, self.place)
 
     def refuse_flaws(self) -> None:
-        """Refuse a corpus that has any flaw.
-
-        Raises:
-            DataError: naming them all.
-        """
         if flaws := self.flaws():
             listed = "".join(f"\n  - {flaw}" for flaw in flaws)
             raise DataError(
@@ -105,16 +102,16 @@ class Corpus:
             )
 
     @cached_property
-    def _surveys(self) -> dict[str, SplitStatistics]:
-        train, documents = survey(self.train, {})
-        others = {name: survey(self.split(name), documents)[0] for name in SPLITS[1:]}
+    def _statistics(self) -> dict[str, SplitStatistics]:
+        train, documents = split_statistics(self.train, {})
+        others = {name: split_statistics(self.split(name), documents)[0] for name in SPLITS[1:]}
         return {"train": train, **others}
 
     def place(self, split: str, example: Example) -> str:
-        """Where an example of a split stands: file:line where that is known."""
+        """Where an example of a split stands: file and line, or its row where the line is not known."""
         file = split
-        if split == "validation" and file not in self.accounts:
+        if split == "validation" and file not in self.row_counts:
             file = "test" if self.validation == self.test else "train"
         if file not in self.lines:
             return f"row {example.row} of {file}"
-        return place(self.accounts[file].file, self.lines[file][example.row])
+        return place(self.row_counts[file].file, self.lines[file][example.row])

@@ -1,4 +1,4 @@
-"""Bytes to lines of text, a block at a time: byte-order marks, and what is probably no UTF-8."""
+"""Bytes to lines of text, a block at a time: byte-order marks, and which encoding a file probably has."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from bunryu.errors import ConfigError, DataError
 
 BLOCK = 1 << 20  # bytes read and decoded at once
 
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-# Encodings whose order of bytes only a mark tells.
+# Encodings that need a byte-order mark, and their marks.
 _MARKED = {
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
@@ -24,15 +19,13 @@ _MARKED = {
 
 
 def check_encoding(encoding: str) -> None:
-    """Refuse a name that Python knows no text encoding by.
-
-    Raises:
-        ConfigError: naming the key.
-    """
+    """Raise ConfigError if Python has no such text encoding."""
     try:
         "".encode(encoding)
+        codecs.getincrementaldecoder(encoding)
     except (LookupError, ValueError):
-        raise _unknown(encoding) from None
+        fix = "utf-8, utf-16, cp949 or the like"
+        raise ConfigError(f"unknown encoding '{encoding}'", where="corpus.encoding", fix=fix) from None
 
 
 def decoded_lines(path: Path, encoding: str | None, *, keep_undecodable: bool = False) -> Iterator[str]:
@@ -42,19 +35,18 @@ def decoded_lines(path: Path, encoding: str | None, *, keep_undecodable: bool = 
     U+2028 and others stand inside real reviews, and a ``\r`` stays at the end of its line.
 
     Args:
-        path: the file.
         encoding: None for UTF-8, or UTF-16 where a byte-order mark says so.
-        keep_undecodable: put U+DC80 to U+DCFF for bytes that cannot be decoded, as Python does for file
+        keep_undecodable: replace bytes that cannot be decoded by U+DC80 to U+DCFF, as Python does in file
             names, so that a reader can refuse the row and go on.
 
     Raises:
-        DataError: if it is empty, or cannot be read or decoded, with file:line and the encoding it
-            probably has; what stands in a later block is found when that block is read.
+        DataError: if the file is empty, or cannot be read or decoded, with the line and the encoding it
+            probably has; for a later block, when that block is read.
         ConfigError: if there is no such encoding.
     """
-    head = _head(path)
+    head = next(_blocks(path, 200))
     if encoding is None:
-        encoding = next((name for mark, name in _BOMS if head.startswith(mark)), "utf-8")
+        encoding = "utf-16" if head.startswith(_MARKED["utf-16"]) else "utf-8"
     check_encoding(encoding)
     lines = chain.from_iterable(_lines(_texts(path, encoding, head, keep_undecodable)))
     first = next(lines, None)
@@ -83,17 +75,16 @@ def _texts(path: Path, encoding: str, head: bytes, keep_undecodable: bool) -> It
     """The text of each block, the first without its byte-order mark."""
     decoder = _decoder(encoding, head)
     decoder.errors = "surrogateescape" if keep_undecodable else "strict"
-    line = 1
-    started = False
+    line, started = 1, False
     for block in _blocks(path, BLOCK):
         _, flag = decoder.getstate()
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            good = error.object[: error.start]  # with what the decoder held back of the block before
+            good = error.object[: error.start]  # begins with what the decoder kept of the block before
             decoder.setstate((b"", flag))
-            line += _newlines(good, decoder)
             bad = error.object[error.start : error.start + 1].hex()
+            line += _newlines(good, decoder)
             raise _wrong_encoding(f"byte 0x{bad} cannot be read", path, line, encoding) from None
         except ValueError:  # a decoder that does not say where
             raise _wrong_encoding("it cannot be decoded", path, line, encoding) from None
@@ -115,19 +106,12 @@ def _blocks(path: Path, size: int) -> Iterator[bytes]:
     yield b""
 
 
-def _head(path: Path) -> bytes:
-    return next(_blocks(path, 200))
-
-
 def _decoder(encoding: str, head: bytes) -> codecs.IncrementalDecoder:
-    """A decoder of blocks; one that wants a byte-order mark where there is none takes little-endian."""
-    try:
-        name = codecs.lookup(encoding).name
-        return codecs.getincrementaldecoder(
-            name if head.startswith(_MARKED.get(name, (b"",))) else f"{name}-le"
-        )()
-    except LookupError:
-        raise _unknown(encoding) from None
+    """A decoder of blocks; one that needs a byte-order mark where there is none takes little-endian."""
+    name = codecs.lookup(encoding).name
+    if name in _MARKED and not head.startswith(_MARKED[name]):
+        name = f"{name}-le"
+    return codecs.getincrementaldecoder(name)()
 
 
 def _newlines(good: bytes, decoder: codecs.IncrementalDecoder) -> int:
@@ -137,29 +121,20 @@ def _newlines(good: bytes, decoder: codecs.IncrementalDecoder) -> int:
         return good.count(b"\n")
 
 
-def _unknown(encoding: str) -> ConfigError:
-    return ConfigError(
-        f"unknown encoding '{encoding}'", where="corpus.encoding", fix="utf-8, utf-16, cp949 or the like"
-    )
-
-
 def _wrong_encoding(what: str, path: Path, line: int, encoding: str) -> DataError:
-    head = _head(path)
+    head = next(_blocks(path, 200))
     if head.startswith(_MARKED["utf-32"]):
         guess = "utf-32"
     elif b"\0" in head:
         guess = "utf-16-be" if head[0] == 0 else "utf-16-le"  # a header starts with an ASCII letter
     else:
-        guess = "cp949" if _decodes(path, "cp949") else "<its encoding>"
-    return DataError(
-        f"the file is not {encoding}: {what}",
-        where=f"{path}:{line}",
-        fix=f"corpus.encoding={guess}, or convert the file to UTF-8",
-    )
+        guess = "cp949" if _is_cp949(path) else "<its encoding>"
+    fix = f"corpus.encoding={guess}, or convert the file to UTF-8"
+    return DataError(f"the file is not {encoding}: {what}", where=f"{path}:{line}", fix=fix)
 
 
-def _decodes(path: Path, encoding: str) -> bool:
-    decoder = codecs.getincrementaldecoder(encoding)()
+def _is_cp949(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("cp949")()
     try:
         for block in _blocks(path, BLOCK):
             decoder.decode(block, final=not block)

@@ -14,17 +14,16 @@ def delimited_records(
 ) -> Iterator[tuple[int, list[str], int, str]]:
     r"""``(line, fields, lines taken, problem)`` of each record, read as they are asked for.
 
-    A quote that opens a field and does not close costs its own line, not the rest: the record is that
-    line, split at its delimiters, with the problem ``stray quote``.
+    A quote that opens a field and does not close affects its own line only: the record is that line,
+    split at its delimiters, with the problem ``stray quote``.
 
     Args:
         lines: without their ``\n``; a ``\r`` at the end is dropped.
-        delimiter: what stands between fields.
-        quotes: ``"`` quotes fields; if not, it is a character like any other.
+        quotes: whether ``"`` quotes fields or is a character like any other.
         longest: lines one record may span, and the most that are read ahead.
     """
     csv.field_size_limit(2**31 - 1)  # a document may be longer than csv's 131,072 characters
-    ahead: deque[str] = deque()  # lines looked at for the end of a quote and not yet taken
+    ahead: deque[str] = deque()  # lines read while looking for the end of a quote, and not yet used
     number = 1
     while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
         plain = line.removesuffix("\r")
@@ -42,7 +41,7 @@ def delimited_records(
 
 
 def json_object(line: str) -> tuple[dict[str, Any], str]:
-    """The object a line holds, or why it holds none."""
+    """The object that a line is, or why it is none."""
     if not line.strip():
         return {}, "blank line"
     try:
@@ -53,7 +52,7 @@ def json_object(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _with_next(line: str, ahead: deque[str], lines: Iterator[str], longest: int) -> Iterator[str]:
-    """A line and those after it, ``longest`` in all; what is read for it is kept in ``ahead``."""
+    """A line and those after it, ``longest`` in all; lines read for it are kept in ``ahead``."""
     yield line
     yield from ahead
     while len(ahead) < longest - 1 and (further := next(lines, None)) is not None:
@@ -62,7 +61,7 @@ def _with_next(line: str, ahead: deque[str], lines: Iterator[str], longest: int)
 
 
 def _quoted(lines: Iterator[str], delimiter: str) -> tuple[list[str], int]:
-    """Fields of the csv record that starts the lines, and how many it takes; 0 if there is none."""
+    """Fields of the csv record at the beginning of the lines, and how many it takes; 0 if there is none."""
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     try:
         return next(reader), reader.line_num

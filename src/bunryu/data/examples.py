@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bunryu.data.table import SPANNING, RowCounts, TableFormat, read_rows
+from bunryu.data.table import SPANNING, RowCounts, TableFormat, stream_rows
 from bunryu.errors import DataError
 
 
 class Example(NamedTuple):
-    """One labelled document; ``row`` is its place in its file, counted from 0 over the rows used."""
+    """One labelled document; ``row`` counts the rows of its file that are used, from 0."""
 
     row: int
     text: str
@@ -20,77 +20,68 @@ class Example(NamedTuple):
     pair: str | None = None
 
 
-class LocatedExamples(NamedTuple):
-    """The examples of a file with their places: ``lines[example.row]`` is an example's line."""
+class FileExamples(NamedTuple):
+    """The examples of a file; ``lines[example.row]`` is an example's line."""
 
     examples: list[Example]
+    counts: RowCounts
     lines: Sequence[int]
-    account: RowCounts
 
 
 def read_examples(
-    path: Path, columns: Sequence[str], form: TableFormat, allowed: Sequence[str] | None = None
-) -> tuple[list[Example], RowCounts]:
+    path: Path, columns: Sequence[str], format: TableFormat, allowed: Sequence[str] | None = None
+) -> FileExamples:
     """Examples of a file whose columns are text, label and, as a third, the pair.
 
-    A document may be empty: it is used and counted. A row is rejected if its text is no text, or its
+    A document may be empty: it is used and counted. A row is rejected if its text is not a string, or its
     label is empty, neither text nor integer, or not among ``allowed``.
 
     Raises:
         DataError: if no row can be used.
     """
-    located = locate_examples(path, columns, form, allowed)
-    return located.examples, located.account
-
-
-def locate_examples(
-    path: Path, columns: Sequence[str], form: TableFormat, allowed: Sequence[str] | None = None
-) -> LocatedExamples:
-    """As ``read_examples``, with the line of each example."""
-    rows, account = read_rows(path, columns, form)
+    counts = RowCounts(path.name)
     examples: list[Example] = []
     lines = array("Q")
-    for line, values in rows:
-        text, label = values[0], values[1]
-        pair = values[2] if len(values) > 2 else None
-        if not all(isinstance(part, str) for part in (text, *values[2:])):
-            account.reject(line, "text is not a string")
+    for line, values, _ in stream_rows(path, columns, format, counts, watch_ids=True):
+        if values is None:
+            continue
+        text, label, *pairs = values
+        if not all(isinstance(part, str) for part in (text, *pairs)):
+            counts.reject(line, "text is not a string")
         elif not isinstance(label, str | int) or isinstance(label, bool):
-            account.reject(line, "label is neither text nor an integer")
+            counts.reject(line, "label is neither text nor an integer")
         elif (name := str(label).strip()) == "":
-            account.reject(line, "empty label")
+            counts.reject(line, "empty label")
         elif allowed is not None and name not in allowed:
-            account.reject(line, f"unknown label '{name[:40]}'")
+            counts.reject(line, f"unknown label '{name[:40]}'")
         else:
-            examples.append(Example(len(examples), text, name, pair))
+            examples.append(Example(len(examples), text, name, *pairs))
             lines.append(line)
-    account.used = len(examples)
+    counts.used = len(examples)
     if not examples:
-        reasons = "; ".join(account.rejected_rows[:3]) or "it has a header only"
+        reasons = "; ".join(counts.rejected_rows[:3]) or "it has a header only"
         raise DataError("no row of the file can be used", where=str(path), fix=reasons)
-    return LocatedExamples(examples, lines, account)
+    return FileExamples(examples, counts, lines)
 
 
-def row_flaws(account: RowCounts) -> list[str]:
+def row_flaws(counts: RowCounts) -> list[str]:
     """The rows of a file that were rejected, and the ids it repeats, each in a sentence."""
     found = []
-    if account.rejected:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in account.rejected.items())
-        found.append(
-            f"{account.file}: {sum(account.rejected.values())} of {account.read} rows rejected ({reasons}); "
-            f"first: {account.rejected_rows[0]}"
-        )
-    if repeated := account.notes.get("duplicate ids"):
-        found.append(f"{account.file}: {repeated} of {account.read} rows repeat an id")
+    if counts.rejected:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.rejected.items())
+        rejected = f"{sum(counts.rejected.values())} of {counts.read} rows rejected ({reasons})"
+        found.append(f"{counts.file}: {rejected}; first: {counts.rejected_rows[0]}")
+    if repeated := counts.notes.get("duplicate ids"):
+        found.append(f"{counts.file}: {repeated} of {counts.read} rows repeat an id")
     return found
 
 
-def quoting_hint(account: RowCounts) -> list[str]:
-    """A sentence if quoting may have joined lines that are rows of their own; such rows may be right, too."""
-    if "stray quote" not in account.rejected and SPANNING not in account.notes:
+def quoting_hint(counts: RowCounts) -> list[str]:
+    """A sentence if quotes may have joined lines that are rows of their own; they may also be right."""
+    if "stray quote" not in counts.rejected and SPANNING not in counts.notes:
         return []
     return [
-        f"{account.file}: {account.lines} lines gave {account.read} rows, "
-        f"{account.notes.get(SPANNING, 0)} of them over several lines; "
+        f"{counts.file}: {counts.lines} lines gave {counts.read} rows, "
+        f"{counts.notes.get(SPANNING, 0)} of them over several lines; "
         "if it was written without quoting, set corpus.quoting=none"
     ]

@@ -1,4 +1,4 @@
-"""Fetching NSMC with Korpora, guarded: nothing half fetched or wrong ever takes a corpus file's place."""
+"""Fetching NSMC with Korpora; a file that is incomplete or wrong never replaces one that is there."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import secrets
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib import error, request
 from urllib.parse import urlsplit
 
@@ -24,16 +23,15 @@ from bunryu.system.files import FULL, remove_abandoned, synchronise
 log = logging.getLogger(__name__)
 
 SECONDS_WITHOUT_DATA = 30.0  # for a connection, an answer and each part of it
-LEAST_SPEED = 2_000  # bytes a second, in every such span: a trickle is no download
+MIN_BYTES_PER_SECOND = 2_000  # over each span of SECONDS_WITHOUT_DATA
 ATTEMPTS = 4
-SECONDS_BEFORE_RETRY = 1.0  # doubled each time, and drawn from the upper half of it
-PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be others a moment later
-SPARE = 1 << 16  # bytes of an answer that are no content
+SECONDS_BEFORE_RETRY = 1.0  # doubled each time; the pause is random, between half of it and all
+TEMPORARY_ERRORS = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses worth another attempt
+MAX_HEADER_BYTES = 1 << 16
 
 
-@dataclass(frozen=True)
-class Published:
-    """One published file: git's id of its content (sha1 of header and bytes), its size and its rows."""
+class Published(NamedTuple):
+    """A published file: git's id of its content, its size in bytes and its rows."""
 
     blob: str
     size: int
@@ -47,16 +45,14 @@ NSMC = {
 
 
 def nsmc_file(folder: Path, split: str) -> Path:
-    """The path of ``ratings_train.txt`` or ``ratings_test.txt`` in its folder."""
     return folder / f"ratings_{split}.txt"
 
 
 def fetch_nsmc(root: Path, *, force: bool) -> None:
-    """Fetch the two files into ``root/nsmc`` unless they are there; no network is touched if they are.
+    """Fetch the files that ``root/nsmc`` lacks, or both; with both there, the network is not touched.
 
     Raises:
-        DownloadError: if the network fails or what came is not the published file. What was there
-            before stays as it was.
+        DownloadError: if the network fails or the wrong files came; those that were there stay as they were.
     """
     folder = root / "nsmc"
     missing = [split for split in NSMC if force or not nsmc_file(folder, split).is_file()]
@@ -69,13 +65,13 @@ def fetch_nsmc(root: Path, *, force: bool) -> None:
         try:
             for split in missing:
                 _fetch(split, staging, folder)
-            for split in missing:  # only when all are right: old and new files never stand side by side
+            for split in missing:  # only when all are right: an old and a new file never stand together
                 os.replace(nsmc_file(staging, split), nsmc_file(folder, split))
             synchronise(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             with contextlib.suppress(OSError):
-                folder.rmdir()  # only if nothing came
+                folder.rmdir()  # only if it is empty
     except OSError as failure:
         raise _failed(f"cannot write there: {failure.strerror}", folder) from None
 
@@ -83,13 +79,13 @@ def fetch_nsmc(root: Path, *, force: bool) -> None:
 def published_difference(folder: Path, split: str, rows: int) -> str:
     """How a file differs from the published one, in a sentence; empty if it does not."""
     path, published = nsmc_file(folder, split), NSMC[split]
-    if rows == published.rows and git_blob_id(path) == published.blob:
+    blob = git_blob_id(path)
+    if (rows, blob) == (published.rows, published.blob):
         return ""
-    counts = "" if rows == published.rows else f"; {rows:,} rows instead of {published.rows:,}"
-    return (
-        f"{path.name} is not the published file: checksum {git_blob_id(path)[:12]} instead of "
-        f"{published.blob[:12]}{counts}; figures are not comparable with published ones"
-    )
+    wrong = f"checksum {blob[:12]} instead of {published.blob[:12]}"
+    if rows != published.rows:
+        wrong += f"; {rows:,} rows instead of {published.rows:,}"
+    return f"{path.name} is not the published file: {wrong}; figures are not comparable with published ones"
 
 
 def git_blob_id(path: Path) -> str:
@@ -99,7 +95,7 @@ def git_blob_id(path: Path) -> str:
 
 
 class _NotFetched(Exception):
-    """Why an attempt failed; ``final`` if another would fail alike."""
+    """Why an attempt failed; ``final`` if another would fail in the same way."""
 
     def __init__(self, why: str, *, final: bool = False) -> None:
         super().__init__(why)
@@ -110,13 +106,13 @@ def _fetch(split: str, staging: Path, folder: Path) -> None:
     """Bring one file into ``staging``, with more attempts if the first fails."""
     path = nsmc_file(staging, split)
     for attempt in range(1, ATTEMPTS + 1):
-        guard = _Guard(NSMC[split].size + SPARE)
+        handler = _LimitedHandler(NSMC[split].size + MAX_HEADER_BYTES)
         try:
-            _korpora_fetch(path, guard)
-            return _verify(path, split)
+            _korpora_fetch(path, handler)
+            return _verify(path, NSMC[split])
         except _NotFetched as failure:
             path.unlink(missing_ok=True)
-            what = f"{path.name} from {guard.host}: {failure}"
+            what = f"{path.name} from {handler.host}: {failure}"
             if failure.final or attempt == ATTEMPTS:
                 tried = f" (attempt {attempt} of {ATTEMPTS})" if attempt > 1 else ""
                 raise _failed(f"{what}{tried}", folder) from None
@@ -125,51 +121,42 @@ def _fetch(split: str, staging: Path, folder: Path) -> None:
             time.sleep(seconds)
 
 
-def _korpora_fetch(path: Path, guard: _Guard) -> None:
+def _korpora_fetch(path: Path, handler: _LimitedHandler) -> None:
     from Korpora import korpus_nsmc
 
-    (url,) = (
-        published["url"]
-        for published in korpus_nsmc.NSMC_FETCH_INFORMATION
-        if Path(published["destination"]).name == path.name
-    )
-    guard.host = urlsplit(url).netloc
+    urls = {Path(file["destination"]).name: file["url"] for file in korpus_nsmc.NSMC_FETCH_INFORMATION}
+    url = urls[path.name]
+    handler.host = urlsplit(url).netloc
     opener = getattr(request, "_opener", None)
-    request.install_opener(request.build_opener(guard))  # Korpora itself would wait for ever
+    request.install_opener(request.build_opener(handler))  # Korpora itself sets no time-out
     try:
         korpus_nsmc.fetch(url, str(path), "nsmc", True)
     except error.HTTPError as failure:
         failure.close()
-        raise _NotFetched(f"{failure}", final=failure.code not in PASSING) from None
+        raise _NotFetched(f"{failure}", final=failure.code not in TEMPORARY_ERRORS) from None
     except Exception as failure:  # urllib, http.client, ssl, socket and Korpora's own: all mean "not fetched"
         if getattr(failure, "errno", None) in FULL:
-            raise  # ours, not the network's
-        if guard.without_length:
+            raise  # of this machine's disk, not of the network
+        if handler.without_length:
             raise _NotFetched("the answer does not say how long it is (a proxy between?)") from None
         raise _NotFetched(f"{type(failure).__name__}: {failure}") from None
     finally:
         request.install_opener(opener)
 
 
-class _Guard(request.HTTPSHandler, request.HTTPHandler):
-    """Opens addresses with a time-out, and stops answers that trickle or do not end.
+class _LimitedHandler(request.HTTPSHandler, request.HTTPHandler):
+    """Opens addresses with a time-out, and stops answers of too few bytes a second or too many in all."""
 
-    Args:
-        most: bytes an answer may have.
-    """
-
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         super().__init__()
-        self.most = most
-        self.host = ""  # asked last: a redirection may lead elsewhere
+        self.max_bytes = max_bytes
+        self.host = ""  # the last one asked: a redirection may lead to another
         self.without_length = False
 
     def http_open(self, req: request.Request) -> HTTPResponse:
-        """As urllib does it, watched."""
         return self._open(HTTPConnection, req)
 
     def https_open(self, req: request.Request) -> HTTPResponse:
-        """As urllib does it, watched."""
         return self._open(HTTPSConnection, req)
 
     def _open(self, kind: Any, req: request.Request) -> HTTPResponse:
@@ -186,25 +173,23 @@ class _Guard(request.HTTPSHandler, request.HTTPHandler):
 
     def _respond(self, *arguments: Any, **options: Any) -> HTTPResponse:
         response = HTTPResponse(*arguments, **options)
-        response.fp = io.BufferedReader(_Watched(response.fp.detach(), self.most))
+        response.fp = io.BufferedReader(_LimitedStream(response.fp.detach(), self.max_bytes))
         return response
 
 
-class _Watched(io.RawIOBase):
-    """What a server sends, from the first header on; raises once it is too slow or too much."""
+class _LimitedStream(io.RawIOBase):
+    """What a server sends, headers included; raises once it is too slow or too much."""
 
-    def __init__(self, source: io.RawIOBase, most: int) -> None:
+    def __init__(self, source: io.RawIOBase, max_bytes: int) -> None:
         self._source = source
-        self._left = most
+        self._left = max_bytes
         self._since = time.monotonic()
-        self._received = 0
+        self._received = 0  # since then
 
     def readable(self) -> bool:
-        """Always."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """What came, up to the buffer's length."""
         count = self._source.readinto(buffer)
         self._received += count or 0
         self._left -= count or 0
@@ -212,33 +197,31 @@ class _Watched(io.RawIOBase):
             raise ConnectionError("the answer is longer than the published file")
         seconds = time.monotonic() - self._since
         if count and seconds > SECONDS_WITHOUT_DATA:
-            if self._received < LEAST_SPEED * seconds:
+            if self._received < MIN_BYTES_PER_SECOND * seconds:
                 raise TimeoutError(f"only {self._received:,} bytes came in {seconds:.0f} s")
             self._since, self._received = time.monotonic(), 0
         return count
 
     def close(self) -> None:
-        """Close the connection's side of it."""
         self._source.close()
         super().close()
 
 
-def _verify(path: Path, split: str) -> None:
-    """Refuse what is not the published file; make what is survive a power cut."""
-    published = NSMC[split]
+def _verify(path: Path, published: Published) -> None:
+    """Refuse what is not the published file, and write what is to the disk."""
     if not path.is_file():
         raise _NotFetched("nothing arrived")
-    if git_blob_id(path) == published.blob:
+    content, blob = path.read_bytes(), git_blob_id(path)
+    if blob == published.blob:
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
-        return
-    start = path.read_bytes()[:200].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html")):
+    elif content[:200].lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise _NotFetched("a web page, not the corpus (a login page of the network?)", final=True)
-    raise _NotFetched(
-        f"arrived with {path.stat().st_size:,} bytes and checksum {git_blob_id(path)[:12]}; "
-        f"published are {published.size:,} and {published.blob[:12]}"
-    )
+    else:
+        wanted = f"{published.size:,} and {published.blob[:12]}"
+        raise _NotFetched(
+            f"arrived with {len(content):,} bytes and checksum {blob[:12]}; published are {wanted}"
+        )
 
 
 def _failed(why: str, folder: Path) -> DownloadError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,27 +13,21 @@ if TYPE_CHECKING:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-
 BATCH = 1000  # rows turned into Python values at once
-READ_AHEAD = 1 << 18  # bytes of a column read at once; pyarrow's own choice is all of a row group's
+READ_AHEAD = 1 << 18  # bytes of a column read at once; pyarrow's own choice is a whole row group
 
 
 def column_names(path: Path) -> list[str]:
-    """The names of the columns of a file.
-
-    Raises:
-        DataError: if it cannot be read or is no parquet file.
-    """
+    """The names of a file's columns; DataError if it cannot be read or is no parquet file."""
     with _opened(path) as file:
-        names: list[str] = file.schema_arrow.names
-    return names
+        return list(file.schema_arrow.names)
 
 
 def read_values(path: Path, columns: Sequence[str]) -> Iterator[list[Any]]:
     """The values of each row, in the order of ``columns``, each of which the file has.
 
-    Of a name that stands twice, the first is taken. A value that Python has no counterpart for, such
-    as a text that is not UTF-8, is None.
+    Of columns with the same name, the first is taken. A value that Python cannot hold, such as a text
+    that is not UTF-8, is None.
 
     Raises:
         DataError: if the file cannot be read, is no parquet file, or is damaged further on.
@@ -41,25 +35,20 @@ def read_values(path: Path, columns: Sequence[str]) -> Iterator[list[Any]]:
     with _opened(path) as file:
         wanted = list(dict.fromkeys(columns))
         for batch in file.iter_batches(batch_size=BATCH, columns=wanted, use_threads=False):
-            names = batch.schema.names  # a column with a dot in its name may bring another one along
-            yield from map(
-                list, zip(*(_python(batch.column(names.index(name))) for name in columns), strict=True)
-            )
+            names = batch.schema.names  # may be more than wanted: of "a" and "a.b", asking for one reads both
+            found = (_python_values(batch.column(names.index(name))) for name in columns)
+            yield from map(list, zip(*found, strict=True))
 
 
-def _python(column: pyarrow.Array) -> list[Any]:
+def _python_values(column: pyarrow.Array) -> list[Any]:
+    def value(scalar: pyarrow.Scalar) -> Any:
+        with suppress(ValueError, OverflowError):
+            return scalar.as_py()
+
     try:
-        values: list[Any] = column.to_pylist()
+        return list(column.to_pylist())
     except (ValueError, OverflowError):  # a text that is not UTF-8, a time beyond Python's
-        return [_value(scalar) for scalar in column]
-    return values
-
-
-def _value(scalar: pyarrow.Scalar) -> Any:
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError):
-        return None
+        return [value(scalar) for scalar in column]
 
 
 @contextmanager

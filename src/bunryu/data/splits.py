@@ -13,9 +13,9 @@ from typing import Any
 from bunryu.data.examples import Example
 from bunryu.errors import ConfigError
 
-# What a survey counts, in the words that users see.
+# The kinds of flaws that are counted, as users see them.
 EMPTY = "empty documents"
-DUPLICATE = "duplicate documents"  # rows whose document stands there before
+DUPLICATE = "duplicate documents"  # each further row of a document
 CONFLICT = "documents with several labels"
 OVERLAP = "documents that also stand in train"
 KINDS = (EMPTY, DUPLICATE, CONFLICT, OVERLAP)
@@ -27,10 +27,9 @@ _INTEGER = re.compile(r"-?\d{1,18}")
 
 @dataclass
 class SplitStatistics:
-    """What a split holds: rows, rows of each label, and of each kind the count and the first examples.
+    """Rows of a split, rows of each label, and the count and first example of each kind of flaw.
 
-    ``first`` shows an empty document alone, a duplicate or conflict after the earlier row, and an overlap
-    before the row of train.
+    In ``first``, a duplicate or conflict stands after the earlier row, an overlap before the row of train.
     """
 
     rows: int
@@ -57,88 +56,61 @@ class SplitStatistics:
 def split_validation(
     train: list[Example], test: list[Example], share: float | str, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """Split validation off train, each label by the same share, or take the test rows (``"test"``).
+    """Train and validation: a share of each label's rows becomes validation, or it is test (``"test"``).
 
-    The draw orders rows by a hash of (seed, row), so it depends on no library's random numbers. No label
-    gives all its rows away.
+    The draw orders rows by a hash of (seed, row), so it depends on no library's random numbers. At least
+    one row of each label stays in train.
 
     Raises:
         ConfigError: if the share leaves nothing to train on or to validate on.
     """
     if share == "test":
         if not test:
-            raise ConfigError(
-                "there is no test split to validate on",
-                where="corpus.validation=test",
-                fix="corpus.test=<file>, or a share of train",
-            )
+            what, fix = "there is no test split to validate on", "corpus.test=<file>, or a share of train"
+            raise ConfigError(what, where="corpus.validation=test", fix=fix)
         return train, list(test)
-    check_share(share, files=False)
+    check_share(share)
     assert isinstance(share, float)
-    by_label: dict[str, list[Example]] = {}
+    by_label: dict[str, list[int]] = {}
     for example in train:
-        by_label.setdefault(example.label, []).append(example)
+        by_label.setdefault(example.label, []).append(example.row)
     chosen: set[int] = set()
-    for examples in by_label.values():
-        count = min(math.floor(len(examples) * share + 0.5), len(examples) - 1)
-        drawn = sorted(examples, key=lambda example: row_hash(seed, example.row))
-        chosen.update(example.row for example in drawn[:count])
+    for rows in by_label.values():
+        count = min(math.floor(len(rows) * share + 0.5), len(rows) - 1)
+        chosen.update(sorted(rows, key=lambda row: row_hash(seed, row))[:count])
     if not chosen:
-        raise ConfigError(
-            f"{share} of {len(train)} rows leaves none to validate on",
-            where="corpus.validation",
-            fix=f"corpus.validation={_smallest_share(by_label)} or more, or a file of validation rows",
-        )
+        smallest = math.ceil(50 / max(map(len, by_label.values()))) / 100  # takes a row of the largest label
+        fix = f"corpus.validation={smallest} or more, or a file of validation rows"
+        what = f"{share} of {len(train)} rows leaves none to validate on"
+        raise ConfigError(what, where="corpus.validation", fix=fix)
     return [e for e in train if e.row not in chosen], [e for e in train if e.row in chosen]
 
 
-def check_share(share: float | str, *, files: bool) -> None:
-    """Refuse what is neither ``test`` nor a share of train (nor, with ``files``, any other text).
-
-    Raises:
-        ConfigError: naming what may stand there.
-    """
-    if share == "test" or (files and isinstance(share, str)):
-        return
-    if not isinstance(share, float) or not 0 < share < 1:
-        raise ConfigError(
-            f"validation is {share!r}", where="corpus.validation", fix="a share between 0 and 1, or 'test'"
-        )
-
-
-def _smallest_share(by_label: dict[str, list[Example]]) -> float:
-    """The smallest share, in hundredths, that takes a row of the largest label."""
-    return math.ceil(50 / max(map(len, by_label.values()))) / 100
+def check_share(share: float | str) -> None:
+    """Raise ConfigError for what is neither ``test`` nor a share of train."""
+    if share != "test" and not (isinstance(share, float) and 0 < share < 1):
+        fix = "a share between 0 and 1, or 'test'"
+        raise ConfigError(f"validation is {share!r}", where="corpus.validation", fix=fix)
 
 
 def row_hash(seed: int, row: int) -> bytes:
-    """What orders rows at random: a hash, the same everywhere."""
+    """A hash to sort rows by: a random order that is the same on every machine."""
     return hashlib.blake2b(f"{seed}:{row}".encode(), digest_size=8).digest()
 
 
 def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
-    """Distinct labels, integers by value, anything else by code point."""
+    """Distinct labels: by value if all are integers, else by code point."""
     distinct = sorted(set(labels))
     if all(_INTEGER.fullmatch(label) for label in distinct):
         distinct.sort(key=int)  # stable: 1 and 01 keep their order
     return tuple(distinct)
 
 
-def survey(
+def split_statistics(
     examples: list[Example], train: Mapping[Document, Example]
 ) -> tuple[SplitStatistics, dict[Document, Example]]:
-    """Look through a split once.
-
-    Args:
-        examples: the split.
-        train: the documents of train, or none if this is train.
-
-    Returns:
-        What it holds, and the first example of each document.
-    """
-    found = SplitStatistics(
-        len(examples), dict(sorted(Counter(example.label for example in examples).items()))
-    )
+    """What a split holds, and the first example of each document (``train``: those of train)."""
+    found = SplitStatistics(len(examples), dict(sorted(Counter(e.label for e in examples).items())))
     documents: dict[Document, Example] = {}
     conflicting: set[Document] = set()
     for example in examples:
@@ -158,27 +130,21 @@ def survey(
 
 
 def split_flaws(
-    surveys: Mapping[str, SplitStatistics], labels: Sequence[str], place: Callable[[str, Example], str]
+    splits: Mapping[str, SplitStatistics], labels: Sequence[str], place: Callable[[str, Example], str]
 ) -> list[str]:
-    """What is wrong with splits, each in a line with its counts and the first place.
-
-    Args:
-        surveys: of each split by name, train among them.
-        labels: the labels of the corpus.
-        place: where an example of the named split stands.
-    """
+    """What is wrong with splits, each in a line with its counts and the first place (from split, example)."""
     found = []
-    if unlearnt := [label for label in labels if label not in surveys["train"].labels]:
-        found.append(f"train has no row of the labels {unlearnt}: never predicted")
-    for name, has in surveys.items():
-        if len(has.labels) == 1:
-            found.append(f"{name} has only the label {list(has.labels)}")
+    if untrained := [label for label in labels if label not in splits["train"].labels]:
+        found.append(f"train has no row of the labels {untrained}: never predicted")
+    for name, split in splits.items():
+        if len(split.labels) == 1:
+            found.append(f"{name} has only the label {list(split.labels)}")
     for kind in KINDS:
-        counts = {name: has.counts[kind] for name, has in surveys.items() if has.counts[kind]}
+        counts = {name: split.counts[kind] for name, split in splits.items() if split.counts[kind]}
         if counts:
             first = next(iter(counts))
             owners = (first, "train" if kind == OVERLAP else first)
-            places = " and ".join(map(place, owners, surveys[first].first[kind]))
+            places = " and ".join(map(place, owners, splits[first].first[kind]))
             listed = ", ".join(f"{count:,} in {name}" for name, count in counts.items())
             found.append(f"{kind}: {listed}; first: {places}")
     return found

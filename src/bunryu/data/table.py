@@ -1,4 +1,4 @@
-"""Reading tsv, csv, jsonl and parquet files row by row, with an account of every row and its place."""
+"""Reading tsv, csv, jsonl and parquet files row by row; every row is counted, and its line is known."""
 
 from __future__ import annotations
 
@@ -23,11 +23,22 @@ SPANNING = "rows that span lines"  # the note that may also mean: a file written
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")  # among what is not printable
 
 
+class Row(NamedTuple):
+    """One row of a file: its values, or the problem it was rejected for.
+
+    ``line`` counts the file's lines from 1, header included; in a parquet file, its rows.
+    """
+
+    line: int
+    values: list[Any] | None
+    problem: str
+
+
 @dataclass
 class RowCounts:
     """What became of the rows of one file: ``read`` equals ``used`` plus all of ``rejected``.
 
-    ``lines`` counts the file's lines after its header: more lines than rows read are lines inside quotes.
+    ``lines`` counts the file's lines after its header: if there are more than rows, some are inside quotes.
     A parquet file has rows only: there, each counts as a line.
     """
 
@@ -38,6 +49,14 @@ class RowCounts:
     rejected: dict[str, int] = field(default_factory=dict)
     rejected_rows: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
+
+    def row(self, line: int, values: list[Any], problem: str) -> Row:
+        """The row, counted as used, or as rejected if there is a problem."""
+        if problem:
+            self.reject(line, problem)
+            return Row(line, None, problem)
+        self.used += 1
+        return Row(line, values, "")
 
     def reject(self, line: int, reason: str) -> None:
         """Count one rejected row and remember where it stands."""
@@ -61,7 +80,7 @@ class TableFormat:
         encoding: None for UTF-8, or UTF-16 where a byte-order mark says so.
         quoting: ``csv`` for fields quoted with ``"``, ``none`` to take every character as it stands.
         one_line_rows: no quoted field spans lines; a quote that does not close is text.
-        undecodable_rows: bytes that cannot be decoded cost their row, not the whole file.
+        undecodable_rows: reject the rows with bytes that cannot be decoded, instead of the whole file.
     """
 
     kind: str
@@ -71,219 +90,150 @@ class TableFormat:
     undecodable_rows: bool = False
 
 
-_Found = Iterator[tuple[int, list[Any], str]]  # line, values, problem; read but not yet counted
-
-
-class Row(NamedTuple):
-    """One row of a file: its values, or the problem it was rejected for.
-
-    ``line`` counts the file's lines from 1, header included; in a parquet file, its rows.
-    """
-
-    line: int
-    values: list[Any] | None
-    problem: str
-
-
 def place(file: str, line: int) -> str:
     """Where a row stands, for messages."""
     return f"{file}, row {line}" if file.lower().endswith(".parquet") else f"{file}:{line}"
 
 
 def format_of(path: Path, encoding: str | None = None, quoting: str = "csv") -> TableFormat:
-    """The format a file's suffix names.
-
-    Raises:
-        ConfigError: for any other suffix, or for an encoding or quoting of a parquet file.
-    """
+    """The format that a file's suffix names; ConfigError if it names none, or no such one."""
     kind = path.suffix.lstrip(".").lower()
     if kind not in (*DELIMITERS, "jsonl", "parquet"):
-        raise ConfigError(
-            f"a table ends in .csv, .tsv, .txt, .jsonl or .parquet, not '{path.suffix}'",
-            where=str(path),
-            fix="convert or rename the file",
-        )
+        what = f"a table ends in .csv, .tsv, .txt, .jsonl or .parquet, not '{path.suffix}'"
+        raise ConfigError(what, where=str(path), fix="convert or rename the file")
     if kind == "parquet" and (encoding is not None or quoting != "csv"):
         key, value = ("encoding", encoding) if encoding is not None else ("quoting", quoting)
-        raise ConfigError(
-            f"{path} is a parquet file: it has no {key}",
-            where=f"corpus.{key}={value}",
-            fix=f"leave corpus.{key} out",
-        )
+        what = f"{path} is a parquet file: it has no {key}"
+        raise ConfigError(what, where=f"corpus.{key}={value}", fix=f"leave corpus.{key} out")
     check_encoding(encoding or "utf-8")
     return TableFormat(kind, encoding, quoting)
 
 
-def read_rows(
-    path: Path, columns: Sequence[str], form: TableFormat
-) -> tuple[list[tuple[int, list[Any]]], RowCounts]:
-    """Read the named columns of a file.
-
-    Returns:
-        ``(line number, values in the order of columns)`` of each well-formed row, and the account so
-        far: its ``used`` counts these rows. A column named ``id`` is watched for duplicates.
-
-    Raises:
-        DataError, ConfigError: as ``stream_rows``.
-    """
-    account = RowCounts(path.name)
-    rows = stream_rows(path, columns, form, account, watch_ids=True)
-    return [(line, values) for line, values, _ in rows if values is not None], account
-
-
 def stream_rows(
-    path: Path, columns: Sequence[str], form: TableFormat, account: RowCounts, *, watch_ids: bool = False
+    path: Path, columns: Sequence[str], format: TableFormat, counts: RowCounts, *, watch_ids: bool = False
 ) -> Iterator[Row]:
     """Every row of a file in its order, good or bad, read as it is asked for.
 
     Args:
-        path: the file, of which no more is held than a block, or ``LONGEST_RECORD`` lines where quotes
-            are looked for.
+        path: of which no more is held than a block, or ``LONGEST_RECORD`` lines to find the end of a quote.
         columns: the columns wanted; a row's values come in their order.
-        form: how the file is written.
-        account: counts each row before it is given out.
-        watch_ids: note duplicates in a column named ``id``, at the cost of holding every id.
+        counts: counts each row before it is given out.
+        watch_ids: note duplicates in a column named ``id``; holds every id.
 
     Raises:
         DataError: if the file is missing, empty, not decodable or lacks its header.
         ConfigError: if a column is not in the header, or stands there twice. A jsonl file has no
             header: it is refused at its end if no row has the column.
     """
-    ids: set[str] | None = set() if watch_ids else None
-    if form.kind == "parquet":
-        rows = _parquet_rows(path, columns, form, account, ids)
-    elif form.kind == "jsonl":
-        rows = _json_rows(path, columns, form, account, ids)
+    ids: set[str] = set()
+    if format.kind == "parquet":
+        rows = _parquet_rows(path, columns, counts, watch_ids)
+    elif format.kind == "jsonl":
+        rows = _json_rows(path, columns, format, counts)
     else:
-        rows = _delimited_rows(path, columns, form, account, ids)
-    for line, found, reason in rows:
-        account.read += 1
-        problem = reason or unusable(found)
-        if problem:
-            account.reject(line, problem)
-            yield Row(line, None, problem)
-        else:
-            account.used += 1
-            yield Row(line, found, "")
+        rows = _delimited_rows(path, columns, format, counts)
+    for line, values, problem, row_id in rows:
+        counts.read += 1
+        if watch_ids and row_id is not None:
+            if str(row_id) in ids:
+                counts.note("duplicate ids")
+            ids.add(str(row_id))
+        yield counts.row(line, values, problem or unusable(values))
 
 
 def unusable(values: Sequence[Any]) -> str:
-    """Why no tokenizer could take a value; empty if one can take them all."""
+    """Why a tokenizer could not take a value; empty if it can take them all."""
     for value in values:
         if isinstance(value, str) and not value.isprintable() and (found := _UNUSABLE.search(value)):
             if found[0] == "\0":
                 return "NUL character"
-            kept = 0xDC80 <= ord(found[0]) <= 0xDCFF  # by decoded_lines
-            return "bytes that cannot be decoded" if kept else "half a surrogate pair"
+            undecodable = 0xDC80 <= ord(found[0]) <= 0xDCFF  # as decoded_lines marks them
+            return "bytes that cannot be decoded" if undecodable else "half a surrogate pair"
     return ""
 
 
-def _parquet_rows(
-    path: Path, columns: Sequence[str], form: TableFormat, account: RowCounts, ids: set[str] | None
-) -> _Found:
+_Found = Iterator[tuple[int, list[Any], str, object]]  # line, values, problem, id; read but not yet counted
+
+
+def _parquet_rows(path: Path, columns: Sequence[str], counts: RowCounts, watch_ids: bool) -> _Found:
     names = parquet.column_names(path)
     for name in columns:
-        _position(path, form, names, name)
-    watched = ["id"] if ids is not None and "id" in names else []
-    for number, values in enumerate(parquet.read_values(path, [*columns, *watched]), 1):
-        account.lines += 1
-        if watched:
-            _note_duplicate(values.pop(), ids, account)
-        yield number, values, ""
+        _position(path, names, name)
+    with_id = watch_ids and "id" in names
+    wanted = [*columns, "id"] if with_id else columns
+    for number, values in enumerate(parquet.read_values(path, wanted), 1):
+        counts.lines += 1
+        row_id = values.pop() if with_id else None
+        yield number, values, "", row_id
 
 
-def _json_rows(
-    path: Path, columns: Sequence[str], form: TableFormat, account: RowCounts, ids: set[str] | None
-) -> _Found:
+def _json_rows(path: Path, columns: Sequence[str], format: TableFormat, counts: RowCounts) -> _Found:
     names: set[str] = set()
-    for number, line in enumerate(_lines(path, form), 1):
-        account.lines += 1
+    for number, line in enumerate(_lines(path, format), 1):
+        counts.lines += 1
         row, problem = json_object(line)
         if problem:
-            yield number, [], problem
+            yield number, [], problem, None
         elif missing := [name for name in columns if name not in row]:
             if len(names) < NAMED_REASONS:
                 names.update(row)
-            yield number, [], f"no '{missing[0]}'"
+            yield number, [], f"no '{missing[0]}'", None
         else:
-            _note_duplicate(row.get("id"), ids, account)
-            yield number, [row[name] for name in columns], ""
+            yield number, [row[name] for name in columns], "", row.get("id")
     for name in columns:
-        if account.rejected.get(f"no '{name}'", 0) == sum(account.rejected.values()) == account.read:
-            raise _no_column(path, form, name, sorted(names))
+        if counts.rejected.get(f"no '{name}'", 0) == sum(counts.rejected.values()) == counts.read:
+            _position(path, sorted(names), name)  # refuses it
 
 
-def _delimited_rows(
-    path: Path, columns: Sequence[str], form: TableFormat, account: RowCounts, ids: set[str] | None
-) -> _Found:
-    records = _records(path, form)
-    header = _header(path, form, records)
-    positions = [_position(path, form, header, name) for name in columns]
+def _delimited_rows(path: Path, columns: Sequence[str], format: TableFormat, counts: RowCounts) -> _Found:
+    records = delimited_records(
+        _lines(path, format), DELIMITERS[format.kind], quotes=format.quoting == "csv",
+        longest=1 if format.one_line_rows else LONGEST_RECORD,
+    )  # fmt: skip
+    _, header, _, problem = next(records)
+    if problem and not format.one_line_rows:
+        raise DataError(f"the header cannot be read: {problem}", where=f"{path}:1", fix="corpus.quoting=none")
+    positions = [_position(path, header, name) for name in columns]
     id_position = header.index("id") if "id" in header else None
     for number, fields, taken, problem in records:
-        account.lines += taken
-        if problem and form.one_line_rows:
-            account.note("stray quotes taken as text")
+        counts.lines += taken
+        if problem and format.one_line_rows:
+            counts.note("stray quotes taken as text")
             problem = ""
         if problem:
-            yield number, [], problem
+            yield number, [], problem, None
         elif fields == [""]:
-            yield number, [], "blank line"
+            yield number, [], "blank line", None
         elif len(fields) != len(header):
             span = f" in {taken} lines" if taken > 1 else ""
-            yield number, [], f"{len(fields)} fields instead of {len(header)}{span}"
+            yield number, [], f"{len(fields)} fields instead of {len(header)}{span}", None
         else:
             if taken > 1:
-                account.note(SPANNING)
-            if id_position is not None:
-                _note_duplicate(fields[id_position], ids, account)
-            yield number, [fields[position] for position in positions], ""
+                counts.note(SPANNING)
+            row_id = None if id_position is None else fields[id_position]
+            yield number, [fields[position] for position in positions], "", row_id
 
 
-def _records(path: Path, form: TableFormat) -> Iterator[tuple[int, list[str], int, str]]:
-    longest = 1 if form.one_line_rows else LONGEST_RECORD
-    lines = _lines(path, form)
-    return delimited_records(lines, DELIMITERS[form.kind], quotes=form.quoting == "csv", longest=longest)
+def _lines(path: Path, format: TableFormat) -> Iterator[str]:
+    return decoded_lines(path, format.encoding, keep_undecodable=format.undecodable_rows)
 
 
-def _header(path: Path, form: TableFormat, records: Iterator[tuple[int, list[str], int, str]]) -> list[str]:
-    _, header, _, problem = next(records)
-    if problem and not form.one_line_rows:
-        raise DataError(f"the header cannot be read: {problem}", where=f"{path}:1", fix="corpus.quoting=none")
-    return header
-
-
-def _lines(path: Path, form: TableFormat) -> Iterator[str]:
-    return decoded_lines(path, form.encoding, keep_undecodable=form.undecodable_rows)
-
-
-def _note_duplicate(row_id: object, ids: set[str] | None, account: RowCounts) -> None:
-    if row_id is None or ids is None:
-        return
-    known = len(ids)
-    ids.add(str(row_id))
-    if len(ids) == known:
-        account.note("duplicate ids")
-
-
-def _position(path: Path, form: TableFormat, header: list[str], name: str) -> int:
-    if header.count(name) == 1:
-        return header.index(name)
-    if name not in header:
-        raise _no_column(path, form, name, header)
-    raise ConfigError(
-        f"two columns are named '{name}'", where=_top(path, form), fix="rename one in the file's header"
-    )
-
-
-def _no_column(path: Path, form: TableFormat, name: str, names: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, names, 1)
+def _position(path: Path, names: list[str], name: str) -> int:
+    """Where a column stands among those of a file; refused if there is none of that name, or two."""
+    if names.count(name) == 1:
+        return names.index(name)
+    is_parquet = path.suffix.lower() == ".parquet"
+    where = str(path) if is_parquet else f"{path}:1"
+    if name in names:
+        raise ConfigError(
+            f"two columns are named '{name}'", where=where, fix="rename one in the file's header"
+        )
     shown = ", ".join(f"'{column[:40]}'" for column in names[:20])
+    near = difflib.get_close_matches(name, names, 1)
     meant = f"did you mean '{near[0]}'? " if near else ""
-    header = "" if form.kind == "parquet" else ", or give the file a header line"
-    fix = f"{meant}set corpus.text_column and corpus.label_column{header}"
-    return ConfigError(f"no column '{name}'; the file has {shown}", where=_top(path, form), fix=fix)
-
-
-def _top(path: Path, form: TableFormat) -> str:
-    return str(path) if form.kind == "parquet" else f"{path}:1"
+    header = "" if is_parquet else ", or give the file a header line"
+    raise ConfigError(
+        f"no column '{name}'; the file has {shown}",
+        where=where,
+        fix=f"{meant}set corpus.text_column and corpus.label_column{header}",
+    )

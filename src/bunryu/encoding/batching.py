@@ -1,4 +1,4 @@
-"""Which rows make which batch: a pure function of (seed, epoch), so that a run can be resumed exactly."""
+"""Which rows form which batch: a function of (seed, epoch) alone, so that a run can be resumed exactly."""
 
 from __future__ import annotations
 
@@ -8,35 +8,28 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from bunryu.encoding.cache import Index as Index
 from bunryu.encoding.encoder import Encoded
 from bunryu.errors import ConfigError
 
-BLOCK = 50  # batches whose rows are sorted by length together; larger wastes less and shuffles less
+BLOCK = 50  # batches whose rows are sorted by length together; more give less padding and less shuffling
 
 Batch = dict[str, torch.Tensor]
-Index = npt.NDArray[np.int64]
 Part = tuple[Index, float]  # rows of a batch, and the weight of their mean loss
 
-NO_LABEL = -100  # of rows that only fill a batch up; what PyTorch's losses leave out
-NO_ROW = -1
+NO_LABEL = -100  # of rows that only fill a batch up; PyTorch's losses leave it out
+NO_ROW = -1  # of such rows
 
 
-def training_batches(
-    lengths: npt.NDArray[np.int64], batch_size: int, batching: str, seed: int, epoch: int
-) -> list[Index]:
-    """The batches of one epoch; every row stands in exactly one, and the last short batch is kept.
-
-    ``bucketed`` shuffles rows, sorts them by length within blocks of ``BLOCK`` batches and shuffles the
-    batches; ``random`` only shuffles rows.
+def training_batches(lengths: Index, batch_size: int, batching: str, seed: int, epoch: int) -> list[Index]:
+    """The batches of one epoch; every row is in exactly one, and one batch may be smaller.
 
     Args:
         lengths: tokens of each row.
-        batch_size: rows a batch.
-        batching: ``bucketed`` or ``random``.
-        seed: with ``epoch``, fixes the order.
+        batching: ``random`` shuffles the rows; ``bucketed`` shuffles them, sorts them by length within
+            blocks of ``BLOCK`` batches, and shuffles the batches.
         epoch: counted from 0.
     """
     random = np.random.Generator(np.random.PCG64([seed, epoch]))
@@ -50,11 +43,9 @@ def training_batches(
 
 
 def join_short_batches(batches: list[Index], processes: int) -> list[Index]:
-    """Batches of which every one of several processes can take its rows: none has fewer rows than those.
+    """The batches, with one that has fewer rows than there are processes joined to another.
 
-    Args:
-        batches: of all processes together; only the last of an epoch's can be so short, wherever it stands.
-        processes: that train together.
+    Only the smaller batch of an epoch can have so few, wherever it stands.
 
     Raises:
         ConfigError: if there are fewer rows than processes.
@@ -71,21 +62,21 @@ def join_short_batches(batches: list[Index], processes: int) -> list[Index]:
 
 
 def part_of(batch: Index, rank: int, processes: int) -> Part:
-    """One process's rows of a batch, and what its mean loss counts for.
+    """One process's rows of a batch, and the weight of their mean loss.
 
-    Rows of like length lie beside each other: each process gets every n-th. The weight makes the mean over
-    the processes the mean over the rows, where one has a row more than another.
+    Each process gets every n-th row, since rows of similar length stand together. With the weights, the
+    mean over the processes is the mean over the rows, even if one process has a row more than another.
     """
     part = batch[rank::processes]
     return part, len(part) * processes / len(batch)
 
 
-def evaluation_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> list[Index]:
-    """Batches of rows sorted by length: the same for every epoch and seed."""
+def evaluation_batches(lengths: Index, batch_size: int) -> list[Index]:
+    """Batches of rows sorted by length."""
     return _cut(np.argsort(lengths, kind="stable"), batch_size)
 
 
-def bounded_batches(lengths: npt.NDArray[np.int64], max_tokens: int) -> list[Index]:
+def bounded_batches(lengths: Index, max_tokens: int) -> list[Index]:
     """Batches of rows sorted by length, each of at most ``max_tokens`` tokens once padded, or one row."""
     order = np.argsort(lengths, kind="stable")
     cuts = [0]
@@ -100,27 +91,17 @@ def _cut(order: Index, size: int) -> list[Index]:
 
 
 def seed_of(seed: int, batch: int, rank: int = 0) -> int:
-    """The seed of the random numbers (dropout) of a training batch, counted over the whole run.
-
-    Args:
-        seed: the run's.
-        batch: counted from 0.
-        rank: of several processes that share the batch, each with numbers of its own.
-    """
+    """The seed for dropout in one of a run's batches, for each of the processes that share it."""
     words = [seed, batch, rank] if rank else [seed, batch]
     mixed = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return int(mixed) >> 1  # torch takes 63 bits
 
 
 def padded_widths(widths: int, max_length: int) -> list[int]:
-    """The widths that batches are padded to, ascending: the longest row's, and its half again and again.
+    """At most so many widths to pad batches to, ascending: ``max_length``, its half, a quarter and so on.
 
-    Halves and not equal steps: most texts are far shorter than the longest, and none is padded to twice
-    its length but in the smallest width.
-
-    Args:
-        widths: how many at most.
-        max_length: tokens a row may have.
+    Most texts are far shorter than the longest. None is padded to twice its length, except to the
+    smallest width.
     """
     return sorted({math.ceil(max_length / 2**halved) for halved in range(widths)})
 
@@ -131,14 +112,14 @@ def padder(max_length: int, padding: str, widths: int | None = None) -> Callable
     Args:
         max_length: tokens a row may have.
         padding: ``longest`` pads to the longest row, ``max_length`` to ``max_length``.
-        widths: pad further, to one of so many widths; None for any width.
+        widths: pad further, to the next of ``padded_widths``; None for any width.
     """
     if padding == "max_length":
         return lambda longest: max_length
     if widths is None:
         return lambda longest: longest
-    steps = np.array(padded_widths(widths, max_length))
-    return lambda longest: int(steps[np.searchsorted(steps, longest)])
+    choices = np.array(padded_widths(widths, max_length))
+    return lambda longest: int(choices[np.searchsorted(choices, longest)])
 
 
 def collator(
@@ -155,12 +136,8 @@ def collator(
     ``token_type_ids``, each of shape (rows, width); ``labels`` and ``index`` of shape (rows,).
 
     Args:
-        encoded: the split.
-        max_length: tokens a row may have.
-        pad_id: the padding token.
-        padding: see ``padder``.
-        widths: see ``padder``.
-        rows: fill shorter batches up to so many rows, with label ``NO_LABEL`` and index ``NO_ROW``; None
+        max_length, padding, widths: as in ``padder``.
+        rows: fill smaller batches up to so many rows, with label ``NO_LABEL`` and index ``NO_ROW``; None
             for batches of any size.
     """
     lengths = encoded.lengths(max_length)
@@ -169,7 +146,7 @@ def collator(
     def collate(index: Index) -> Batch:
         width = width_of(int(lengths[index].max()))
         missing = max(0, rows - len(index)) if rows else 0
-        # a row that is there: one of padding alone would have no token to attend to
+        # filled up with a real row: one of padding alone would have no token to attend to
         taken = np.concatenate([index, np.repeat(index[:1], missing)]) if missing else index
         arrays: dict[str, Any] = encoded.batch(taken, max_length, width, pad_id)
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""Where encodings and vocabularies are kept between runs: named by content, checksummed, mapped."""
+"""The cache of encodings: folders named by a hash of their content, with checksums, memory-mapped."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from bunryu.system.files import remove_abandoned, sha256
 
 log = logging.getLogger(__name__)
 
+ARRAYS = ("ids.npy", "offsets.npy")
+
 Ids = npt.NDArray[np.integer[Any]]
+Index = npt.NDArray[np.int64]
 
 
 def hash_texts(texts: Sequence[str]) -> bytes:
-    """A hash of every text and of where each ends; part of the caches' keys.
+    """A hash of every text and of where each ends; part of the names in the cache.
 
     Raises:
         DataError: if a text holds half a surrogate pair (JSON can), which no tokenizer takes.
@@ -41,35 +44,32 @@ def hash_texts(texts: Sequence[str]) -> bytes:
     return hashlib.sha256(lengths.tobytes() + joined).digest()
 
 
-def load_arrays(folder: Path) -> tuple[Ids, npt.NDArray[np.int64]] | None:
-    """Map a cache; None if it is not there or its content is not what its checksums say."""
+def load_arrays(folder: Path) -> tuple[Ids, Index] | None:
+    """The arrays of a folder, memory-mapped; None if it is not there or its checksums do not fit."""
     if not os.path.isdir(folder):
         return None
     try:
         sums = json.loads((folder / "checksums.json").read_text("utf-8"))
-        if any(sha256(folder / name) != sums[name] for name in ("ids.npy", "offsets.npy")):
+        if any(sha256(folder / name) != sums[name] for name in ARRAYS):
             raise ValueError("its checksums do not fit")
-        return _map(folder / "ids.npy"), _map(folder / "offsets.npy")
-    except (OSError, ValueError, KeyError) as error:
+        ids, offsets = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in ARRAYS)
+        return ids, offsets
+    except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("the cache %s is damaged (%s) and is built again", folder.name, error)
         return None
 
 
-def _map(path: Path) -> Any:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def store_arrays(folder: Path, ids: Ids, offsets: npt.NDArray[np.int64]) -> None:
-    """Write a cache beside its place and rename it there, so that no half of it is ever seen."""
+def store_arrays(folder: Path, ids: Ids, offsets: Index) -> None:
+    """Write the arrays to another folder and rename that, so that nobody ever sees a part of them."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder.parent, ".building-")
         with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as staging:
             new = Path(staging, "new")
             new.mkdir()
-            np.save(new / "ids.npy", ids)
-            np.save(new / "offsets.npy", offsets)
-            sums = {name: sha256(new / name) for name in ("ids.npy", "offsets.npy")}
+            for name, array in zip(ARRAYS, (ids, offsets), strict=True):
+                np.save(new / name, array)
+            sums = {name: sha256(new / name) for name in ARRAYS}
             (new / "checksums.json").write_text(json.dumps(sums), "utf-8")
             if folder.exists():
                 os.replace(folder, Path(staging, "old"))

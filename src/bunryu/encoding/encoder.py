@@ -5,230 +5,198 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from bunryu.data.cleaner import Cleaner
-from bunryu.encoding.cache import Ids, hash_texts, load_arrays, store_arrays
+from bunryu.encoding.cache import Ids, Index, hash_texts, load_arrays, store_arrays
 
 VERSION = 1  # of the arrays' layout and of how they are made; part of every cache key
 CHUNK = 8192  # documents handed to the tokenizer at once: bounds the memory its results take
 
 
+Layout = list[tuple[int | None, int]]  # (special token, or None where the next text stands; its token type)
+
+
 @dataclass(frozen=True)
 class Template:
-    """The special tokens a tokenizer puts around one text or a pair, and the token types it gives.
+    """The special tokens that a tokenizer puts around one text (``single``) or two (``pair``).
 
-    ``single`` is (before, after); ``pair`` is (before, between, after). ``types`` holds the token type of
-    each part in the order before, first text, between, second text, after; a tokenizer that gives no
-    token types has ``has_types`` False. ``keeps_end``: truncation takes tokens from a text's beginning.
+    Args:
+        has_types: whether the tokenizer gives token types.
+        keeps_end: whether truncation removes a text's first tokens instead of its last.
     """
 
-    single: tuple[list[int], list[int]]
-    pair: tuple[list[int], list[int], list[int]]
-    single_types: tuple[list[int], int, list[int]]
-    pair_types: tuple[list[int], int, list[int], int, list[int]]
+    single: Layout
+    pair: Layout
     has_types: bool
     keeps_end: bool = False
 
     @classmethod
     def of(cls, tokenizer: Any) -> Template:
-        """Read the template off what the tokenizer does with a probe."""
+        """Read it off what the tokenizer makes of a text of one token or more."""
         backend = untruncating(tokenizer)
-        probe = next(t for t in ("가", "a", "1", ".") if backend.encode(t, add_special_tokens=False).ids)
-        one, two = _parts(backend.encode(probe)), _parts(backend.encode(probe, probe))
+        text = next(t for t in ("가", "a", "1", ".") if backend.encode(t, add_special_tokens=False).ids)
         return cls(
-            (one[0][0], one[2][0]),
-            (two[0][0], two[2][0], two[4][0]),
-            (one[0][1], one[1][1][0], one[2][1]),
-            (two[0][1], two[1][1][0], two[2][1], two[3][1][0], two[4][1]),
+            _layout_of(backend.encode(text)),
+            _layout_of(backend.encode(text, text)),
             "token_type_ids" in tokenizer.model_input_names,
             tokenizer.truncation_side == "left",
         )
 
 
+def _layout_of(encoding: Any) -> Layout:
+    layout: Layout = []
+    tokens = zip(encoding.sequence_ids, encoding.ids, encoding.type_ids, strict=True)
+    for text, group in groupby(tokens, key=lambda token: token[0]):
+        pieces = [(None if text is not None else token, token_type) for _, token, token_type in group]
+        layout += pieces if text is None else pieces[:1]
+    return layout
+
+
 def untruncating(tokenizer: Any) -> Any:
-    """A copy of the Rust tokenizer without the truncation and padding that somebody may have set."""
+    """A copy of the Rust tokenizer without truncation and padding."""
     backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
     return backend
 
 
-def _parts(encoding: Any) -> list[tuple[list[int], list[int]]]:
-    """(ids, types) of what stands before, in and after each text: three parts, or five for a pair."""
-    texts = encoding.sequence_ids
-    cuts = [0]
-    for text in range(encoding.n_sequences):
-        start = texts.index(text)
-        cuts += [start, start + texts.count(text)]
-    cuts.append(len(texts))
-    return [(encoding.ids[a:b], encoding.type_ids[a:b]) for a, b in pairwise(cuts)]
-
-
 @dataclass(frozen=True)
 class Encoded:
     """A split as flat arrays; row i's first text is ``ids[offsets[i]:offsets[i + 1]]``, untruncated.
 
-    Args:
-        ids: token ids of all first texts, without special tokens.
-        offsets: shape (rows + 1,).
-        pair_ids: the same for second texts; None if the corpus has none.
-        pair_offsets: shape (rows + 1,), or None.
-        labels: shape (rows,), class ids.
-        rows: shape (rows,), each example's row in its file.
-        template: the special tokens to put around them.
+    ``ids`` has no special tokens; ``offsets`` has shape (rows + 1,). ``pair_ids`` and ``pair_offsets`` are
+    the same for second texts, or None. ``labels`` (class ids) and ``rows`` (each example's row in its
+    file) have shape (rows,).
     """
 
     ids: Ids
-    offsets: npt.NDArray[np.int64]
+    offsets: Index
     pair_ids: Ids | None
-    pair_offsets: npt.NDArray[np.int64] | None
-    labels: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
+    pair_offsets: Index | None
+    labels: Index
+    rows: Index
     template: Template
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def lengths(self, max_length: int) -> npt.NDArray[np.int64]:
+    def lengths(self, max_length: int) -> Index:
         """Tokens of each row after truncation, special tokens counted, shape (rows,)."""
-        first, second = self._kept(np.arange(len(self)), max_length)
-        parts = self.template.single if self.pair_ids is None else self.template.pair
-        return first + second + sum(map(len, parts))
+        lengths: Index = np.sum(self._kept(np.arange(len(self)), max_length), axis=0)
+        return lengths + _special_tokens(self._layout)
 
     def truncated(self, max_length: int) -> int:
         """How many rows lose tokens at this length."""
         return int((self.lengths(max_length) < self.lengths(np.iinfo(np.int32).max)).sum())
 
     def share_of(self, token: int | None) -> float:
-        """The share of one token, such as the unknown one, among all that documents were split into."""
-        parts = [self.ids] if self.pair_ids is None else [self.ids, self.pair_ids]
-        return sum(int((part == token).sum()) for part in parts) / max(sum(map(len, parts)), 1)
+        """The share of one token, such as the unknown one, among all tokens of the texts."""
+        found = sum(int((ids == token).sum()) for ids, _ in self._texts)
+        return found / max(sum(len(ids) for ids, _ in self._texts), 1)
 
-    def _kept(
-        self, index: npt.NDArray[np.int64], max_length: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        first = self.offsets[index + 1] - self.offsets[index]
-        if self.pair_offsets is None:
-            return np.minimum(first, _room(max_length, self.template.single)), np.zeros_like(first)
-        second = self.pair_offsets[index + 1] - self.pair_offsets[index]
-        return longest_first(first, second, _room(max_length, self.template.pair))
+    @property
+    def _layout(self) -> Layout:
+        return self.template.single if self.pair_ids is None else self.template.pair
 
-    def batch(
-        self, index: npt.NDArray[np.int64], max_length: int, width: int, pad_id: int
-    ) -> dict[str, npt.NDArray[np.int64]]:
-        """Padded arrays of shape (len(index), width), truncated as the tokenizer itself would.
-
-        Args:
-            index: which rows.
-            max_length: tokens a row may have, special tokens counted.
-            width: columns; at least the longest of the rows.
-            pad_id: what fills up.
-        """
-        first, second = self._kept(index, max_length)
-        shape = (len(index), width)
-        ids = np.full(shape, pad_id, dtype=np.int64)
-        types = np.zeros(shape, dtype=np.int64)
+    @property
+    def _texts(self) -> list[tuple[Ids, Index]]:
+        """Ids and offsets of the first texts, and of the second ones if there are any."""
+        first = [(self.ids, self.offsets)]
         if self.pair_ids is None or self.pair_offsets is None:
-            before, after = self.template.single
-            kinds: Sequence[list[int] | int] = self.template.single_types
-            pieces: list[tuple[Any, Any, npt.NDArray[np.int64]]] = [(self.ids, self.offsets, first)]
-            specials = [before, after]
-        else:
-            specials = list(self.template.pair)
-            kinds = self.template.pair_types
-            pieces = [(self.ids, self.offsets, first), (self.pair_ids, self.pair_offsets, second)]
-        at = np.zeros(len(index), dtype=np.int64)
-        every = np.arange(len(index))
-        for turn, tokens in enumerate(specials):
-            for token, kind in zip(tokens, kinds[2 * turn], strict=True):  # type: ignore[arg-type]
-                ids[every, at] = token
-                types[every, at] = kind
-                at += 1
-            if turn < len(pieces):
-                flat, offsets, counts = pieces[turn]
-                row = np.repeat(every, counts)
-                within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-                column = np.repeat(at, counts) + within
-                begin = offsets[index + 1] - counts if self.template.keeps_end else offsets[index]
-                ids[row, column] = flat[np.repeat(begin, counts) + within]
-                types[row, column] = kinds[2 * turn + 1]
-                at += counts
-        batch = {"input_ids": ids, "attention_mask": (np.arange(width) < at[:, None]).astype(np.int64)}
+            return first
+        return [*first, (self.pair_ids, self.pair_offsets)]
+
+    def _kept(self, index: Index, max_length: int) -> list[Index]:
+        """How many tokens truncation leaves of the first, and of the second text of each row."""
+        room = max_length - _special_tokens(self._layout)
+        assert room >= 0, f"{max_length} tokens do not hold the special tokens"
+        lengths = [offsets[index + 1] - offsets[index] for _, offsets in self._texts]
+        if len(lengths) == 1:
+            return [np.minimum(lengths[0], room)]
+        return longest_first(lengths[0], lengths[1], room)
+
+    def batch(self, index: Index, max_length: int, width: int, pad_id: int) -> dict[str, Index]:
+        """Padded arrays of shape (len(index), width) of these rows, truncated as the tokenizer itself would.
+
+        ``max_length`` counts the special tokens; ``width`` is at least the longest of the rows.
+        """
+        ids = np.full((len(index), width), pad_id, dtype=np.int64)
+        types = np.zeros_like(ids)
+        rows = np.arange(len(index))
+        filled = np.zeros(len(index), dtype=np.int64)  # columns of each row
+        texts = zip(self._texts, self._kept(index, max_length), strict=True)
+        for token, token_type in self._layout:
+            if token is not None:
+                ids[rows, filled] = token
+                types[rows, filled] = token_type
+                filled += 1
+                continue
+            (flat, offsets), counts = next(texts)
+            begin = offsets[index + 1] - counts if self.template.keeps_end else offsets[index]
+            row = np.repeat(rows, counts)
+            within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+            column = np.repeat(filled, counts) + within
+            ids[row, column] = flat[np.repeat(begin, counts) + within]
+            types[row, column] = token_type
+            filled += counts
+        batch = {"input_ids": ids, "attention_mask": (np.arange(width) < filled[:, None]).astype(np.int64)}
         return {**batch, "token_type_ids": types} if self.template.has_types else batch
 
 
-def _room(max_length: int, specials: Sequence[Sequence[int]]) -> int:
-    room = max_length - sum(map(len, specials))
-    assert room >= 0, f"{max_length} tokens do not hold the special tokens"
-    return room
+def _special_tokens(layout: Layout) -> int:
+    return sum(token is not None for token, _ in layout)
 
 
-def longest_first(
-    first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], room: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """How many tokens of each text of a pair stay when tokens go from the longer one first.
+def longest_first(first: Index, second: Index, room: int) -> list[Index]:
+    """How many tokens of the first and second texts of pairs stay when the longer one is cut first.
 
-    The arithmetic is that of the ``longest_first`` strategy of Hugging Face's ``tokenizers``.
-
-    Args:
-        first: tokens of each first text.
-        second: tokens of each second text.
-        room: tokens both may have together.
+    The arithmetic is that of the ``longest_first`` strategy of Hugging Face's ``tokenizers``: both texts
+    together get ``room`` tokens.
     """
     short = np.minimum(first, second)
     long_kept = np.where(short > room, short, np.maximum(short, room - short))
     halve = short + long_kept > room
     short_kept = np.where(halve, room // 2, short)
     long_kept = np.where(halve, room // 2 + room % 2, long_kept)
-    swap = first > second
-    kept_first = np.minimum(first, np.where(swap, long_kept, short_kept))
-    kept_second = np.minimum(second, np.where(swap, short_kept, long_kept))
-    fits = first + second <= room
-    return np.where(fits, first, kept_first), np.where(fits, second, kept_second)
+    first_is_long, fits = first > second, first + second <= room
+    return [
+        np.where(fits, first, np.minimum(first, np.where(first_is_long, long_kept, short_kept))),
+        np.where(fits, second, np.minimum(second, np.where(first_is_long, short_kept, long_kept))),
+    ]
 
 
 def smallest_dtype(backend: Any) -> type[np.integer[Any]]:
-    """The smallest integers that hold every id of a Rust tokenizer."""
+    """The smallest integer type that holds every id of a Rust tokenizer."""
     highest = max(backend.get_vocab().values(), default=0)
     return np.uint16 if highest <= np.iinfo(np.uint16).max else np.int32
 
 
 def tokenize(
     backend: Any, cleaner: Cleaner, texts: Sequence[str], dtype: type[np.integer[Any]]
-) -> tuple[Ids, npt.NDArray[np.int64]]:
-    """Clean and tokenize texts, untruncated and without special tokens.
+) -> tuple[Ids, Index]:
+    """The ids of all texts one after another, cleaned, untruncated and without special tokens, and offsets.
 
-    Args:
-        backend: what ``untruncating`` gave.
-        cleaner: applied to every text first.
-        texts: the documents.
-        dtype: of the ids.
-
-    Returns:
-        The ids of all texts one after another, and offsets of shape (texts + 1,).
+    ``backend`` is what ``untruncating`` gave; the offsets have shape (texts + 1,).
     """
     encoded = backend.encode_batch_fast([cleaner(text) for text in texts], add_special_tokens=False)
     ids = [encoding.ids for encoding in encoded]
-    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)), out=offsets[1:])
+    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
     return np.fromiter(chain.from_iterable(ids), dtype=dtype, count=int(offsets[-1])), offsets
 
 
 class Encoder:
-    """A tokenizer and a cleaner, with the cache of what they have encoded.
+    """Encodes texts with a tokenizer and a cleaner, once: the result is cached.
 
     Args:
         tokenizer: a transformers tokenizer backed by the Rust library.
-        cleaner: applied to every text first.
-        cache: folder of caches, each under a key of its content.
-        overwrite: encode even if a cache is there.
+        cache: the cache folder.
+        overwrite: encode even if the texts are in the cache.
     """
 
     def __init__(self, tokenizer: Any, cleaner: Cleaner, cache: Path, *, overwrite: bool) -> None:
@@ -243,26 +211,20 @@ class Encoder:
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None, labels: Sequence[int], rows: Sequence[int]
     ) -> tuple[Encoded, bool]:
-        """Encode a split, or map its cache.
-
-        Returns:
-            The arrays, and whether they came from the cache.
-        """
+        """A split as arrays, and whether they came from the cache."""
         ids, offsets, cached = self._flat(texts)
-        pair_ids, pair_offsets = None, None
-        if pairs is not None:
-            pair_ids, pair_offsets, pair_cached = self._flat(pairs)
-            cached = cached and pair_cached
-        every = (np.asarray(labels, dtype=np.int64), np.asarray(rows, dtype=np.int64))
-        return Encoded(ids, offsets, pair_ids, pair_offsets, *every, self.template), cached
+        pair_ids, pair_offsets, pair_cached = (None, None, True) if pairs is None else self._flat(pairs)
+        integers = (np.asarray(labels, dtype=np.int64), np.asarray(rows, dtype=np.int64))
+        encoded = Encoded(ids, offsets, pair_ids, pair_offsets, *integers, self.template)
+        return encoded, cached and pair_cached
 
     def key(self, texts: Sequence[str]) -> str:
-        """The name of these texts' cache: a hash of texts, cleaner, tokenizer and version."""
+        """The name of these texts in the cache: a hash of texts, cleaner, tokenizer and version."""
         digest = hashlib.sha256(f"{VERSION}\0{self._cleaner}\0{self._backend.to_str()}\0".encode())
         digest.update(hash_texts(texts))
         return digest.hexdigest()[:32]
 
-    def _flat(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64], bool]:
+    def _flat(self, texts: Sequence[str]) -> tuple[Ids, Index, bool]:
         folder = self._cache / self.key(texts)
         if not self._overwrite and (arrays := load_arrays(folder)) is not None:
             return *arrays, True
@@ -270,7 +232,7 @@ class Encoder:
         store_arrays(folder, ids, offsets)
         return ids, offsets, False
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[Ids, npt.NDArray[np.int64]]:
+    def _tokenize(self, texts: Sequence[str]) -> tuple[Ids, Index]:
         parts: list[Ids] = [np.zeros(0, dtype=self._dtype)]
         offsets = [np.zeros(1, dtype=np.int64)]
         bar = tqdm(total=len(texts), desc="encoding", unit=" rows", disable=None, leave=False)

@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary: learnt from documents, the same to the last token on every run, or read."""
+"""A WordPiece vocabulary: learnt from documents, the same on every run, or read from a file."""
 
 from __future__ import annotations
 
@@ -18,25 +18,18 @@ from bunryu.system.files import remove_abandoned, write_atomically
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the method; part of the cache key
+VERSION = 1  # of the method; part of the name in the cache
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ALPHABET = 1000  # most frequent characters kept, as in tokenizers' BertWordPieceTokenizer
-_SHIFT = 0x100000  # lifts a character of the basic plane into a private-use plane
+_SHIFT = 0x100000  # from a character of the basic plane to one of a private-use plane
 
 
 def learn_wordpiece(texts: Sequence[str], size: int, cleaner: Cleaner, cache: Path) -> list[str]:
-    """The vocabulary in id order, special tokens first; from the cache if it was learnt before.
+    """The vocabulary in id order, at most ``size`` tokens, special ones first; cached.
 
-    The merges are byte-pair encoding's, counted in Rust. ``tokenizers``' own WordPiece trainer numbers
-    the ``##`` characters in the order of a randomly seeded hash map and so gives another vocabulary
-    every time; here a continuing character is shifted into a private-use plane instead, which plain BPE
-    training treats as one more character, in a fixed order.
-
-    Args:
-        texts: the training split's documents, before cleaning.
-        size: tokens at most.
-        cleaner: applied to each text.
-        cache: the cache folder.
+    ``tokenizers``' own WordPiece trainer numbers the ``##`` characters in the order of a randomly seeded
+    hash map, so it gives another vocabulary every time. Here each character that continues a word is
+    replaced by one of a private-use plane, and plain byte-pair encoding is trained: its order is fixed.
     """
     identity = f"{VERSION}\0{size}\0{cleaner}\0".encode() + hash_texts(texts)
     path = cache / "vocabularies" / f"{hashlib.sha256(identity).hexdigest()[:32]}.txt"
@@ -47,7 +40,7 @@ def learn_wordpiece(texts: Sequence[str], size: int, cleaner: Cleaner, cache: Pa
 
 
 def _load(path: Path) -> list[str] | None:
-    """A cached vocabulary; None if it is not there or not what its first line, a checksum, says."""
+    """A cached vocabulary; None if it is not there or its first line, a checksum, does not fit."""
     if not os.path.isfile(path):
         return None
     try:
@@ -76,22 +69,21 @@ def _count_words(texts: Sequence[str], cleaner: Cleaner) -> Counter[str]:
     splitter = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     for text in texts:
-        clean = normalizer.normalize_str(cleaner(text))
-        words.update(word for word, _ in splitter.pre_tokenize_str(clean))
+        pieces = splitter.pre_tokenize_str(normalizer.normalize_str(cleaner(text)))
+        words.update(word for word, _ in pieces)
     return words
 
 
 def _learn(words: Counter[str], size: int) -> list[str]:
     characters: Counter[str] = Counter()
-    for word, count in words.items():
-        for character in word:
-            characters[character] += count
+    for character, count in ((c, count) for word, count in words.items() for c in word):
+        characters[character] += count
     ranked = sorted(characters, key=lambda c: (-characters[c], c))
     # A character may take two tokens, itself and ##itself: the alphabet alone must not exceed the size.
     most = min(ALPHABET, (size - len(SPECIAL)) // 2)
     alphabet = set([c for c in ranked if ord(c) < 0x10000][:most])
 
-    def lifted() -> Iterator[str]:
+    def shifted() -> Iterator[str]:
         for word, count in words.items():
             if alphabet.issuperset(word):
                 yield " ".join([word[0] + "".join(chr(ord(c) + _SHIFT) for c in word[1:])] * count)
@@ -99,35 +91,26 @@ def _learn(words: Counter[str], size: int) -> list[str]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(vocab_size=size - len(SPECIAL), show_progress=False)
-    tokenizer.train_from_iterator(lifted(), trainer)
+    tokenizer.train_from_iterator(shifted(), trainer)
     by_id = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return [*SPECIAL, *(_lowered(token) for token, _ in by_id)]
+    return [*SPECIAL, *(_shifted_back(token) for token, _ in by_id)]
 
 
-def _lowered(token: str) -> str:
+def _shifted_back(token: str) -> str:
     plain = "".join(chr(ord(c) - _SHIFT) if ord(c) >= _SHIFT else c for c in token)
     return f"##{plain}" if ord(token[0]) >= _SHIFT else plain
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The tokens of a vocab.txt.
-
-    Raises:
-        ConfigError: if it cannot be read, lacks a special token, or holds a token twice.
-    """
+    """The tokens of a vocab.txt; ConfigError if it lacks a special token or holds a token twice."""
     try:
         vocabulary = path.read_text("utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the vocabulary: {error}", where="model.vocabulary_file") from None
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
-    if missing:
-        raise ConfigError(
-            f"the vocabulary lacks {', '.join(missing)}",
-            where=str(path),
-            fix="a BERT vocab.txt, one token a line",
-        )
+    if missing := [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]:
+        what = f"the vocabulary lacks {', '.join(missing)}"
+        raise ConfigError(what, where=str(path), fix="a BERT vocab.txt, one token a line")
     if repeated := [token for token, count in Counter(vocabulary).items() if count > 1]:
-        raise ConfigError(
-            f"the vocabulary holds {repeated[0]!r} twice", where=str(path), fix="each token once, one a line"
-        )
+        what = f"the vocabulary holds {repeated[0]!r} twice"
+        raise ConfigError(what, where=str(path), fix="each token once, one a line")
     return vocabulary

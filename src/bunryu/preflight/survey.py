@@ -36,11 +36,11 @@ def rows_and_labels(corpus: Corpus) -> Rows:
         examples = corpus.split(name)
         if not examples:
             continue
-        account = corpus.accounts.get(name)
+        account = corpus.row_counts.get(name)
         rejected = f"{sum(account.rejected.values()):,}" if account else "-"
         counts = Counter(corpus.label_ids(name))
         shown = [
-            f"{corpus.names[label]} {count / len(examples):.1%}"
+            f"{corpus.label_names[label]} {count / len(examples):.1%}"
             for label, count in counts.most_common(LABELS_SHOWN)
         ]
         more = [f"and {len(counts) - LABELS_SHOWN} more"] if len(counts) > LABELS_SHOWN else []

@@ -184,7 +184,7 @@ def _write_predictions(experiment: Experiment, run: Run) -> tuple[float, int]:
         data.validation.labels[scored.index].tolist(),
     )
     start = now()
-    run.write_predictions("validation", rows, labels, scored.logits, experiment.corpus.names)
+    run.write_predictions("validation", rows, labels, scored.logits, experiment.corpus.label_names)
     seconds = now() - start
     share = (len(data.validation) + (len(data.test) if data.test is not None else 0)) / len(rows)
     return seconds * share, int((run.path / "predictions" / "validation.csv").stat().st_size * share)

@@ -63,6 +63,6 @@ def classifier_of(config: Mapping[str, Any], source: ModelSource, tokenizer: Any
     """
     from bunryu.models.weights import check_length
 
-    model = call(source.classifier, "model", tokenizer, corpus.names)
+    model = call(source.classifier, "model", tokenizer, corpus.label_names)
     check_length(model, config["max_seq_length"])
     return model

@@ -134,7 +134,7 @@ def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None)
     if scored is None:
         raise ConfigError(f"nothing of {split} was scored", where="trainer", fix="leave its limits alone")
     rows, labels = encoded.rows[scored.index].tolist(), encoded.labels[scored.index].tolist()
-    run.write_predictions(split, rows, labels, scored.logits, experiment.corpus.names)
+    run.write_predictions(split, rows, labels, scored.logits, experiment.corpus.label_names)
     return scored.metrics
 
 

@@ -74,7 +74,7 @@ def _log_examples(corpus: Corpus, tokenizer: Any, data: TextDataModule, length: 
             index + 1,
             example.text if example.pair is None else f"{example.text} | {example.pair}",
             " ".join(tokenizer.convert_ids_to_tokens(ids)),
-            corpus.names[data.train.labels[index]],
+            corpus.label_names[data.train.labels[index]],
             ids,
         )
 
