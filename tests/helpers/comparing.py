@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bunryu.reports.comparison import compare
+from bunryu.reports.comparison import Comparison, compare
 from bunryu.reports.entries import collect
 from bunryu.reports.findings import Findings, find
 from bunryu.runs.run import SCHEMA
@@ -20,35 +21,39 @@ def made_run(
     status: str = "finished", cause: str | None = None, wrong: Sequence[int] = (), minutes: int = 6,
     **config: Any,
 ) -> Path:  # fmt: skip
-    """A run directory of ten predicted rows, of which test gets some wrong.
+    """A run directory of ten predicted test rows, of which some are wrong.
 
-    Its val/loss is None for no results; its end is missing for 0 minutes; its command line is that of the
-    overrides and the seed. Config is keys of its config, a key of a node as a mapping.
+    Without a loss it has no results, with 0 minutes no end; ``config`` are keys of its config.
     """
     run = root / "sample-tiny" / name
     (run / "predictions").mkdir(parents=True)
     whole = {"monitor": "min val/loss", "corpus": {"name": "sample"}, "output_root": str(root), **config}
+    whole["seed"] = seed
     manifest = {
         "schema": SCHEMA, "status": status, "overrides": [*overrides, f"seed={seed}"], "seed": seed,
-        "config": {**whole, "seed": seed}, "start": "2026-01-01T10:00:00+09:00",
+        "config": whole, "start": "2026-01-01T10:00:00+09:00",
         "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None, "exit_reason": cause,
     }  # fmt: skip
-    (run / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False), "utf-8")
-    (run / "config.yaml").write_text(json.dumps({**whole, "seed": seed}, ensure_ascii=False), "utf-8")
+    files = {"manifest.json": json.dumps(manifest), "config.yaml": json.dumps(whole)}
     lines = ["epoch,step,name,value", "0,10,train/loss,0.9", "1,20,train/loss,0.5"]
     if loss is not None:
         results = {"val/loss": loss, "val/accuracy": 1 - loss, "best_checkpoint": "checkpoints/best.ckpt"}
-        (run / "results.json").write_text(json.dumps(results), "utf-8")
+        files["results.json"] = json.dumps(results)
         lines += [f"0,10,val/loss,{loss + 0.1}", f"1,20,val/loss,{loss}"]
-        rows = [f"{row},긍정,{'부정' if row in wrong else '긍정'},0.0,0.0" for row in range(10)]
-        table = "\n".join(["row,label,prediction,logit:부정,logit:긍정", *rows])
-        (run / "predictions" / "test.csv").write_text(table + "\n", "utf-8")
-    (run / "metrics.csv").write_text("\n".join(lines) + "\n", "utf-8")
+        rows = [f"{row},긍정,{'부정' if row in wrong else '긍정'},0.0,0.0\n" for row in range(10)]
+        files["predictions/test.csv"] = "".join(["row,label,prediction,logit:부정,logit:긍정\n", *rows])
+    files["metrics.csv"] = "\n".join(lines) + "\n"
+    for file, content in files.items():
+        (run / file).write_text(content, "utf-8")
     return run
 
 
+def compared(root: Path, metric: str | None = None) -> Comparison:
+    return compare(collect([root]), metric)
+
+
 def findings_of(root: Path, metric: str | None = None) -> Findings:
-    return find(compare(collect([root]), metric))
+    return find(compared(root, metric))
 
 
 def lr_runs(root: Path, losses: dict[float, Sequence[float]]) -> None:
@@ -63,8 +68,7 @@ def lr_runs(root: Path, losses: dict[float, Sequence[float]]) -> None:
 
 def hostile_sweep(root: Path) -> None:
     """A grid of two keys of which one has markup for values, and a failure that says markup."""
-    grid = [(title, lr) for title in (HOSTILE, "한글 & co|x_y") for lr in (0.1, 0.2)]
-    for index, (title, lr) in enumerate(grid):
+    for index, (title, lr) in enumerate(product((HOSTILE, "한글 & co|x_y"), (0.1, 0.2))):
         for seed in (1, 2, 3):
             made_run(
                 root, f"run-{index}-{seed}", 0.3 + 0.1 * index + 0.01 * seed, [f"title={title}", f"lr={lr}"],

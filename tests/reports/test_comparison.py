@@ -5,24 +5,17 @@ from pathlib import Path
 import pytest
 
 from bunryu.errors import ConfigError
-from bunryu.reports.comparison import Comparison, compare
-from bunryu.reports.entries import collect
-from helpers.comparing import lr_runs, made_run
+from helpers.comparing import compared, lr_runs, made_run
 
 
-def compared(root: Path, requested: str | None = None) -> Comparison:
-    return compare(collect([root]), requested)
-
-
-def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path: Path) -> None:
+def test_runs_that_differ_only_in_their_seed_are_one_group(tmp_path: Path) -> None:
     lr_runs(tmp_path, {0.1: [0.5, 0.7], 0.2: [0.4, 0.6, 0.65]})
     found = compared(tmp_path)
     assert str(found.metric) == "min val/loss"
-    assert found.keys == ["optimizer.lr"]
+    assert (found.keys, found.notes) == (["optimizer.lr"], [])
     assert [(group.label, group.scores(found.metric)) for group in found.groups] == [
-        ("optimizer.lr=0.2", {1: 0.4, 2: 0.6, 3: 0.65}),
-        ("optimizer.lr=0.1", {1: 0.5, 2: 0.7}),
-    ]
+        ("optimizer.lr=0.2", {1: 0.4, 2: 0.6, 3: 0.65}), ("optimizer.lr=0.1", {1: 0.5, 2: 0.7}),
+    ]  # fmt: skip
     assert found.scores == [0.4, 0.5, 0.6, 0.65, 0.7]
     assert found.columns == {"optimizer.lr": [0.2, 0.1, 0.2, 0.2, 0.1]}
 
@@ -30,23 +23,18 @@ def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path: Path) -> No
 def test_where_a_run_is_kept_makes_no_group(tmp_path: Path) -> None:
     for seed, place in enumerate(("a", "b")):
         made_run(tmp_path / place, "run", 0.5, seed=seed, cache_dir=place, logger={place: 1})
-    found = compared(tmp_path)
-    assert (len(found.groups), found.keys) == (1, [])
+    assert (len(compared(tmp_path).groups), compared(tmp_path).keys) == (1, [])
 
 
-def test_the_newest_of_repeated_runs_counts(tmp_path: Path) -> None:
+def test_the_newest_of_repeated_runs_counts_and_is_noted_with_unlike_corpora(tmp_path: Path) -> None:
     for name, loss in (("2026-01-02", 0.7), ("2026-01-01", 0.1)):
-        made_run(tmp_path, name, loss)
+        made_run(tmp_path, name, loss, corpus={"name": "a"}, limit_rows=100)
+    made_run(tmp_path, "b", 0.8, corpus={"name": "b"})
     found = compared(tmp_path)
-    assert found.scores == [0.7]
-    assert found.notes == ["1 runs repeat another's configuration and seed: the newest of each counts"]
-
-
-def test_what_one_should_know_of_the_runs_is_noted(tmp_path: Path) -> None:
-    made_run(tmp_path, "a", 0.5, corpus={"name": "a"}, limit_rows=100)
-    made_run(tmp_path, "b", 0.5, corpus={"name": "b"})
-    assert compared(tmp_path).notes == [
+    assert found.scores == [0.7, 0.8]
+    assert found.notes == [
         "these runs are of different corpora (a, b): beware of comparing",
+        "1 runs repeat another's configuration and seed: the newest of each counts",
         "some runs used only a part of their corpus (limit_rows)",
     ]
 
@@ -57,9 +45,8 @@ def test_swept_keys_are_those_of_the_command_lines_and_then_the_fewest(tmp_path:
         # model.* varies with the group, trainer.max_epochs with epochs, and nobody typed either
         epochs = 1 + index // 2
         made_run(
-            tmp_path, f"run-{index}", 0.5, [*typed, "output_root=/x", "hydra.verbosity=1"], seed=1,
+            tmp_path, f"run-{index}", 0.5, [*typed, "output_root=/x", "hydra.verbosity=1"], epochs=epochs,
             extra={"a": 1 + min(index, 1)}, model={"size": int(not index)}, trainer={"max_epochs": epochs},
-            epochs=epochs,
         )  # fmt: skip
     found = compared(tmp_path)
     assert found.keys == ["model", "extra.a", "epochs"]
@@ -92,15 +79,13 @@ def test_runs_that_watched_different_metrics_need_one_to_be_named(tmp_path: Path
 
 def test_what_has_no_rank_is_listed_with_the_reason(tmp_path: Path) -> None:
     made_run(tmp_path, "good", 0.5)
-    made_run(tmp_path, "failed", None, seed=2, status="failed", cause="TrainingError: the loss is nan")
-    made_run(tmp_path, "running", None, seed=3, status="running", minutes=0)
+    made_run(tmp_path, "failed", None, status="failed", cause="TrainingError: the loss is nan")
+    made_run(tmp_path, "running", None, status="running", minutes=0)
     made_run(tmp_path, "diverged", float("nan"), seed=4)
-    (made_run(tmp_path, "half", None, seed=8) / "results.json").write_text("{}", "utf-8")
+    (made_run(tmp_path, "half", None) / "results.json").write_text("{}", "utf-8")
     found = compared(tmp_path)
     assert [run.name for run in found.ranked] == ["good"]
-    assert {entry.name: (entry.status, why) for entry, why in found.unranked} == {
-        "failed": ("failed", "TrainingError: the loss is nan"),
-        "running": ("running", "running"),
-        "diverged": ("finished", "its val/loss is nan"),
-        "half": ("finished", "it has no val/loss"),
-    }
+    assert {(entry.name, entry.status, why) for entry, why in found.unranked} == {
+        ("failed", "failed", "TrainingError: the loss is nan"), ("running", "running", "running"),
+        ("diverged", "finished", "its val/loss is nan"), ("half", "finished", "it has no val/loss"),
+    }  # fmt: skip
