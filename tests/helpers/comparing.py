@@ -57,12 +57,12 @@ def findings_of(root: Path, metric: str | None = None) -> Findings:
 
 
 def lr_runs(root: Path, losses: dict[float, Sequence[float]]) -> None:
-    """Runs of one learning rate after the other, seeds from 1."""
+    """Runs of one learning rate after the other, seeds from 1, each kept elsewhere."""
     for lr, some in losses.items():
         for seed, loss in enumerate(some, 1):
             made_run(
                 root, f"run-{lr}-{seed}", loss, [f"optimizer.lr={lr}"], seed=seed,
-                wrong=range(int(10 * loss)), optimizer={"lr": lr},
+                wrong=range(int(10 * loss)), optimizer={"lr": lr}, cache_dir=str(seed), logger={str(seed): 1},
             )  # fmt: skip
 
 

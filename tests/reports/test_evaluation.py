@@ -22,40 +22,31 @@ STEPS = [(0, "train/loss", 0.7), (0, "lr", 1e-3), (9, "train/loss", 0.5), (9, "v
 CURVES = [(0, *step) for step in STEPS]
 
 
-def rows_of(
-    labels: list[int], predictions: list[int], classes: int = 2
-) -> tuple[list[Example], np.ndarray, np.ndarray]:
-    """Documents and logits with the given predictions, each surer than the one before."""
+def rows_of(labels: list[int], predictions: list[int], classes: int = 2) -> tuple[Any, Any, Any]:
+    """Documents, labels and logits with the given predictions, each surer than the one before."""
     examples = [Example(row, f"문서 {row}", str(label)) for row, label in enumerate(labels)]
-    logits = np.zeros((len(labels), classes), np.float32)
-    logits[np.arange(len(labels)), predictions] = 1 + np.arange(len(labels)) / 7
-    return examples, np.array(labels), logits
+    surety = 1 + np.arange(len(labels), dtype=np.float32)[:, None] / 7
+    return examples, np.array(labels), np.eye(classes, dtype=np.float32)[predictions] * surety
 
 
 def write(
     folder: Path, examples: list[Example], labels: np.ndarray, logits: np.ndarray, **more: Any
-) -> Element:
-    """The page, which a browser need not mend: but for these tags without an end it is XML."""
+) -> tuple[Element, dict[str, Any], list[list[str]]]:
+    """The page, which but for tags without an end is XML, the figures and the predictions, as written."""
     arguments = {"names": ["부정", "긍정"], "facts": {"run": "r"}, "curves": [], "account": None, **more}
-    found = write_evaluation(folder, examples, labels, logits, **arguments)
-    assert figures(folder) == found or np.isnan(found["loss"])
+    returned = write_evaluation(folder, examples, labels, logits, **arguments)
+    figures = json.loads((folder / "evaluation.json").read_text("utf-8"))
+    assert figures == returned or np.isnan(figures["loss"])
+    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
+        predictions = list(csv.reader(file))
     source = (folder / "evaluation.html").read_text("utf-8").split("<!doctype html>")[1]
-    return fromstring(re.sub(r"<((?:meta|br)\b[^>]*)>", r"<\1/>", source))
+    return fromstring(re.sub(r"<((?:meta|br)\b[^>]*)>", r"<\1/>", source)), figures, predictions
 
 
 def texts_in(page: Element, tag: str) -> list[str]:
     """What stands in the elements of a tag, but not in others within them."""
     found = (text for each in page.iter(tag) for text in (each.text, *(part.tail for part in each)))
     return [text.strip() for text in found if text and text.strip()]
-
-
-def figures(folder: Path) -> Any:
-    return json.loads((folder / "evaluation.json").read_text("utf-8"))
-
-
-def predictions_of(folder: Path) -> list[list[str]]:
-    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
 
 
 def test_an_evaluation_replaces_the_last_and_gives_the_same_bits_back_in_row_order(tmp_path: Path) -> None:
@@ -65,10 +56,9 @@ def test_an_evaluation_replaces_the_last_and_gives_the_same_bits_back_in_row_ord
     labels = generator.integers(0, 3, 60)
     order = generator.permutation(60).tolist()
     examples = [Example(row, f"문서 {row}", str(label)) for row, label in zip(order, labels, strict=True)]
-    write(tmp_path, examples, labels, logits, names=["가", "나", "다"])
-    found, report = figures(tmp_path), metrics.report(logits, labels, ["가", "나", "다"])
+    _, found, (header, *rows) = write(tmp_path, examples, labels, logits, names=["가", "나", "다"])
+    report = metrics.report(logits, labels, ["가", "나", "다"])
     assert {**found, **report, "facts": {"run": "r"}, "account": None} == found
-    header, *rows = predictions_of(tmp_path)
     assert header == ["row", "label", "prediction", "confidence", "logit:가", "logit:나", "logit:다", "text"]
     place = np.argsort(order)
     assert [[row[0], row[1], row[2], row[7]] for row in rows] == [
@@ -84,8 +74,7 @@ def test_an_evaluation_replaces_the_last_and_gives_the_same_bits_back_in_row_ord
 def test_any_text_comes_back_from_the_csv(tmp_path: Path) -> None:
     texts = ['a,"b"', "lone\rreturn", "two\r\nlines\n", "", " 앞뒤 ", "\u2028\x85", "=1+1"]
     examples = [Example(row, text, "0", text if row else None) for row, text in enumerate(texts)]
-    write(tmp_path, examples, np.zeros(7, int), np.zeros((7, 2), np.float32))
-    header, *rows = predictions_of(tmp_path)
+    _, _, (header, *rows) = write(tmp_path, examples, np.zeros(7, int), np.zeros((7, 2), np.float32))
     assert header[-2:] == ["text", "pair"]
     assert [row[-2:] for row in rows] == [[texts[0], ""], *([text, text] for text in texts[1:])]
 
@@ -93,29 +82,24 @@ def test_any_text_comes_back_from_the_csv(tmp_path: Path) -> None:
 def test_the_worst_mistakes_are_the_surest_wrong_rows(tmp_path: Path) -> None:
     examples, labels, logits = rows_of([0, 1] * 60, [1, 1] * 60)  # every even row is wrong
     logits[100] = logits[98]  # as sure as the row before it
-    write(tmp_path, examples, labels, logits)
-    worst = figures(tmp_path)["worst_mistakes"]
+    worst = write(tmp_path, examples, labels, logits)[1]["worst_mistakes"]
     assert [mistake["row"] for mistake in worst] == [*range(118, 100, -2), 98, 100, *range(96, 18, -2)]
     assert worst[0] == {
         "row": 118, "label": "부정", "prediction": "긍정", "text": "문서 118", "pair": None,
         "confidence": pytest.approx(1 / (1 + np.exp(-float(logits[118, 1]))), rel=1e-12),
     }  # fmt: skip
-
-
-def test_logits_that_are_no_numbers_can_be_looked_at(tmp_path: Path) -> None:
     examples, labels, logits = rows_of([1, 1, 1], [0, 1, 0])
-    logits[0] = np.nan
-    write(tmp_path, examples, labels, logits)
-    # the one without a confidence last
-    assert [mistake["row"] for mistake in figures(tmp_path)["worst_mistakes"]] == [2, 0]
-    assert predictions_of(tmp_path)[1][3:6] == ["nan", "nan", "nan"]
+    logits[0] = np.nan  # the one without a confidence last
+    _, found, predictions = write(tmp_path, examples, labels, logits)
+    assert [mistake["row"] for mistake in found["worst_mistakes"]] == [2, 0]
+    assert predictions[1][3:6] == ["nan", "nan", "nan"]
 
 
 def test_the_page_shows_figures_texts_and_the_account(tmp_path: Path) -> None:
     counts = (9, 8, 5, {"blank line": 3}, ["뉴스.tsv:4: blank line"], {"duplicate ids": 2})
     facts = {"run": "한 달", "data": "뉴스.tsv", "unk_rate": 0.0123, "warnings": ["조심"], "none": None}
-    data = rows_of([0, 0, 1, 1, 1], [0, 1, 1, 1, 1])
-    page = write(tmp_path, *data, account=RowCounts("뉴스.tsv", *counts), facts=facts, curves=CURVES)
+    more = {"account": RowCounts("뉴스.tsv", *counts), "facts": facts, "curves": CURVES}
+    page, found, _ = write(tmp_path, *rows_of([0, 0, 1, 1, 1], [0, 1, 1, 1, 1]), **more)
     assert texts_in(page, "h1") == ["한 달 · 뉴스.tsv"]
     drawn = ["Confusion matrix", "Classes", "Confidence", "Learning curves"]
     assert texts_in(page, "h2") == [*drawn, "Worst mistakes", "Rows of the file", "Facts"]
@@ -125,22 +109,20 @@ def test_the_page_shows_figures_texts_and_the_account(tmp_path: Path) -> None:
     assert {"문서 1", "1", "3"} <= set(texts_in(page, "td"))
     assert "none" not in texts_in(page, "dt")
     names = ("file", "lines", "read", "used", "rejected", "rejected_rows", "notes")
-    assert figures(tmp_path)["account"] == dict(zip(names, ("뉴스.tsv", *counts), strict=True))
-    without = write(tmp_path, *rows_of([0, 1], [0, 1]), facts={})
-    assert texts_in(without, "h2") == [*drawn[:3], "Worst mistakes", "Facts"]
-    assert texts_in(without, "h1") == ["Evaluation"]
-    assert "No prediction is wrong." in texts_in(without, "p")
+    assert found["account"] == dict(zip(names, ("뉴스.tsv", *counts), strict=True))
+    page, *_ = write(tmp_path, *rows_of([0, 1], [0, 1]), facts={})
+    assert texts_in(page, "h2") == [*drawn[:3], "Worst mistakes", "Facts"]
+    assert texts_in(page, "h1") == ["Evaluation"]
+    assert "No prediction is wrong." in texts_in(page, "p")
 
 
-def test_a_page_with_markup_for_texts_loads_and_runs_nothing_and_its_drawings_are_named(
-    tmp_path: Path,
-) -> None:
+def test_markup_stays_text_and_the_page_loads_and_runs_nothing_of_it(tmp_path: Path) -> None:
     examples = [Example(0, HOSTILE, "a", HOSTILE + "pair"), Example(1, HOSTILE * 20, "b")]
     names = [HOSTILE, '"><img src=x onerror=alert(1)>']
     account = RowCounts(HOSTILE, 3, 3, 2, {HOSTILE: 1}, [HOSTILE + "row"], {HOSTILE + "note": 1})
     facts = {"run": HOSTILE, "data": "</title>", HOSTILE: HOSTILE, "warnings": [HOSTILE + "warning"]}
     more = {"names": names, "facts": facts, "account": account, "curves": CURVES}
-    page = write(tmp_path, examples, np.array([0, 1]), np.eye(2, dtype=np.float32)[[1, 0]], **more)
+    page, *_ = write(tmp_path, examples, np.array([0, 1]), np.eye(2, dtype=np.float32)[[1, 0]], **more)
     tags = {each.tag.rpartition("}")[2] for each in page.iter()}
     assert tags & {"script", "link", "img", "iframe", "object", "embed", "base", "a", "form"} == set()
     attributes = {name for each in page.iter() for name in each.attrib}
@@ -164,19 +146,20 @@ def test_long_texts_fold_and_the_page_is_small_after_many_long_rows_and_steps(tm
     examples = [Example(row, text, "0") for row in range(200)]
     curves = [(0, step, "train/loss", 1 / (step + 1)) for step in range(20_000)]
     logits = np.eye(2, dtype=np.float32)[[1] * 200]
-    page = write(tmp_path, examples, np.zeros(200, int), logits, curves=curves)
+    page, found, predictions = write(tmp_path, examples, np.zeros(200, int), logits, curves=curves)
     assert text[:160] in texts_in(page, "summary")
     assert text[160:1000] in texts_in(page, "details")
     assert "… 5,200 characters in all; predictions.csv has the whole" in texts_in(page, "span")
-    assert figures(tmp_path)["worst_mistakes"][0]["text"] == predictions_of(tmp_path)[1][-1] == text
-    assert (tmp_path / "evaluation.html").stat().st_size < 500_000
+    assert found["worst_mistakes"][0]["text"] == predictions[1][-1] == text
+    assert (tmp_path / "evaluation.html").stat().st_size < 300_000
 
 
 @pytest.mark.parametrize(("classes", "cells"), [(40, 1600), (61, 0)])
 def test_many_classes_have_a_matrix_and_very_many_a_list(tmp_path: Path, classes: int, cells: int) -> None:
     labels, predictions = [0, 0, 0, *range(classes)], [1, 1, 2, *range(classes)]
-    page = write(tmp_path, *rows_of(labels, predictions, classes), names=[f"c{i}" for i in range(classes)])
+    names = [f"c{index}" for index in range(classes)]
+    page, found, _ = write(tmp_path, *rows_of(labels, predictions, classes), names=names)
     kinds = [each.get("class", "") for each in page.iter("td")]
     assert len([kind for kind in kinds if kind[:1] in ("h", "r", "n") and kind != "number"]) == cells
     assert {"50.0%", "25.0%"} <= set(texts_in(page, "td" if classes > 60 else "small"))
-    assert len(figures(tmp_path)["confusion"]) == classes
+    assert len(found["confusion"]) == classes

@@ -4,61 +4,67 @@ from __future__ import annotations
 
 import math
 import re
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
 from bunryu.reports.svg import bars, lines, meter, reliability
 
 SVG = "{http://www.w3.org/2000/svg}"
+TEXT = "\"'><script>&"
 
 
-def parsed(text: str) -> ElementTree.Element:
+def parsed(text: str) -> Element:
     """The drawing, of which every number must be inside it."""
-    drawing = ElementTree.fromstring(text)
+    drawing = fromstring(text)
     _, _, width, height = map(float, drawing.attrib["viewBox"].split())
-    for element in drawing.iter():
-        for name in ("x", "cx", "y", "cy", "width", "height"):
-            if name in element.attrib and element is not drawing:
-                assert 0 <= float(element.attrib[name]) <= (width if name in ("x", "cx", "width") else height)
+    for element in list(drawing.iter())[1:]:
+        for name in {"x", "cx", "y", "cy", "width", "height"} & element.attrib.keys():
+            assert 0 <= float(element.attrib[name]) <= (width if name in ("x", "cx", "width") else height)
     return drawing
 
 
-def all_of(drawing: ElementTree.Element, kind: str, style: str) -> list[ElementTree.Element]:
-    return [e for e in drawing.iter(f"{SVG}{kind}") if style in e.attrib.get("class", "").split()]
+def all_of(drawing: Element, kind: str, style: str) -> list[Element]:
+    return [each for each in drawing.iter(f"{SVG}{kind}") if style in each.get("class", "").split()]
 
 
-def words(drawing: ElementTree.Element) -> list[str]:
+def words(drawing: Element) -> list[str]:
     return [str(element.text) for element in drawing.iter(f"{SVG}text")]
 
 
-def dots(drawing: ElementTree.Element, index: int) -> list[tuple[float, float]]:
+def dots(drawing: Element, index: int) -> list[tuple[float, float]]:
     found = all_of(drawing, "circle", f"series-{index}")
-    return [(float(e.attrib["cx"]), float(e.attrib["cy"])) for e in found]
+    return [(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in found]
 
 
 @pytest.mark.parametrize(
-    "chart",
+    ("chart", "texts"),
     [
-        lines("<b>&", {"train": [(1, 2.0)]}, "step"),
-        bars("<b>&", [0, 0], [0.5, 0.75, 1.0], "share", 0),
-        reliability("<b>&", []),
+        (lines(TEXT, {TEXT: [(1, 2.0)]}, TEXT), 3),
+        (bars(TEXT, [0, 0], [0.5, 0.75, 1.0], TEXT, 0), 2),
+        (reliability(TEXT, []), 1),
     ],
 )
-def test_a_chart_of_next_to_nothing_is_an_image_with_a_title(chart: str) -> None:
+def test_a_chart_of_next_to_nothing_is_an_image_with_texts_that_stay_text(chart: str, texts: int) -> None:
     drawing = parsed(chart)
-    assert drawing.attrib["role"] == "img"
-    assert (drawing[0].tag, drawing[0].text) == (f"{SVG}title", "<b>&")
+    assert (drawing.get("role"), drawing[0].tag, drawing[0].text) == ("img", f"{SVG}title", TEXT)
+    assert words(drawing).count(TEXT) == texts
+    tags = {element.tag.removeprefix(SVG) for element in drawing.iter()}
+    assert tags <= {"svg", "title", "path", "circle", "text", "rect"}
 
 
-def test_points_of_a_line_stand_in_proportion() -> None:
-    drawing = parsed(lines("t", {"a": [(0, 0.0), (50, 0.25), (100, 1.0)], "b": [(100, 0.5)]}, "step"))
+def test_points_stand_in_proportion_without_those_not_finite_and_long_lines_have_no_dots() -> None:
+    line = [(0, 0.0), (50, 0.25), (60, math.nan), (70, math.inf), (100, 1.0)]
+    drawing = parsed(lines("t", {"a": line, "b": [(100, 0.5)], "c": [(0, math.nan)]}, "step"))
     (left, low), (middle, between), (right, high) = dots(drawing, 0)
     assert middle - left == pytest.approx(right - middle, abs=0.02)
     assert (low - between) / (low - high) == pytest.approx(0.25, abs=0.001)
-    assert dots(drawing, 1) == [(right, pytest.approx((low + high) / 2, abs=0.02))]
-    # a line for the points and a stroke of the legend; the single point has the stroke only
+    assert (dots(drawing, 1), dots(drawing, 2)) == ([(right, pytest.approx((low + high) / 2, abs=0.02))], [])
+    # a stroke of the legend and a line for the points; the single point has the stroke only
     assert [len(all_of(drawing, "path", f"series-{index}")) for index in (0, 1)] == [2, 1]
+    drawing = parsed(lines("t", {"long": [(step, float(step)) for step in range(200)]}, "step"))
+    assert dots(drawing, 0) == []
+    assert len(re.findall("[ML]", all_of(drawing, "path", "series-0")[1].attrib["d"])) == 200
 
 
 def test_axes_carry_round_numbers_around_the_values() -> None:
@@ -76,54 +82,30 @@ def test_values_that_are_all_equal_can_be_drawn(value: float) -> None:
     assert len(set(words(drawing))) == len(words(drawing))
 
 
-def test_what_is_not_finite_is_left_out() -> None:
-    points = [(0, 1.0), (1, math.nan), (2, math.inf), (3, 2.0)]
-    drawing = parsed(lines("t", {"a": points, "b": [(0, math.nan)]}, "step"))
-    assert (len(dots(drawing, 0)), len(dots(drawing, 1))) == (2, 0)
-    assert "nan" not in ElementTree.tostring(drawing, "unicode")
-
-
-def test_long_lines_have_no_dots() -> None:
-    drawing = parsed(lines("t", {"a": [(step, float(step)) for step in range(200)]}, "step"))
-    assert dots(drawing, 0) == []
-    _, line = sorted(all_of(drawing, "path", "series-0"), key=lambda path: len(path.attrib["d"]))
-    assert len(re.findall("[ML]", line.attrib["d"])) == 200
-
-
-def test_text_stays_text() -> None:
-    drawing = parsed(lines("t", {"<script>alert('1')</script>": [(0, 1.0)]}, '"><x>'))
-    assert {"<script>alert('1')</script>", '"><x>'} <= set(words(drawing))
-    tags = {element.tag.removeprefix(SVG) for element in drawing.iter()}
-    assert tags == {"svg", "title", "path", "circle", "text"}
-
-
 def test_bars_are_as_high_as_their_counts() -> None:
     drawing = parsed(bars("t", [10, 0, 40, 20], [0.0, 0.25, 0.5, 0.75, 1.0], "share", 1))
     found = all_of(drawing, "rect", "series-1")
     heights = [float(bar.attrib["height"]) for bar in found]
     assert [height / heights[2] for height in heights] == pytest.approx([0.25, 0, 1, 0.5], abs=0.001)
-    assert [bar[0].text for bar in found][2] == "50.0% to 75.0%: 40 rows"
+    assert found[2][0].text == "50.0% to 75.0%: 40 rows"
     assert len({float(bar.attrib["y"]) + float(bar.attrib["height"]) for bar in found}) == 1
 
 
 @pytest.mark.parametrize("accuracy", [0.5, 1.0])
 def test_a_bin_is_a_bar_of_its_accuracy_and_the_gap_to_its_confidence(accuracy: float) -> None:
-    place = {"from": 0.8, "to": 1.0}
-    full = {**place, "rows": 1234, "confidence": 0.9, "accuracy": accuracy}
-    empty = {**place, "rows": 0, "confidence": None, "accuracy": None}
-    without_numbers = {**place, "rows": 3, "confidence": math.nan, "accuracy": 0.5}
-    drawing = parsed(reliability("t", [empty, full, without_numbers]))
+    full = {"from": 0.8, "to": 1.0, "rows": 1234, "confidence": 0.9, "accuracy": accuracy}
+    empty = {**full, "rows": 0, "confidence": None, "accuracy": None}
+    drawing = parsed(reliability("t", [empty, full, {**full, "confidence": math.nan}]))
     # the second of each is the legend's
     bar, gap = all_of(drawing, "rect", "bar")[0], all_of(drawing, "rect", "gap")[0]
-    height = float(bar.attrib["height"])
-    assert float(gap.attrib["height"]) / height == pytest.approx(abs(0.9 - accuracy) / accuracy, abs=0.001)
+    share = float(gap.attrib["height"]) / float(bar.attrib["height"])
+    assert share == pytest.approx(abs(0.9 - accuracy) / accuracy, abs=0.001)
     assert [group[0].text for group in drawing.iter(f"{SVG}g")] == [
         f"confidence 80.0% to 100.0%: 1,234 rows, mean confidence 90.0%, accuracy {accuracy:.1%}"
     ]
 
 
-@pytest.mark.parametrize(("share", "width"), [(0.0, 0), (0.345, 34.5), (1.0, 100)])
-def test_a_meter_is_as_wide_as_its_share_and_hidden_from_readers(share: float, width: float) -> None:
-    drawing = ElementTree.fromstring(meter(share))
+def test_a_meter_is_as_wide_as_its_share_and_hidden_from_readers() -> None:
+    drawing = fromstring(meter(0.345))
     assert drawing.attrib["aria-hidden"] == "true"
-    assert [float(rect.attrib["width"]) for rect in drawing] == [100, width]
+    assert [rect.attrib["width"] for rect in drawing] == ["100", "34.5"]

@@ -12,9 +12,6 @@ from bunryu.reports.comparison import is_numeric, shown
 from bunryu.reports.svg import Point, round_numbers
 
 MAX_LABELS = 8
-LABEL_DISTANCE = 0.11  # between two labels at least, as a share of the axis
-LABEL_CHARACTERS = 14
-LOG_SCALE_RATIO = 8.0  # largest over smallest value from which an axis is logarithmic
 OUTLIER_FACTOR = 4.0  # times the median distance to the best value, beyond which one is off the scale
 
 
@@ -27,14 +24,14 @@ class Axis:
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Axis:
-        """An axis of numbers, in proportion or by their logarithms, or of names at equal distances."""
+        """Numbers stand in proportion or by their logarithms, names at equal distances."""
         distinct = ordered(values)
         if not is_numeric(values):
             places = {name: (index + 0.5) / len(distinct) for index, name in enumerate(distinct)}
             return cls(places, [(places[name], shortened(shown(distinct[name]))) for name in distinct])
         numbers = list(distinct.values())
         low, high = numbers[0], numbers[-1]
-        by_log = low > 0 and high / low >= LOG_SCALE_RATIO
+        by_log = low > 0 and high / low >= 8.0
 
         def place(value: float) -> float:
             if low == high:
@@ -43,7 +40,7 @@ class Axis:
 
         ticks: list[tuple[float, str]] = []
         for value in numbers if len(numbers) <= MAX_LABELS else _ticks(low, high, by_log):
-            if not ticks or place(value) - ticks[-1][0] >= LABEL_DISTANCE:
+            if not ticks or place(value) - ticks[-1][0] >= 0.11:  # or labels would touch
                 ticks.append((place(value), shown(value)))
         return cls({name: place(value) for name, value in distinct.items()}, ticks)
 
@@ -52,13 +49,11 @@ class Axis:
 
 
 def _ticks(low: float, high: float, by_log: bool) -> list[float]:
-    """Round numbers between low and high."""
     found = round_numbers([low, high])
     if by_log:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        found = [
-            10.0**power * factor for power in powers for factor in ((1,) if len(powers) > 3 else (1, 2, 5))
-        ]
+        factors = (1,) if len(powers) > 3 else (1, 2, 5)
+        found = [10.0**power * factor for power in powers for factor in factors]
     return [tick for tick in found if low <= tick <= high]
 
 
@@ -85,5 +80,5 @@ def ordered(values: Sequence[Any]) -> dict[str, Any]:
     return dict(sorted(distinct.items(), key=lambda item: item[by_size]))
 
 
-def shortened(text: str, length: int = LABEL_CHARACTERS) -> str:
+def shortened(text: str, length: int = 14) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -15,10 +15,7 @@ from bunryu.reports.svg import BOTTOM, HEIGHT, LEFT, WIDTH, Frame, Point
 
 PARALLEL_WIDTH = 2.9 * WIDTH
 PARALLEL_TOP, PARALLEL_BOTTOM = 34, HEIGHT - 14
-SIDE_BY_SIDE = 0.06  # of a parallel axis' height, over which runs of one value are spread
-RANK_COLOURS = 5  # from the best fifth of the runs to the worst
 AXIS_MARGIN = 0.07  # of a key's axis, left free at each end
-HEAT_LEVELS = 20
 HEAT_LEFT = 78  # room for the labels of rows
 
 
@@ -81,7 +78,7 @@ def parallel(
     parts = []
     for index, score in reversed(list(enumerate(scores))):
         # runs of one value side by side, the better ones above, or they would hide each other
-        aside = SIDE_BY_SIDE * (0.5 - index / len(scores))
+        aside = 0.06 * (0.5 - index / len(scores))
         places = [axes[key].place(values[index]) + aside for key, values in columns.items()]
         places.append(metric_place(score))
         points = [f"{LEFT + gap * at:g} {_down(place):g}" for at, place in enumerate(places)]
@@ -101,8 +98,8 @@ def _down(place: float) -> float:
 
 
 def _rank_class(rank: float) -> str:
-    """The style of a run's line, by its rank as a share of all runs; 0 is the best run's."""
-    return f"faint rank-{int(rank * RANK_COLOURS)}" if rank else "best"
+    """The style of a run's line: the best's for rank 0, else that of its fifth of all runs."""
+    return f"faint rank-{int(rank * 5)}" if rank else "best"
 
 
 def heat(
@@ -139,7 +136,7 @@ def _heat_cells(
     parts = []
     for (x, y), mean in means.items():
         share = (clamped(mean, (low, high)) - low) / (high - low) if high > low else 0.5
-        level = round(HEAT_LEVELS * ((1 - share) if lower_is_better else share))
+        level = round(20 * ((1 - share) if lower_is_better else share))
         left, top = frame.x(list(xs).index(x)), frame.y(list(ys).index(y) + 1)
         note = f"{shown(xs[x])}, {shown(ys[y])}: {mean:.4g}, {len(cells[x, y])} runs"
         parts.append(

@@ -16,8 +16,6 @@ from bunryu.keys import leaves, value_at
 from bunryu.reports.entries import RunSummary
 from bunryu.sweeps.ledger import IRRELEVANT
 
-DEFAULT = "(default)"  # of a group whose option no override named
-
 
 @dataclass(frozen=True)
 class Metric:
@@ -80,12 +78,8 @@ class Comparison:
 def compare(entries: Sequence[RunSummary], requested: str | None = None) -> Comparison:
     """Rank what finished, in groups that are equal up to the seed.
 
-    Args:
-        entries: runs and jobs in any state.
-        requested: ``val/accuracy``, ``max val/accuracy``, or None for what the runs themselves watched.
-
-    Raises:
-        ConfigError: if runs watched different metrics, or none has the one that is asked for.
+    The metric is the requested, such as ``val/accuracy`` or ``max val/accuracy``, or what the runs watched:
+    a ConfigError if that differs, or if no run has it.
     """
     metric = _metric(entries, requested)
     newest: dict[tuple[str, Any], RunSummary] = {}
@@ -119,7 +113,7 @@ def _swept(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     for key in dict.fromkeys(chain.from_iterable(overrides)):
         pairs = zip(configs, overrides, strict=True)
-        values = [config.get(key, typed.get(key, DEFAULT)) for config, typed in pairs]
+        values = [config.get(key, typed.get(key, "(default)")) for config, typed in pairs]
         if _count_distinct([values]) > 1:
             columns[key] = values
     known = _count_distinct(columns.values())
@@ -183,11 +177,11 @@ def _metric(entries: Sequence[RunSummary], requested: str | None) -> Metric:
         requested = next(iter(watched), "min val/loss")
     mode, _, name = requested.strip().rpartition(" ")
     if mode not in ("", "min", "max"):
-        fix = "val/loss, or max val/accuracy"
-        raise ConfigError(f"'{requested}' is no metric", where="--metric", fix=fix)
+        what, fix = f"'{requested}' is no metric", "val/loss, or max val/accuracy"
+        raise ConfigError(what, where="--metric", fix=fix)
     if recorded and name not in recorded:
-        fix = f"one of {', '.join(recorded)}"
-        raise ConfigError(f"no finished run has '{name}'", where="--metric", fix=fix)
+        what, fix = f"no finished run has '{name}'", f"one of {', '.join(recorded)}"
+        raise ConfigError(what, where="--metric", fix=fix)
     modes = {monitor.split()[-1]: monitor.split()[0] for monitor in watched if " " in monitor}
     usual = "min" if name.endswith(("loss", "error")) else "max"
     return Metric(name, mode or modes.get(name, usual))

@@ -16,15 +16,8 @@ from bunryu.errors import BunryuError, ConfigError
 from bunryu.runs.run import Run
 from bunryu.sweeps.ledger import JobState, Ledger
 
-SEARCH_DEPTH = 4  # how far below a folder runs and sweeps are looked for
-DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)  # what damaged files raise
+# what damaged files raise
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -46,17 +39,13 @@ class RunSummary:
 
     def curve(self, metric: str) -> list[tuple[float, float]]:
         """(step, value) of what metrics.csv holds of a metric; what cannot be read is left out."""
-        try:
-            lines = (
-                (self.path / "metrics.csv").read_text("utf-8", "replace").splitlines() if self.path else []
-            )
-        except OSError:
-            return []
         points = []
-        for line in lines:
-            if f",{metric}," in line:  # most lines are of other metrics
-                with suppress(ValueError, IndexError):  # a line that is being written
-                    points.append((float(line.split(",")[1]), float(line.split(",")[3])))
+        with suppress(OSError):
+            lines = (self.path / "metrics.csv").read_text("utf-8", "replace") if self.path else ""
+            for line in lines.splitlines():
+                if f",{metric}," in line:  # most lines are of other metrics
+                    with suppress(ValueError, IndexError):  # a line that is being written
+                        points.append((float(line.split(",")[1]), float(line.split(",")[3])))
         return [(step, value) for step, value in points if math.isfinite(value)]
 
 
@@ -70,11 +59,9 @@ def collect(paths: Sequence[Path]) -> list[RunSummary]:
     for path in paths:
         sweeps, runs = _found_in(path.expanduser())
         if not sweeps and not runs:
-            raise ConfigError(
-                "neither a run nor a sweep, and none is in it" if path.exists() else "no such directory",
-                where=str(path),
-                fix="a run directory, a sweep's folder, or a folder of them such as outputs",
-            )
+            what = "neither a run nor a sweep, and none is in it" if path.exists() else "no such directory"
+            fix = "a run directory, a sweep's folder, or a folder of them such as outputs"
+            raise ConfigError(what, where=str(path), fix=fix)
         for place, entry in chain.from_iterable(map(_jobs, sweeps)):
             entries.setdefault(place, entry)
         for run in runs:
@@ -83,14 +70,13 @@ def collect(paths: Sequence[Path]) -> list[RunSummary]:
 
 
 def _found_in(path: Path) -> tuple[list[Path], list[Path]]:
-    """Sweeps and runs: the path itself, or else those below it."""
+    """Sweeps and runs: the path itself, or else those up to three folders below it."""
     if (path / "sweep.json").is_file():
         return [path], []
     if (path / "manifest.json").is_file():
         return [], [path]
-    levels = ["*/" * depth for depth in range(1, SEARCH_DEPTH)]
     sweeps, runs = (
-        sorted(found.parent for level in levels for found in path.glob(level + name))
+        sorted(found.parent for level in ("*/", "*/*/", "*/*/*/") for found in path.glob(level + name))
         for name in ("sweep.json", "manifest.json")
     )
     return sweeps, runs
@@ -105,8 +91,8 @@ def _jobs(sweep: Path) -> Iterator[tuple[Path, RunSummary]]:
         try:
             job = ledger.job(record.stem)
         except (BunryuError, *DAMAGE) as error:
-            name, cause = f"{sweep.name}/{record.stem}", _damage("record", error)
-            yield record.resolve(), RunSummary(name, "damaged", cause)
+            cause = _damage("record", error)
+            yield record.resolve(), RunSummary(f"{sweep.name}/{record.stem}", "damaged", cause)
         else:
             yield (job.run or record).resolve(), _of_job(job, sweep)
 
@@ -139,36 +125,26 @@ def _hours_of_attempts(sweep: Path, identity: str) -> float | None:
 def _of_run(path: Path) -> RunSummary:
     """A run as it stands; damage is its status, not an error."""
     run = Run(path)
+    summary, file = RunSummary(path.name, "damaged", path=path), "manifest.json"
     try:
         manifest = run.manifest
         config, overrides = manifest["config"], manifest["overrides"]
-        _check(config, overrides)
-        summary = RunSummary(
-            path.name, str(manifest["status"]), manifest.get("exit_reason"), path, config, overrides,
-            hours=_hours(manifest),
-        )  # fmt: skip
-    except DAMAGE as error:
-        return RunSummary(path.name, "damaged", _damage("manifest.json", error), path)
-    try:
+        # a manifest comes from anywhere
+        if not isinstance(config, dict) or not isinstance(config.get("seed"), int | None):
+            raise TypeError("config is no mapping with a seed")
+        if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
+            raise TypeError("overrides is no list of texts")
+        status, cause = str(manifest["status"]), manifest.get("exit_reason")
+        summary = RunSummary(path.name, status, cause, path, config, overrides, hours=_hours(manifest))
+        file = "results.json"
         return replace(summary, metrics=_numbers(run.results))
     except DAMAGE as error:
-        return replace(summary, status="damaged", cause=_damage("results.json", error))
-
-
-def _check(config: Any, overrides: Any) -> None:
-    """Refuse what no run writes: a manifest comes from anywhere."""
-    if not isinstance(config, dict) or not isinstance(config.get("seed"), int | None):
-        raise TypeError("config is no mapping with a seed")
-    if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
-        raise TypeError("overrides is no list of texts")
+        return replace(summary, status="damaged", cause=_damage(file, error))
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return {name: float(value) for name, value in numbers.items() if not isinstance(value, bool)}
 
 
 def _hours(record: Mapping[str, Any]) -> float | None:

@@ -25,13 +25,9 @@ from bunryu.system.files import write_atomically
 Curve = tuple[int, int, str, float]
 Row = dict[str, Any]  # what is known of one document: row, label, prediction, confidence, text, pair
 
-WORST_MISTAKES = 50
 MATRIX_CLASSES = 60  # with more of them the page names the commonest confusions instead of all pairs
-COMMON_CONFUSIONS = 50
-SHOWN_CHARACTERS = 1000  # of a text in the page; evaluation.json and predictions.csv hold all of it
-OPEN_CHARACTERS = 160  # of a text in the page before it folds
+MAX_LISTED = 50  # worst mistakes, and commonest confusions
 CURVE_POINTS = 200  # of a line in the page
-HISTOGRAM_BARS = 20
 
 # heading -> name in the legend -> the metrics it may be recorded under, of which the first counts
 CURVES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -49,14 +45,12 @@ def write_evaluation(
     """Write predictions.csv, evaluation.html and, as the last, evaluation.json, whose content is returned.
 
     Args:
-        folder: where to; made if missing, its files of these names replaced.
-        examples: the documents, in the order of the logits.
+        folder: made if missing, its files of these names replaced.
         labels: shape (rows,), true class ids.
         logits: shape (rows, classes).
         names: the classes' shown names in id order.
-        facts: plain values that tell what was evaluated: ``run``, ``data``, ``model``, ``checkpoint``, …;
-            ``warnings`` is a list of sentences.
-        curves: the rows of the run's metrics.csv: epoch, step, name, value; may be empty.
+        facts: plain values: ``run``, ``data``, ``model``, ``checkpoint``, …; ``warnings`` are sentences.
+        curves: the rows of the run's metrics.csv: epoch, step, name, value.
         account: what became of the rows of the file, if one was read.
     """
     predicted, confidence = metrics.most_likely(logits)
@@ -79,7 +73,7 @@ def write_evaluation(
         "facts": dict(facts),
         **metrics.report(logits, labels, names),
         "account": None if account is None else dataclasses.asdict(account),
-        "worst_mistakes": wrong[:WORST_MISTAKES],
+        "worst_mistakes": wrong[:MAX_LISTED],
     }
     page = _page(found, names, _confidence_charts(confidence, predicted == labels, names), curves)
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,8 +100,8 @@ def _page(
         "reliability": svg.reliability("Reliability: accuracy over confidence", found["calibration"]),
         "confidence_charts": confidence,
         "learning_charts": _learning_charts(curves),
-        "open_characters": OPEN_CHARACTERS,
-        "shown_characters": SHOWN_CHARACTERS,
+        "open_characters": 160,  # of a text before it folds
+        "shown_characters": 1000,  # of a text; evaluation.json and predictions.csv hold all of it
     }
     return render("evaluation.html", values, {"shown": _shown})
 
@@ -137,7 +131,7 @@ def _common_confusions(matrix: npt.NDArray[np.int64], names: Sequence[str]) -> l
         }
         for label, prediction in pairs
         if label != prediction
-    ][:COMMON_CONFUSIONS]
+    ][:MAX_LISTED]
 
 
 def _confidence_charts(
@@ -145,7 +139,7 @@ def _confidence_charts(
 ) -> list[Markup]:
     """Two histograms over one axis, each on a scale of its own: mistakes are few beside what is right."""
     lowest = 0.5 if len(names) == 2 else 0.0  # of two classes the likelier has at least a half
-    edges = np.linspace(lowest, 1.0, HISTOGRAM_BARS + 1)
+    edges = np.linspace(lowest, 1.0, 21)  # of 20 bars
     found = []
     for kind, (name, rows) in enumerate({"Right": right, "Wrong": ~right}.items()):
         counts = np.histogram(confidence[rows & np.isfinite(confidence)], edges)[0].tolist()
@@ -160,12 +154,8 @@ def _learning_charts(curves: Sequence[Curve]) -> list[Markup]:
         recorded.setdefault(name, []).append((step, value))
     found = []
     for heading, legend in CURVES.items():
-        series = {
-            name: _averaged(points)
-            for name, places in legend.items()
-            if (points := next((recorded[metric] for metric in places if metric in recorded), None))
-        }
-        if series:
+        first = {name: next(filter(recorded.get, places), None) for name, places in legend.items()}
+        if series := {name: _averaged(recorded[metric]) for name, metric in first.items() if metric}:
             found.append(svg.lines(heading, series, "step", "%" if heading == "Accuracy" else ""))
     return found
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from bunryu.reports.comparison import is_numeric
 
 MAX_LEVELS = 8  # a number with more values than this is cut into fifths
-FIFTHS = 5
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,6 @@ def importance(columns: Mapping[str, Sequence[Any]], scores: Sequence[float]) ->
 def _levels(column: Sequence[Any]) -> npt.NDArray[np.int64]:
     """Each run's level of a key, counted from 0."""
     if is_numeric(column) and len(set(column)) > MAX_LEVELS:
-        edges = np.quantile(column, np.linspace(0, 1, FIFTHS + 1)[1:-1])
+        edges = np.quantile(column, np.linspace(0, 1, 6)[1:-1])
         column = np.searchsorted(edges, column, side="right").tolist()
     return np.unique(list(map(repr, column)), return_inverse=True)[1]

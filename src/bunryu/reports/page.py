@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from itertools import combinations, islice
 
 from markupsafe import Markup
 
@@ -15,8 +15,6 @@ from bunryu.reports.rendering import render
 from bunryu.reports.svg import Point
 
 CURVE_POINTS = 60  # of a run's line
-MAX_DRAWN_KEYS = 6  # the most important ones
-MAX_HEAT_MAPS = 3
 MAX_HEAT_VALUES = 30  # of a key, in a heat map
 TRAINING = "train/loss"
 
@@ -24,7 +22,8 @@ TRAINING = "train/loss"
 def page(findings: Findings, title: str, winner: str) -> str:
     """The report as HTML; winner is the winner's experiment as YAML, empty if nothing won."""
     comparison = findings.comparison
-    keys = [each.key for each in findings.importance if each.key != "seed"][:MAX_DRAWN_KEYS]
+    keys = [each.key for each in findings.importance if each.key != "seed"][:6]
+    names = dict(zip(keys, tables.short_keys(keys), strict=True))
     values = {
         "findings": findings,
         "comparison": comparison,
@@ -33,10 +32,10 @@ def page(findings: Findings, title: str, winner: str) -> str:
         "tables": tables,
         "shown": shown,
         "whiskers": _whiskers(findings),
-        "over_keys": _over_keys(comparison, keys),
+        "over_keys": _over_keys(comparison, names),
         "curves": _curves(comparison),
-        "heat_maps": _heat_maps(comparison, keys),
-        "parallel": _parallel(comparison, keys) if len(keys) > 1 else None,
+        "heat_maps": _heat_maps(comparison, names),
+        "parallel": _parallel(comparison, names) if len(keys) > 1 else None,
         "left_out": len(comparison.keys) - len(keys),
     }
     return render("report.html", values, {})
@@ -49,11 +48,11 @@ def _whiskers(findings: Findings) -> list[Markup]:
     return [charts.whisker(each.mean, each.low, each.high, within) for each in findings.summaries]
 
 
-def _over_keys(comparison: Comparison, keys: Sequence[str]) -> list[Markup]:
+def _over_keys(comparison: Comparison, names: Mapping[str, str]) -> list[Markup]:
     metric, columns, scores = comparison.metric, comparison.columns, comparison.scores
     return [
-        charts.over_key(f"{metric.name} over {short}", key, columns[key], scores, metric.lower_is_better)
-        for key, short in zip(keys, tables.short_keys(keys), strict=True)
+        charts.over_key(f"{metric.name} over {name}", key, columns[key], scores, metric.lower_is_better)
+        for key, name in names.items()
     ]
 
 
@@ -76,20 +75,18 @@ def thinned(points: Sequence[Point]) -> list[Point]:
     return [*points[: -1 : -(-len(points) // CURVE_POINTS)], points[-1]]
 
 
-def _heat_maps(comparison: Comparison, keys: Sequence[str]) -> list[Markup]:
+def _heat_maps(comparison: Comparison, names: Mapping[str, str]) -> list[Markup]:
     metric, columns = comparison.metric, comparison.columns
-    short = dict(zip(keys, tables.short_keys(keys), strict=True))
     maps = []
-    for across, up in list(combinations(keys, 2))[:MAX_HEAT_MAPS]:
-        sides = (across, columns[across]), (short[up], columns[up])
+    for across, up in islice(combinations(names, 2), 3):
+        sides = (across, columns[across]), (names[up], columns[up])
         if all(len(set(map(repr, column))) <= MAX_HEAT_VALUES for _, column in sides):
-            title = f"{metric.name}: {short[up]} by {short[across]}"
+            title = f"{metric.name}: {names[up]} by {names[across]}"
             maps.append(charts.heat(title, *sides, comparison.scores, metric.lower_is_better))
     return maps
 
 
-def _parallel(comparison: Comparison, keys: Sequence[str]) -> Markup:
-    metric, columns = comparison.metric, comparison.columns
-    named = {short: columns[key] for key, short in zip(keys, tables.short_keys(keys), strict=True)}
-    title = "Parallel coordinates"
-    return charts.parallel(title, named, comparison.scores, metric.name, metric.lower_is_better)
+def _parallel(comparison: Comparison, names: Mapping[str, str]) -> Markup:
+    metric, columns = comparison.metric, {name: comparison.columns[key] for key, name in names.items()}
+    args = columns, comparison.scores, metric.name, metric.lower_is_better
+    return charts.parallel("Parallel coordinates", *args)

@@ -12,16 +12,9 @@ from bunryu.reports.svg import meter
 
 
 def render(template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[[Any], str]]) -> str:
-    """A page that needs nothing else and runs nothing; all that is not ``Markup`` is escaped.
-
-    Args:
-        template: name of a file in templates/.
-        values: what the template names; one that is missing is an error.
-        filters: in addition to ``meter``.
-    """
+    """The page of a file in templates/; all that is not ``Markup`` is escaped, a missing value an error."""
     text = resources.files("bunryu.reports").joinpath("templates", template).read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    blocks = {"trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(autoescape=True, undefined=StrictUndefined, **blocks)
     environment.filters.update(meter=meter, **filters)
     return environment.from_string(text).render(values)

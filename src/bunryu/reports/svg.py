@@ -20,12 +20,11 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 360, 270  # of the drawing, in its own units; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 52, 44  # room around the plot for ticks, heading, legend and labels
 LEGEND_Y = 36
-MAX_MARKED_POINTS = 40  # a line of no more points than these shows each of them
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The plot inside the drawing; across and up are the (low, high) of its axes, low < high."""
+    """The plot inside the drawing: where values stand in it; across and up are its axes' (low, high)."""
 
     across: Point
     up: Point
@@ -34,12 +33,10 @@ class Frame:
     top: float = TOP
 
     def x(self, value: float) -> float:
-        """How far from the drawing's left a value stands."""
         low, high = self.across
         return round(self.left + (value - low) / (high - low) * (WIDTH - self.left - self.right), 2)
 
     def y(self, value: float) -> float:
-        """How far from the drawing's top a value stands."""
         low, high = self.up
         return round(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - self.top - BOTTOM), 2)
 
@@ -50,9 +47,7 @@ def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str, unit:
     Series are name -> (x, y) in the order of x, of which points that are not finite are left out; unit is
     ``%`` to show y, shares of 1, as percentages.
     """
-    finite = {
-        name: [point for point in points if all(map(math.isfinite, point))] for name, points in series.items()
-    }
+    finite = {name: [each for each in some if all(map(math.isfinite, each))] for name, some in series.items()}
     points = [point for some in finite.values() for point in some]
     x_ticks, y_ticks = round_numbers([x for x, _ in points]), round_numbers([y for _, y in points])
     # the vertical axis ends at round numbers, the horizontal one where the training ends
@@ -67,7 +62,7 @@ def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str, unit:
         parts.append(path(f"line {style}", f"M{left} {LEGEND_Y - 4}h24"))
         if len(drawn) > 1:
             parts.append(line(style, [f"{x} {y}" for x, y in drawn]))
-        if len(drawn) <= MAX_MARKED_POINTS:
+        if len(drawn) <= 40:  # more would hide the line
             parts += [dot(style, x, y) for x, y in drawn]
         parts.append(text("", left + 30, LEGEND_Y, name))
         left += 52 + 7 * len(name)

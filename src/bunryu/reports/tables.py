@@ -17,7 +17,6 @@ from bunryu.reports.findings import Findings
 from bunryu.reports.significance import Summary
 
 HeaderAndRows = tuple[list[str], list[list[str]]]
-
 TERMINAL_ROWS = 15  # of a table on the terminal; the files hold all
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%",
@@ -28,19 +27,16 @@ MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
 def figure(value: float | None) -> str:
-    """A metric as tables show it."""
     if value is None:
         return "–"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def interval(summary: Summary) -> str:
-    """A mean's 95% interval."""
     return "–" if summary.low is None else f"[{figure(summary.low)}, {figure(summary.high)}]"
 
 
 def deviation(summary: Summary) -> str:
-    """A standard deviation, of which two digits are enough."""
     return "–" if summary.std is None else f"{summary.std:#.2g}"
 
 
@@ -60,7 +56,6 @@ def short_keys(keys: Sequence[str]) -> list[str]:
 
 
 def group_table(findings: Findings) -> HeaderAndRows:
-    """Groups, the best first."""
     comparison = findings.comparison
     header = ["#", *short_keys(comparison.keys), "seeds", "mean", "std", "95% interval"]
     return header, [
@@ -71,7 +66,6 @@ def group_table(findings: Findings) -> HeaderAndRows:
 
 
 def run_table(findings: Findings) -> HeaderAndRows:
-    """Ranked runs, the best first."""
     comparison = findings.comparison
     columns, scores = comparison.columns.values(), comparison.scores
     header = ["#", *short_keys(comparison.keys), "seed", comparison.metric.name, "time", "run"]
@@ -83,28 +77,25 @@ def run_table(findings: Findings) -> HeaderAndRows:
 
 
 def importance_table(findings: Findings) -> HeaderAndRows:
-    """Swept keys by how much they matter."""
-    header = ["key", "share of variance", "by chance", "values"]
-    found = findings.importance
-    return header, [[e.key, f"{e.share:.1%}", f"{e.chance:.1%}", str(e.levels)] for e in found]
+    return ["key", "share of variance", "by chance", "values"], [
+        [each.key, f"{each.share:.1%}", f"{each.chance:.1%}", str(each.levels)]
+        for each in findings.importance
+    ]
 
 
 def unranked_table(findings: Findings) -> HeaderAndRows:
-    """What did not finish, with why."""
     return ["run", "status", "cause"], [
         [entry.name, entry.status, " ".join(why.split())[:300]] for entry, why in findings.comparison.unranked
     ]
 
 
 def cost(findings: Findings) -> str:
-    """What all of it took, in hours."""
     timed = sum(entry.hours is not None for entry in findings.comparison.entries)
     missing = f"; {findings.untimed} whose end is not known are not counted" if findings.untimed else ""
     return f"{findings.hours:.2f} hours over {counted(timed, 'run')}{missing}"
 
 
 def show(findings: Findings, console: Console) -> None:
-    """Print the report."""
     comparison = findings.comparison
     for title, (header, rows) in (
         (f"configurations by {comparison.metric}", group_table(findings)),
@@ -144,18 +135,13 @@ def markdown(findings: Findings) -> str:
 def latex(findings: Findings) -> str:
     """The table of configurations for a paper, with booktabs."""
     header, rows = group_table(findings)
-    lines = [
-        "% needs \\usepackage{booktabs}; hangul needs kotex or XeLaTeX",
+    head, *body = (" & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in (header, *rows))
+    return "\n".join([
+        r"% needs \usepackage{booktabs}; hangul needs kotex or XeLaTeX",
         f"% {' '.join(findings.verdict.split())}",
-        f"\\begin{{tabular}}{{r{'l' * len(findings.comparison.keys)}rrrr}}",
-        "\\toprule",
-        _latex_row(header),
-        "\\midrule",
-        *map(_latex_row, rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+        rf"\begin{{tabular}}{{r{'l' * len(findings.comparison.keys)}rrrr}}",
+        r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", "",
+    ])  # fmt: skip
 
 
 def comma_separated(findings: Findings) -> str:
@@ -194,7 +180,3 @@ def _rich(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 def _escaped(text: str) -> str:
     return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(cell.translate(LATEX) for cell in cells) + r" \\"

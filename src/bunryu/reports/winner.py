@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -23,7 +23,10 @@ def experiment_of(winner: RunSummary, why: str) -> str:
     Values are those of its recorded config, which Hydra has read already; an option of a group becomes an
     entry of the defaults list. What no file can say, such as ``~key``, stands in a comment, as does why.
     """
-    config = _config(winner)
+    config = winner.config
+    if winner.path is not None:
+        with suppress(ModelError):  # then the manifest's must do
+            config = Run(winner.path).config  # YAML, in which a number can be a key
     defaults: list[Any] = []
     overridden: list[Any] = []
     nested: dict[str, Any] = {"seed": config.get("seed")}
@@ -46,14 +49,6 @@ def experiment_of(winner: RunSummary, why: str) -> str:
         lines.append(f"# not said here, to be added on the command line: {' '.join(not_said)}")
     content = {"defaults": [*defaults, *overridden], **nested} if defaults or overridden else nested
     return "\n".join(lines) + "\n" + yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=1000)
-
-
-def _config(winner: RunSummary) -> Mapping[str, Any]:
-    """The run's own YAML, in which a number can be a key, or else what the manifest has."""
-    try:
-        return winner.config if winner.path is None else Run(winner.path).config
-    except ModelError:
-        return winner.config
 
 
 def _option(text: str) -> Any:
