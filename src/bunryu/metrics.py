@@ -14,12 +14,8 @@ CALIBRATION_BINS = 15  # as many as Guo et al. 2017 take
 def scores(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> dict[str, float]:
     """Mean cross-entropy, accuracy and macro F1.
 
-    A class that stands neither in the labels nor in the predictions is left out of macro F1, as
-    scikit-learn does by default.
-
-    Args:
-        logits: shape (rows, classes).
-        labels: shape (rows,), class ids.
+    Logits have shape (rows, classes), labels, class ids, shape (rows,). A class that stands neither in the
+    labels nor in the predictions is left out of macro F1, as scikit-learn does by default.
     """
     wide = logits.astype(np.float64)
     top = wide.max(axis=1, keepdims=True)
@@ -42,22 +38,14 @@ def confusion(
 
 
 def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Probabilities, shape (rows, classes), worked out in float64.
-
-    Args:
-        logits: shape (rows, classes).
-    """
+    """Probabilities, shape (rows, classes) as the logits, worked out in float64."""
     wide = logits.astype(np.float64)
     powers = np.exp(wide - wide.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float64)
 
 
 def most_likely(logits: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The class predicted for each row, the first of equals, and its probability.
-
-    Args:
-        logits: shape (rows, classes).
-    """
+    """The class predicted for each row of logits, the first of equals, and its probability."""
     # from the logits: two of them that differ may have one and the same probability
     predicted = logits.argmax(axis=1)
     return predicted.astype(np.int64), softmax(logits)[np.arange(len(logits)), predicted]

@@ -61,9 +61,7 @@ def test_a_path_without_runs_is_refused(tmp_path: Path) -> None:
         ("results.json", b"\xff", "UnicodeDecodeError: "),
     ],
 )  # fmt: skip
-def test_a_damaged_run_is_an_entry_that_says_so(
-    tmp_path: Path, file: str, content: bytes, cause: str
-) -> None:
+def test_a_damaged_run_says_so(tmp_path: Path, file: str, content: bytes, cause: str) -> None:
     run = made_run(tmp_path, "run", 0.5)
     (run / file).write_bytes(content)
     (entry,) = collect([run])

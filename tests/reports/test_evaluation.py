@@ -29,9 +29,7 @@ def rows_of(labels: list[int], predictions: list[int], classes: int = 2) -> tupl
     return examples, np.array(labels), np.eye(classes, dtype=np.float32)[predictions] * surety
 
 
-def write(
-    folder: Path, examples: list[Example], labels: np.ndarray, logits: np.ndarray, **more: Any
-) -> tuple[Element, dict[str, Any], list[list[str]]]:
+def write(folder: Path, examples: Any, labels: Any, logits: Any, **more: Any) -> tuple[Element, Any, Any]:
     """The page, which but for tags without an end is XML, the figures and the predictions, as written."""
     arguments = {"names": ["부정", "긍정"], "facts": {"run": "r"}, "curves": [], "account": None, **more}
     returned = write_evaluation(folder, examples, labels, logits, **arguments)

@@ -31,8 +31,8 @@ def test_a_difference_beyond_seed_noise_is_said_with_its_size(tmp_path: Path) ->
 def test_noise_is_called_noise_with_what_could_have_been_seen(tmp_path: Path) -> None:
     lr_runs(tmp_path, {0.1: [0.30, 0.45, 0.31, 0.33], 0.2: [0.40, 0.33, 0.35, 0.36]})
     found = findings_of(tmp_path)
-    assert found.gap is not None
     assert found.answer == "no"
+    assert found.gap
     assert f"4 seeds show no difference below {found.gap.smallest:.2g}." in found.verdict
 
 

@@ -29,8 +29,7 @@ def test_the_page_stands_in_a_browser_alone(tmp_path: Path) -> None:
             shown.set_viewport_size({"width": width, "height": 800})
             assert shown.evaluate("document.documentElement.scrollWidth") == width
             # two keys, their heat map, two kinds of curves, parallel coordinates: each large enough to read
-            measure = "all => all.map(one => one.getBoundingClientRect().width)"
-            sizes = shown.locator("svg.chart").evaluate_all(measure)
+            sizes = shown.locator("svg.chart").evaluate_all("all => all.map(one => one.clientWidth)")
             assert (len(sizes), min(sizes) > 250) == (6, True)
         assert shown.locator("script").count() == 0
         assert shown.locator("h2").all_text_contents()[1:] == [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from bunryu.reports import significance
-from bunryu.reports.significance import LEVEL, PairedComparison, compare_best_two, mcnemar, summary
+from bunryu.reports.significance import LEVEL, compare_best_two, mcnemar, summary
 
 FIRST = [0.90, 0.88, 0.91, 0.89]
 SECOND = [0.87, 0.86, 0.86, 0.88]
@@ -36,10 +37,8 @@ def called(scores: np.ndarray) -> float:
     return float((p_values(scores)[0] < LEVEL).mean())
 
 
-def compared(*groups: list[float]) -> PairedComparison:
-    found = compare_best_two(np.array(groups).T)
-    assert found is not None
-    return found
+def compared(*groups: list[float]) -> Any:
+    return compare_best_two(np.array(groups).T)
 
 
 def test_a_summary_by_hand() -> None:
@@ -100,21 +99,18 @@ def test_about_five_percent_of_ties_are_called_whatever_the_other_groups_are_lik
     assert 0.03 <= called(pairs) <= 0.08  # 15% if the others' noise were theirs
 
 
-@pytest.mark.parametrize(("groups", "ahead", "least"), [(3, 2.0, 0.6), (8, 3.0, 0.75)])
-def test_a_better_best_is_found_though_others_are_much_worse(groups: int, ahead: float, least: float) -> None:
-    assert called(sweeps(groups, 5, (10.0 + ahead, 10.0, *[0.0] * (groups - 2)))) > least
+def test_a_better_best_is_found_though_others_are_much_worse() -> None:
+    assert called(sweeps(3, 5, (12.0, 10.0))) > 0.6
+    assert called(sweeps(8, 5, (13.0, 10.0))) > 0.75
 
 
-def test_one_seed_or_always_the_same_difference_cannot_be_judged() -> None:
-    for scores in ([[0.9, 0.8]], [[0.9, 0.8], [0.7, 0.6]], [[0.5, 0.5, 0.1], [0.6, 0.6, 0.2]]):
-        assert compare_best_two(np.array(scores)) is None
-
-
-def test_groups_that_lack_seeds_are_compared_over_those_they_have() -> None:
+def test_groups_are_compared_over_the_seeds_they_have_if_the_difference_varies_over_two() -> None:
     third = [0.5, math.nan, 0.6, 0.55]
     found = compared(FIRST, SECOND, third)
     assert found == compared(FIRST, SECOND, third, [math.nan] * 4)
     assert found.p == pytest.approx(found.p_pair, rel=0.05)
+    for scores in ([[0.9, 0.8]], [[0.9, 0.8], [0.7, 0.6]], [[0.5, 0.5, 0.1], [0.6, 0.6, 0.2]]):
+        assert compare_best_two(np.array(scores)) is None
 
 
 def test_mcnemar_counts_rows_that_only_one_got_right_and_twice_the_median_counts_of_several() -> None:

@@ -40,7 +40,7 @@ class Axis:
 
         ticks: list[tuple[float, str]] = []
         for value in numbers if len(numbers) <= MAX_LABELS else _ticks(low, high, by_log):
-            if not ticks or place(value) - ticks[-1][0] >= 0.11:  # or labels would touch
+            if not ticks or place(value) - ticks[-1][0] >= 0.11:  # else labels would touch
                 ticks.append((place(value), shown(value)))
         return cls({name: place(value) for name, value in distinct.items()}, ticks)
 

@@ -50,12 +50,11 @@ def curves(
     x_ticks = svg.labelled(tick for tick in svg.round_numbers([first, last]) if first <= tick <= last)
     parts = [svg.heading(title), *svg.grid(frame, svg.labelled(ticks)), *svg.x_axis(frame, x_ticks, x_label)]
     for rank, some in reversed(runs):
-        drawn = [f"{frame.x(x):g} {frame.y(clamped(y, ticks)):.5g}" for x, y in some]
-        if len(drawn) > 1:
-            parts.append(svg.line(_rank_class(rank), drawn))
-        elif drawn:
-            x_place, y_place = drawn[0].split()
-            parts.append(svg.dot(_rank_class(rank), x_place, y_place, radius=2.5))
+        drawn = [(f"{frame.x(x):g}", f"{frame.y(clamped(y, ticks)):.5g}") for x, y in some]
+        if len(drawn) == 1:
+            parts.append(svg.dot(_rank_class(rank), *drawn[0], radius=2.5))
+        else:
+            parts.append(svg.line(_rank_class(rank), map(" ".join, drawn)))
     return svg.drawing(title, parts)
 
 
@@ -115,15 +114,14 @@ def heat(
     cells: dict[tuple[str, str], list[float]] = {}
     for x, y, score in zip(across[1], up[1], scores, strict=True):
         cells.setdefault((repr(x), repr(y)), []).append(score)
-    parts = [
+    return svg.drawing(title, [
         svg.heading(title),
         *_heat_cells(frame, xs, ys, cells, lower_is_better),
         *(svg.text("middle", f"{frame.x(at):.1f}", HEIGHT - BOTTOM + 16, name) for at, name in _some(xs, 10)),
         *(svg.text("end", HEAT_LEFT - 6, f"{frame.y(at) + 4:.1f}", name) for at, name in _some(ys, 9)),
         svg.text("middle label", (HEAT_LEFT + WIDTH) / 2, HEIGHT - 6, across[0]),
         svg.text("label", 2, HEIGHT - 6, f"{shortened(up[0], 16)} ↑"),
-    ]
-    return svg.drawing(title, parts)
+    ])  # fmt: skip
 
 
 def _heat_cells(

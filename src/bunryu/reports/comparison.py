@@ -78,8 +78,8 @@ class Comparison:
 def compare(entries: Sequence[RunSummary], requested: str | None = None) -> Comparison:
     """Rank what finished, in groups that are equal up to the seed.
 
-    The metric is the requested, such as ``val/accuracy`` or ``max val/accuracy``, or what the runs watched:
-    a ConfigError if that differs, or if no run has it.
+    Requested is such as ``val/accuracy`` or ``max val/accuracy``, None what the runs themselves watched.
+    Raises ConfigError if they watched different metrics, or if none has the requested one.
     """
     metric = _metric(entries, requested)
     newest: dict[tuple[str, Any], RunSummary] = {}

@@ -56,16 +56,10 @@ def write_evaluation(
     predicted, confidence = metrics.most_likely(logits)
     order = sorted(range(len(examples)), key=lambda index: examples[index].row)
     rows = [
-        {
-            "row": examples[index].row,
-            "label": names[labels[index]],
-            "prediction": names[predicted[index]],
-            "confidence": float(confidence[index]),
-            "text": examples[index].text,
-            "pair": examples[index].pair,
-        }
+        {"row": examples[index].row, "label": names[labels[index]], "prediction": names[predicted[index]],
+         "confidence": float(confidence[index]), "text": examples[index].text, "pair": examples[index].pair}
         for index in order
-    ]
+    ]  # fmt: skip
     wrong = [row for row in rows if row["label"] != row["prediction"]]
     # the surest first, one without a confidence last
     wrong.sort(key=lambda row: 0.0 if math.isnan(row["confidence"]) else -row["confidence"])
@@ -123,15 +117,10 @@ def _common_confusions(matrix: npt.NDArray[np.int64], names: Sequence[str]) -> l
     """The pairs of a class and another it was taken for, the most frequent first."""
     pairs = sorted(np.argwhere(matrix).tolist(), key=lambda pair: -matrix[tuple(pair)])
     return [
-        {
-            "label": names[label],
-            "prediction": names[prediction],
-            "rows": int(matrix[label, prediction]),
-            "share": float(matrix[label, prediction] / matrix[label].sum()),
-        }
-        for label, prediction in pairs
-        if label != prediction
-    ][:MAX_LISTED]
+        {"label": names[label], "prediction": names[prediction], "rows": int(matrix[label, prediction]),
+         "share": float(matrix[label, prediction] / matrix[label].sum())}
+        for label, prediction in pairs if label != prediction
+    ][:MAX_LISTED]  # fmt: skip
 
 
 def _confidence_charts(
@@ -141,7 +130,7 @@ def _confidence_charts(
     lowest = 0.5 if len(names) == 2 else 0.0  # of two classes the likelier has at least a half
     edges = np.linspace(lowest, 1.0, 21)  # of 20 bars
     found = []
-    for kind, (name, rows) in enumerate({"Right": right, "Wrong": ~right}.items()):
+    for kind, (name, rows) in enumerate((("Right", right), ("Wrong", ~right))):
         counts = np.histogram(confidence[rows & np.isfinite(confidence)], edges)[0].tolist()
         title = f"{name}: {int(rows.sum()):,} of {len(rows):,} rows"
         found.append(svg.bars(title, counts, edges.tolist(), "confidence", kind))

@@ -72,7 +72,6 @@ def _shared_seeds(groups: Sequence[Group]) -> list[object]:
 
 
 def _verdict(comparison: Comparison, gap: PairedComparison | None) -> tuple[str, str]:
-    """Whether the best differs from the second beyond seed noise: the answer, and the same in sentences."""
     groups, metric = comparison.groups, comparison.metric
     if not groups:
         return "cannot tell", "Nothing to compare: no run has finished."

@@ -14,7 +14,8 @@ from bunryu.reports.svg import meter
 def render(template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[[Any], str]]) -> str:
     """The page of a file in templates/; all that is not ``Markup`` is escaped, a missing value an error."""
     text = resources.files("bunryu.reports").joinpath("templates", template).read_text("utf-8")
-    blocks = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(autoescape=True, undefined=StrictUndefined, **blocks)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters.update(meter=meter, **filters)
     return environment.from_string(text).render(values)

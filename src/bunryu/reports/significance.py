@@ -76,9 +76,8 @@ def summary(values: Sequence[float]) -> Summary:
 def compare_best_two(scores: Floats) -> PairedComparison | None:
     """The best group against the second; None for fewer than two seeds, or if their differences do not vary.
 
-    Args:
-        scores: shape (seeds, groups), larger is better: best first, then the second. Every seed is one
-            that these two share; NaN where another group lacks it.
+    Scores have shape (seeds, groups): larger is better, the best first, then the second. These two share
+    every seed; NaN stands where another group lacks it.
     """
     if len(scores) < 2:
         return None
@@ -99,10 +98,9 @@ def compare_best_two(scores: Floats) -> PairedComparison | None:
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[int, int, float]:
-    """McNemar's exact test of two classifiers, each with shape (rows,), True where it was right.
+    """McNemar's exact test: how many rows only the first got right, how many only the second, and p.
 
-    Returns:
-        Rows only the first got right, rows only the second did, and the two-sided p.
+    Both have shape (rows,), True where a classifier was right; p is two-sided.
     """
     won, lost = int((first & ~second).sum()), int((second & ~first).sum())
     return won, lost, float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
@@ -120,8 +118,7 @@ def combined(p_values: Sequence[float]) -> float:
 def estimated_means(scores: Floats) -> Floats:
     """The formula's μ, shape (…, groups), 0 for the best two.
 
-    Args:
-        scores: shape (…, seeds, groups) as in ``compare_best_two``; no group is all NaN.
+    Scores have shape (…, seeds, groups) as in ``compare_best_two``; no group is all NaN.
     """
     centred = scores - np.nanmedian(scores, axis=-1, keepdims=True)
     means = np.nanmean(centred, axis=-2, keepdims=True)  # over the seeds that a group has
@@ -131,8 +128,7 @@ def estimated_means(scores: Floats) -> Floats:
     shrunk = np.clip(1 - (means.shape[-1] + 2) / np.maximum(spread, 1e-300), 0, 1)
     behind: Floats = np.minimum(means - means[..., :2].mean(-1, keepdims=True), 0) / error * shrunk
     behind[..., :2] = 0
-    bounded: Floats = np.maximum(behind, -2 * MAX_GAP)
-    return bounded
+    return np.asarray(np.maximum(behind, -2 * MAX_GAP))
 
 
 def _noise(scores: Floats, residuals: Floats) -> Floats:
@@ -144,26 +140,19 @@ def _noise(scores: Floats, residuals: Floats) -> Floats:
     typical *= freedom / _chi2_quantile(0.5, freedom) * groups / (groups - 1)
     # two configurations that come to nearly the same have a noise of their own
     own = (scores[..., 0] - scores[..., 1]).var(-1, ddof=1) / 2
-    noise: Floats = np.where(own < typical * _chi2_quantile(UNUSUAL, freedom) / freedom, own, typical)
-    return noise
+    is_unusual = own < typical * _chi2_quantile(UNUSUAL, freedom) / freedom
+    return np.asarray(np.where(is_unusual, own, typical))
 
 
 def p_of_gap(t: Floats, means: Floats, freedom: int) -> Floats:
-    """The formula's p, shape (…).
-
-    Args:
-        t: shape (…), above 0.
-        means: the formula's μ, shape (…, groups).
-        freedom: seeds - 1.
-    """
+    """The formula's p, shape (…), of t above 0, shape (…), and μ, shape (…, groups); freedom is seeds - 1."""
     scale = np.maximum(t, 1e-9)[..., None] * np.sqrt(2 / freedom)
     ends = _chi2_quantile(1e-10, freedom) ** 0.5, _chi2_quantile(1 - 1e-10, freedom) ** 0.5
     low, high = (np.minimum(end, MAX_GAP / scale) for end in ends)
     c = (low + high) / 2 + (high - low) / 2 * C_NODES
     log_density = (freedom - 1) * np.log(c) - c**2 / 2 - special.gammaln(freedom / 2)
     weights = (high - low) * C_WEIGHTS * np.exp(log_density) * 2 ** (-freedom / 2)
-    p: Floats = np.clip((weights * _exceeded(scale * c, means)).sum(-1), 0, 1)
-    return p
+    return np.asarray(np.clip((weights * _exceeded(scale * c, means)).sum(-1), 0, 1))
 
 
 def _exceeded(gaps: Floats, means: Floats) -> Floats:
@@ -172,8 +161,7 @@ def _exceeded(gaps: Floats, means: Floats) -> Floats:
     density = np.exp(-((X - means) ** 2) / 2) / np.sqrt(2 * np.pi)
     log_below = special.log_ndtr(X - gaps[..., None, None] - means)  # shape (…, gaps, groups, X)
     log_others_below = log_below.sum(-2, keepdims=True) - log_below
-    total: Floats = (density * np.exp(log_others_below)).sum(axis=(-2, -1)) * X_STEP
-    return total
+    return np.asarray((density * np.exp(log_others_below)).sum(axis=(-2, -1)) * X_STEP)
 
 
 def _chi2_quantile(p: float, freedom: int) -> float:

@@ -57,8 +57,7 @@ def short_keys(keys: Sequence[str]) -> list[str]:
 
 def group_table(findings: Findings) -> HeaderAndRows:
     comparison = findings.comparison
-    header = ["#", *short_keys(comparison.keys), "seeds", "mean", "std", "95% interval"]
-    return header, [
+    return ["#", *short_keys(comparison.keys), "seeds", "mean", "std", "95% interval"], [
         [str(place), *map(shown, group.values.values()), str(summary.n), figure(summary.mean),
          deviation(summary), interval(summary)]
         for place, (group, summary) in enumerate(zip(comparison.groups, findings.summaries, strict=True), 1)
@@ -68,8 +67,7 @@ def group_table(findings: Findings) -> HeaderAndRows:
 def run_table(findings: Findings) -> HeaderAndRows:
     comparison = findings.comparison
     columns, scores = comparison.columns.values(), comparison.scores
-    header = ["#", *short_keys(comparison.keys), "seed", comparison.metric.name, "time", "run"]
-    return header, [
+    return ["#", *short_keys(comparison.keys), "seed", comparison.metric.name, "time", "run"], [
         [str(index + 1), *(shown(column[index]) for column in columns), shown(run.seed),
          figure(scores[index]), duration(run.hours), run.name]
         for index, run in enumerate(comparison.ranked)
@@ -117,9 +115,9 @@ def show(findings: Findings, console: Console) -> None:
 
 def markdown(findings: Findings) -> str:
     """The report as Markdown."""
-    comparison = findings.comparison
-    parts = [f"# {len(comparison.ranked)} runs by {comparison.metric}", _escaped(findings.verdict)]
-    parts += [_escaped(findings.row_verdict), *(f"Note: {_escaped(note)}" for note in comparison.notes)]
+    comparison, notes = findings.comparison, (f"Note: {note}" for note in findings.comparison.notes)
+    parts = [f"# {len(comparison.ranked)} runs by {comparison.metric}"]
+    parts += map(_escaped, (findings.verdict, findings.row_verdict, *notes))
     for title, (header, rows) in (
         ("Configurations", group_table(findings)),
         ("What mattered", importance_table(findings)),
@@ -150,10 +148,10 @@ def comma_separated(findings: Findings) -> str:
     groups = enumerate(comparison.groups, 1)
     group_numbers = {id(run): number for number, group in groups for run in group.runs.values()}
     metrics = list(dict.fromkeys(name for entry in comparison.entries for name in entry.metrics))
-    header = ["rank", "configuration", "run", "status", "seed", *comparison.keys, *metrics, "hours", "cause"]
     content = io.StringIO(newline="")
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(header)
+    names = ["rank", "configuration", "run", "status", "seed", *comparison.keys, *metrics, "hours", "cause"]
+    writer.writerow(names)
     ranked = [(run, "") for run in comparison.ranked]
     for index, (entry, why) in enumerate([*ranked, *comparison.unranked]):
         is_ranked = index < len(ranked)
