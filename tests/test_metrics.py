@@ -1,5 +1,3 @@
-"""Figures worked out by hand."""
-
 from __future__ import annotations
 
 import json
@@ -24,15 +22,13 @@ def test_scores_by_hand() -> None:
     assert absent == pytest.approx((4 / 5 + 2 / 3) / 2, abs=1e-15)
 
 
-def test_logits_are_summed_in_double_and_neither_overflow_nor_round_away() -> None:
+def test_large_and_narrow_numbers_neither_overflow_nor_round_away() -> None:
     assert scores(np.array([[1e4, 0.0], [-1e4, 1e4]], np.float32), np.array([1, 1]))["loss"] == 5000.0
     logits = np.tile(np.array([[0.0, 1.0]], np.float16), (100_000, 1))
     loss = scores(logits, np.ones(100_000, np.uint8))["loss"]
     assert loss == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-12)
     assert math.isnan(scores(np.array([[math.nan, 0.0]]), np.array([0]))["loss"])
-
-
-def test_confusion_has_a_row_and_a_column_for_every_class_whatever_the_integer_type() -> None:
+    # a row and a column for every class, whatever the integer type
     matrix = confusion(np.array([0, 99, 99], np.uint8), np.array([0, 99, 0]), 100)
     assert (matrix.shape, matrix.sum()) == ((100, 100), 3)
     assert (matrix[0, 0], matrix[99, 99], matrix[99, 0]) == (1, 1, 1)

@@ -21,10 +21,7 @@ def made_run(
     status: str = "finished", cause: str | None = None, wrong: Sequence[int] = (), minutes: int = 6,
     **config: Any,
 ) -> Path:  # fmt: skip
-    """A run directory of ten predicted test rows, of which some are wrong.
-
-    Without a loss it has no results, with 0 minutes no end; ``config`` are keys of its config.
-    """
+    """Ten predicted test rows, some wrong; without a loss there are no results, after 0 minutes no end."""
     run = root / "sample-tiny" / name
     (run / "predictions").mkdir(parents=True)
     whole = {"monitor": "min val/loss", "corpus": {"name": "sample"}, "output_root": str(root), **config}

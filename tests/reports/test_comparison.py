@@ -47,7 +47,9 @@ def test_swept_keys_are_those_of_the_command_lines_and_then_the_fewest(tmp_path:
     assert {group.label for group in found.groups} == labels
 
 
-def test_the_metric_may_be_another(tmp_path: Path) -> None:
+def test_the_metric_may_be_another_and_must_be_named_where_runs_watched_different_ones(
+    tmp_path: Path,
+) -> None:
     lr_runs(tmp_path, {0.1: [0.5], 0.2: [0.4]})
     assert str(compared(tmp_path, "val/accuracy").metric) == "max val/accuracy"
     assert compared(tmp_path, "val/accuracy").scores == [0.6, 0.5]
@@ -57,15 +59,12 @@ def test_the_metric_may_be_another(tmp_path: Path) -> None:
     assert caught.value.fix == "one of val/accuracy, val/loss"
     with pytest.raises(ConfigError, match="'lowest val/loss' is no metric"):
         compared(tmp_path, "lowest val/loss")
-
-
-def test_runs_that_watched_different_metrics_need_one_to_be_named(tmp_path: Path) -> None:
-    made_run(tmp_path, "a", 0.5, monitor="max val/accuracy")
-    made_run(tmp_path, "b", 0.5, monitor="max val/loss")
-    with pytest.raises(ConfigError, match=r"max val/accuracy, max val/loss") as caught:
-        compared(tmp_path)
+    for monitor in ("max val/accuracy", "max val/loss"):
+        made_run(tmp_path / "others", monitor[-3:], 0.5, monitor=monitor)
+    with pytest.raises(ConfigError, match="different metrics: max val/accuracy, max val/loss") as caught:
+        compared(tmp_path / "others")
     assert caught.value.fix == "--metric val/accuracy"
-    assert str(compared(tmp_path, "val/loss").metric) == "max val/loss"  # as the run watched it
+    assert str(compared(tmp_path / "others", "val/loss").metric) == "max val/loss"  # as the run watched it
 
 
 def test_what_has_no_rank_is_listed_with_the_reason(tmp_path: Path) -> None:

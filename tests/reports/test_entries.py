@@ -22,7 +22,12 @@ def test_a_curve_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     assert entry.curve("val/loss") == []
 
 
-def test_all_jobs_of_sweeps_and_runs_below_a_folder_are_found_once(tmp_path: Path) -> None:
+def test_all_jobs_of_sweeps_and_runs_below_a_folder_are_found_once_and_none_is_an_error(
+    tmp_path: Path,
+) -> None:
+    for path, what in ((tmp_path, "neither a run nor a sweep"), (tmp_path / "no", "no such directory")):
+        with pytest.raises(ConfigError, match=what):
+            collect([path])
     made_run(tmp_path, "run", 0.5, ["optimizer.lr=0.1"], optimizer={"lr": 0.1})
     sweep = tmp_path / "sweeps" / "mine"
     ledger = Ledger.create(sweep, {"monitor": "min val/loss"})
@@ -43,12 +48,6 @@ def test_all_jobs_of_sweeps_and_runs_below_a_folder_are_found_once(tmp_path: Pat
     assert entries["mine/job 1"].cause == "killed by signal 9"
     alone = made_run(tmp_path, "alone", 0.6)
     assert sorted(entry.name for entry in collect([tmp_path, sweep, alone])) == sorted(["alone", *entries])
-
-
-def test_a_path_without_runs_is_refused(tmp_path: Path) -> None:
-    for name, what in (("", "neither a run nor a sweep, and none is in it"), ("no", "no such directory")):
-        with pytest.raises(ConfigError, match=what):
-            collect([tmp_path / name])
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""Three files that agree, and a page that needs nothing and runs nothing."""
-
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -18,8 +17,7 @@ from bunryu.data.table import RowCounts
 from bunryu.reports.evaluation import write_evaluation
 from helpers.comparing import HOSTILE
 
-STEPS = [(0, "train/loss", 0.7), (0, "lr", 1e-3), (9, "train/loss", 0.5), (9, "val/accuracy", 0.8)]
-CURVES = [(0, *step) for step in STEPS]
+CURVES = [(0, 0, "train/loss", 0.7), (0, 0, "lr", 1e-3), (0, 9, "val/loss", 0.5), (0, 9, "val/accuracy", 0.8)]
 
 
 def rows_of(labels: list[int], predictions: list[int], classes: int = 2) -> tuple[Any, Any, Any]:
@@ -94,9 +92,10 @@ def test_the_worst_mistakes_are_the_surest_wrong_rows(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_figures_texts_and_the_account(tmp_path: Path) -> None:
-    counts = (9, 8, 5, {"blank line": 3}, ["뉴스.tsv:4: blank line"], {"duplicate ids": 2})
+    rejected = {"blank line": 3}, ["뉴스.tsv:4: blank line"]
+    account = RowCounts("뉴스.tsv", 9, 8, 5, *rejected, {"duplicate ids": 2})
     facts = {"run": "한 달", "data": "뉴스.tsv", "unk_rate": 0.0123, "warnings": ["조심"], "none": None}
-    more = {"account": RowCounts("뉴스.tsv", *counts), "facts": facts, "curves": CURVES}
+    more = {"account": account, "facts": facts, "curves": CURVES}
     page, found, _ = write(tmp_path, *rows_of([0, 0, 1, 1, 1], [0, 1, 1, 1, 1]), **more)
     assert texts_in(page, "h1") == ["한 달 · 뉴스.tsv"]
     drawn = ["Confusion matrix", "Classes", "Confidence", "Learning curves"]
@@ -106,8 +105,7 @@ def test_the_page_shows_figures_texts_and_the_account(tmp_path: Path) -> None:
     assert {"뉴스.tsv:4: blank line", "조심"} <= set(texts_in(page, "li"))
     assert {"문서 1", "1", "3"} <= set(texts_in(page, "td"))
     assert "none" not in texts_in(page, "dt")
-    names = ("file", "lines", "read", "used", "rejected", "rejected_rows", "notes")
-    assert found["account"] == dict(zip(names, ("뉴스.tsv", *counts), strict=True))
+    assert found["account"] == dataclasses.asdict(account)
     page, *_ = write(tmp_path, *rows_of([0, 1], [0, 1]), facts={})
     assert texts_in(page, "h2") == [*drawn[:3], "Worst mistakes", "Facts"]
     assert texts_in(page, "h1") == ["Evaluation"]

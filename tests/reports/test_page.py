@@ -44,20 +44,14 @@ def test_the_page_stands_in_a_browser_alone(tmp_path: Path) -> None:
     assert seen == [address]
 
 
-def test_a_diverged_run_does_not_stretch_the_page(tmp_path: Path) -> None:
+def test_only_the_best_runs_curve_is_the_bests_and_a_diverged_run_stretches_nothing(tmp_path: Path) -> None:
     lr_runs(tmp_path, {0.1: [0.3, 0.31, 0.32], 0.2: [0.4, 0.41, 0.42], 9.0: [4e6]})
-    drawn = page(findings_of(tmp_path), "t", "")
-    assert "4000000" not in drawn.split('id="over"')[1].split("</section>")[0]
-    assert 'class="dot series-0 faint off"' in drawn
-
-
-def test_only_the_best_runs_curve_is_drawn_as_the_best(tmp_path: Path) -> None:
-    lr_runs(tmp_path, {0.1: [0.3], 0.2: [0.4]})
     findings = findings_of(tmp_path)
-    for best, second in ((2, 2), (0, 2)):  # with the best run's curves, and without them
-        curves = page(findings, "t", "").split('id="curves"')[1].split("</section>")[0]
-        assert curves.count('class="line best"') == best
-        assert curves.count('class="line faint rank-2"') == second
+    for best in (2, 0):  # with the best run's curves, and without them
+        drawn = page(findings, "t", "")
+        over, curves = (drawn.split(f'id="{name}"')[1].split("</section>")[0] for name in ("over", "curves"))
+        assert ("4000000" in over, 'class="dot series-0 faint off"' in over) == (False, True)
+        assert (curves.count('class="line best"'), curves.count('class="line faint rank-')) == (best, 12)
         (tmp_path / "sample-tiny/run-0.1-1/metrics.csv").unlink(missing_ok=True)
 
 

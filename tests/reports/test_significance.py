@@ -1,5 +1,3 @@
-"""scipy's figures, and 1,000 sweeps of which one knows what differs in them."""
-
 from __future__ import annotations
 
 import math

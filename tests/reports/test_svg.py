@@ -1,5 +1,3 @@
-"""Well-formed SVG, with every value where it belongs."""
-
 from __future__ import annotations
 
 import math
@@ -75,13 +73,16 @@ def test_axes_carry_round_numbers_around_the_values() -> None:
         assert len(set(words(drawing))) == len(words(drawing))
 
 
-def test_bars_are_as_high_as_their_counts() -> None:
+def test_bars_are_as_high_as_their_counts_and_a_meter_as_wide_as_its_share() -> None:
     drawing = parsed(bars("t", [10, 0, 40, 20], [0.0, 0.25, 0.5, 0.75, 1.0], "share", 1))
     found = all_of(drawing, "rect", "series-1")
     heights = [float(bar.attrib["height"]) for bar in found]
     assert [height / heights[2] for height in heights] == pytest.approx([0.25, 0, 1, 0.5], abs=0.001)
     assert found[2][0].text == "50.0% to 75.0%: 40 rows"
     assert len({float(bar.attrib["y"]) + float(bar.attrib["height"]) for bar in found}) == 1
+    hidden = fromstring(meter(0.345))
+    assert hidden.attrib["aria-hidden"] == "true"
+    assert [rect.attrib["width"] for rect in hidden] == ["100", "34.5"]
 
 
 @pytest.mark.parametrize("accuracy", [0.5, 1.0])
@@ -96,9 +97,3 @@ def test_a_bin_is_a_bar_of_its_accuracy_and_the_gap_to_its_confidence(accuracy: 
     assert [group[0].text for group in drawing.iter(f"{SVG}g")] == [
         f"confidence 80.0% to 100.0%: 1,234 rows, mean confidence 90.0%, accuracy {accuracy:.1%}"
     ]
-
-
-def test_a_meter_is_as_wide_as_its_share_and_hidden_from_readers() -> None:
-    drawing = fromstring(meter(0.345))
-    assert drawing.attrib["aria-hidden"] == "true"
-    assert [rect.attrib["width"] for rect in drawing] == ["100", "34.5"]

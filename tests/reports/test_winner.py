@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,16 +37,12 @@ def test_the_winner_composes_to_what_won(
     assert {**composed("experiment=winner"), "output_root": before["output_root"]} == before
 
 
-def test_a_winner_whose_config_is_damaged_is_written_from_its_manifest(tmp_path: Path) -> None:
-    run = made_run(tmp_path, "run", 0.5, ["epochs=2", "callbacks=[default,early_stopping]"], epochs=2)
+def test_a_damaged_configs_manifest_will_do_and_a_comment_says_what_a_file_cannot(tmp_path: Path) -> None:
+    typed = ["epochs=2", "callbacks=[default,early_stopping]", "~callbacks.progress_bar", "sweep_name=x"]
+    run = made_run(tmp_path, "run", 0.5, typed, epochs=2)
     (run / "config.yaml").write_text("a: [", "utf-8")
-    assert yaml.safe_load(experiment_of(collect([run])[0], "best")) == {
-        "defaults": [{"override /callbacks": ["default", "early_stopping"]}], "seed": 1, "epochs": 2,
-    }  # fmt: skip
-
-
-def test_what_a_file_cannot_say_is_said_in_a_comment() -> None:
-    overrides, config = ["~callbacks.progress_bar", "epochs=2", "sweep_name=x"], {"seed": 4, "epochs": 2}
-    text = experiment_of(RunSummary("job 3", "finished", overrides=overrides, config=config), "best")
-    assert "# not said here, to be added on the command line: '~callbacks.progress_bar'\n" in text
-    assert yaml.safe_load(text) == config
+    callbacks = {"override /callbacks": ["default", "early_stopping"]}
+    for entry in (collect([run])[0], replace(collect([run])[0], path=None)):
+        text = experiment_of(entry, "best")
+        assert "# not said here, to be added on the command line: '~callbacks.progress_bar'\n" in text
+        assert yaml.safe_load(text) == {"defaults": [callbacks], "seed": 1, "epochs": 2}
