@@ -20,8 +20,8 @@ def test_runs_that_differ_only_in_their_seed_and_where_they_are_kept_are_one_gro
 
 
 def test_the_newest_of_repeated_runs_counts_and_is_noted_with_unlike_corpora(tmp_path: Path) -> None:
-    for name, loss in (("2026-01-02", 0.7), ("2026-01-01", 0.1)):
-        made_run(tmp_path, name, loss, corpus={"name": "a"}, limit_rows=100)
+    for name, folder, loss in (("2026-01-02", "a", 0.7), ("2026-01-01", "b", 0.1)):
+        made_run(tmp_path / folder, name, loss, corpus={"name": "a"}, limit_rows=100)
     made_run(tmp_path, "b", 0.8, corpus={"name": "b"})
     found = compared(tmp_path)
     assert found.scores == [0.7, 0.8]

@@ -46,8 +46,8 @@ def test_all_jobs_of_sweeps_and_runs_below_a_folder_are_found_once_and_none_is_a
     }  # fmt: skip
     assert entries["run"].overrides == ["optimizer.lr=0.1", "seed=1"]
     assert entries["mine/job 1"].cause == "killed by signal 9"
-    alone = made_run(tmp_path, "alone", 0.6)
-    assert sorted(entry.name for entry in collect([tmp_path, sweep, alone])) == sorted(["alone", *entries])
+    *again, other = collect([tmp_path, sweep, made_run(tmp_path, "alone", 0.6) / ".." / "alone"])
+    assert ({entry.name: entry for entry in again}, len(again), other.name) == (entries, 4, "alone")
 
 
 @pytest.mark.parametrize(
