@@ -16,8 +16,7 @@ def test_a_folder_gets_every_form(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert report.main([str(tmp_path / "outputs"), "-o", str(folder)]) == 0
     files = ["report.csv", "report.html", "report.md", "report.tex", "winner.yaml"]
     assert sorted(path.name for path in folder.iterdir()) == files
-    winner = yaml.safe_load((folder / "winner.yaml").read_text("utf-8"))
-    assert winner == {"seed": 1, "optimizer": {"lr": 0.1}}
+    assert yaml.safe_load((folder / "winner.yaml").read_bytes()) == {"seed": 1, "optimizer": {"lr": 0.1}}
     assert str(tmp_path) not in (folder / "report.html").read_text("utf-8")
     assert "Yes: the best (optimizer.lr=0.1)" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(ConfigError, match="cannot write"):

@@ -55,6 +55,7 @@ def test_all_jobs_of_sweeps_and_runs_below_a_folder_are_found_once_and_none_is_a
     [
         ("manifest.json", b'{"schema":', "JSONDecodeError: "),
         ("manifest.json", b"[]", "TypeError: "),
+        ("manifest.json", b'{"schema": 1}', "ModelError: the run was made by bunryu before 0.1"),
         ("manifest.json", json.dumps({"schema": SCHEMA, "config": {"seed": []}, "overrides": [1]}).encode(),
          "TypeError: config is no mapping with a seed"),
         ("results.json", b"\xff", "UnicodeDecodeError: "),

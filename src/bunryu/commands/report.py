@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu report``; returns the exit code."""
     options = _parser().parse_args(arguments)
     entries = collect(options.paths)
     from rich.console import Console
@@ -35,7 +34,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _write(findings: Findings, folder: Path, title: str) -> None:
-    """Write the report into a folder, in every form."""
     from bunryu.reports import tables
     from bunryu.reports.page import page
 
@@ -77,11 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric", metavar="NAME", help="what decides, such as val/accuracy (default: what the runs watched)"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="also write report.html, report.md, report.tex, report.csv and winner.yaml, an experiment",
-    )
+    written = "also write report.html, report.md, report.tex, report.csv and winner.yaml, an experiment"
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help=written)
     return parser

@@ -16,8 +16,8 @@ from bunryu.errors import BunryuError, ConfigError
 from bunryu.runs.run import Run
 from bunryu.sweeps.ledger import JobState, Ledger
 
-# what damaged files raise
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+# what damaged files raise, and those of another version
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, BunryuError)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _jobs(sweep: Path) -> Iterator[tuple[Path, RunSummary]]:
             continue
         try:
             job = ledger.job(record.stem)
-        except (BunryuError, *DAMAGE) as error:
+        except DAMAGE as error:
             cause = _damage("record", error)
             yield record.resolve(), RunSummary(f"{sweep.name}/{record.stem}", "damaged", cause)
         else:

@@ -87,6 +87,6 @@ def _heat_maps(comparison: Comparison, names: Mapping[str, str]) -> list[Markup]
 
 
 def _parallel(comparison: Comparison, names: Mapping[str, str]) -> Markup:
-    metric, columns = comparison.metric, {name: comparison.columns[key] for key, name in names.items()}
-    args = columns, comparison.scores, metric.name, metric.lower_is_better
-    return charts.parallel("Parallel coordinates", *args)
+    metric, columns, title = comparison.metric, comparison.columns, "Parallel coordinates"
+    named = {name: columns[key] for key, name in names.items()}
+    return charts.parallel(title, named, comparison.scores, metric.name, metric.lower_is_better)
