@@ -124,15 +124,6 @@ def test_truncation_equals_the_tokenizers_own(
         assert {key: value.tolist() for key, value in ours.items()} == dict(theirs)
 
 
-def test_token_types_follow_the_tokenizer() -> None:
-    index = np.array([0])
-    with_types = in_memory(bert(), ["a b"], ["c"]).batch(index, 16, 6, 0)
-    assert with_types["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1]]
-    without = in_memory(roberta(), ["a b"], ["c"]).batch(index, 16, 7, 1)
-    assert sorted(without) == ["attention_mask", "input_ids"]
-    assert without["input_ids"].tolist() == [[0, 4, 5, 2, 2, 6, 2]]
-
-
 def test_a_batch_takes_the_rows_it_is_asked_for_in_their_order() -> None:
     encoded = in_memory(bert(), ["a", "b b", "", "c"])
     batch = encoded.batch(np.array([3, 2, 1]), 8, 5, 0)
@@ -229,15 +220,6 @@ def test_the_key_does_not_change_with_truncation_or_padding(tmp_path: Path) -> N
     assert cached
     assert encoded.lengths(10**6).tolist() == [8]
     assert encoded.template == Template.of(plain)
-
-
-def test_a_changed_length_reads_the_same_cache(tmp_path: Path) -> None:
-    encode(tmp_path, bert(), ["a b c a b c"])
-    before = files(tmp_path)
-    encoded, cached = encode(tmp_path, bert(), ["a b c a b c"])
-    assert cached
-    assert [encoded.lengths(length).tolist() for length in (4, 7, 9)] == [[4], [7], [8]]
-    assert files(tmp_path) == before
 
 
 def test_only_the_column_of_which_a_byte_changed_is_encoded_again(tmp_path: Path) -> None:
