@@ -14,6 +14,13 @@ from bunryu.errors import ConfigError, DataError
 from helpers.tables import same_folder
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp949", "iso2022_kr"]
+KOREAN = "글\t라벨\n재밌다\t1\n지루하다\t0\n"
+LATIN = "text\tlabel\nplain\t1\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.txt"
 
 
 @same_folder
@@ -23,9 +30,8 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32",
     block=st.integers(1, 9),
 )
 def test_blocks_of_any_size_give_the_lines_of_the_whole(
-    tmp_path: Path, text: str, encoding: str, block: int
+    path: Path, text: str, encoding: str, block: int
 ) -> None:
-    path = tmp_path / "a.txt"
     path.write_bytes(text.encode(encoding, "ignore"))
     whole = path.read_bytes().decode(encoding).removeprefix("\ufeff")
     with pytest.MonkeyPatch.context() as patch:
@@ -35,6 +41,46 @@ def test_blocks_of_any_size_give_the_lines_of_the_whole(
         else:
             with pytest.raises(DataError, match="the file is empty"):
                 decoded_lines(path, encoding)
+
+
+@pytest.mark.parametrize(
+    ("raw", "encoding"),
+    [
+        (KOREAN.encode(), None),
+        (KOREAN.encode("utf-8-sig"), None),
+        (KOREAN.encode("utf-8-sig"), "utf-8"),
+        (KOREAN.encode("utf-16"), None),
+        (b"\xfe\xff" + KOREAN.encode("utf-16-be"), None),
+        (KOREAN.encode("utf-16-le"), "utf-16"),  # no mark where one is wanted: little-endian
+        (KOREAN.encode("utf-32-le"), "UTF_32"),
+    ],
+)
+def test_marks_are_no_part_of_the_lines_and_say_the_encoding(
+    path: Path, raw: bytes, encoding: str | None
+) -> None:
+    path.write_bytes(raw)
+    assert list(decoded_lines(path, encoding)) == KOREAN.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("raw", "line", "guess"),
+    [
+        (b"ok\n" + "재밌다\n".encode("cp949"), 2, "cp949"),
+        (b"ok\n" + "재밌다\n".encode("cp949") + b"\xff\n", 2, "<its encoding>"),  # the whole file is tried
+        (LATIN.encode("utf-16-le"), 1, "utf-16-le"),
+        (LATIN.encode("utf-16-be"), 1, "utf-16-be"),
+        (KOREAN.encode("utf-32"), 1, "utf-32"),
+    ],
+)
+def test_another_encoding_is_refused_by_line_and_probable_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes, line: int, guess: str
+) -> None:
+    monkeypatch.setattr(decoding, "BLOCK", 3)
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="the file is not utf-") as refused:
+        list(decoded_lines(path, None))
+    assert refused.value.where == f"{path}:{line}"
+    assert refused.value.fix == f"corpus.encoding={guess}, or convert the file to UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -50,43 +96,18 @@ def test_blocks_of_any_size_give_the_lines_of_the_whole(
 )
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 8, 1 << 20])
 def test_a_bad_byte_is_named_with_its_line_wherever_the_blocks_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, bad: bytes, block: int
+    path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, bad: bytes, block: int
 ) -> None:
     monkeypatch.setattr(decoding, "BLOCK", block)
-    path = tmp_path / "a.txt"  # U+AC0A holds the byte of a newline
-    path.write_bytes("첫째\n둘째\n셋\uac0a째\n넷".encode(encoding) + bad)
+    path.write_bytes("첫째\n둘째\n셋\uac0a째\n넷".encode(encoding) + bad)  # U+AC0A holds a newline's byte
     with pytest.raises(DataError) as refused:
         list(decoded_lines(path, encoding))
     assert refused.value.where == f"{path}:4"
     assert refused.value.what.startswith(f"the file is not {encoding}: byte 0x")
 
 
-def test_the_whole_file_is_tried_before_cp949_is_proposed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_codec_may_not_say_where_it_failed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "BLOCK", 3)
-    path = tmp_path / "a.txt"
-    for tail, guess in ((b"", "cp949"), (b"\xff\n", "<its encoding>")):
-        path.write_bytes("가나다\n라마바\n".encode("cp949") + tail)
-        with pytest.raises(DataError) as refused:
-            list(decoded_lines(path, None))
-        assert refused.value.fix == f"corpus.encoding={guess}, or convert the file to UTF-8"
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "UTF_16", "utf-32"])
-def test_an_encoding_without_its_mark_is_little_endian_where_it_is_named(
-    tmp_path: Path, encoding: str
-) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes("가\n나\n".encode(f"{encoding.replace('_', '-')}-le"))
-    assert list(decoded_lines(path, encoding)) == ["가", "나"]
-
-
-def test_a_codec_that_does_not_say_where_it_failed_is_a_data_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decoding, "BLOCK", 3)
-    path = tmp_path / "a.txt"
     path.write_bytes(b"a\nb\n\x1b$)\x07\x0e0!\x0fabc\n")
     with pytest.raises(DataError, match="the file is not iso2022_kr: it cannot be decoded") as refused:
         list(decoded_lines(path, "iso2022_kr"))
@@ -94,17 +115,15 @@ def test_a_codec_that_does_not_say_where_it_failed_is_a_data_error(
 
 
 @pytest.mark.parametrize("encoding", ["utf-9", "hex", "", "a\0b", "undefined"])
-def test_an_unknown_encoding_is_refused_before_a_line_is_asked_for(tmp_path: Path, encoding: str) -> None:
-    path = tmp_path / "a.txt"
+def test_an_unknown_encoding_is_refused_before_a_line_is_asked_for(path: Path, encoding: str) -> None:
     path.write_bytes(b"a\n")
     with pytest.raises(ConfigError, match="unknown encoding") as refused:
         decoded_lines(path, encoding)
     assert refused.value.where == "corpus.encoding"
 
 
-def test_a_line_over_many_blocks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_over_many_blocks_is_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "BLOCK", 64)
-    path = tmp_path / "a.txt"
     lines = ["가" * 10_000, "나", "다" * 10_000]
     path.write_text("\n".join(lines), encoding="utf-8")
     assert list(decoded_lines(path, None)) == lines

@@ -20,8 +20,6 @@ from bunryu.errors import BunryuError, ConfigError, DataError
 from helpers.tables import same_folder
 
 COLUMNS = ["text", "label"]
-KOREAN = "text\tlabel\n재밌다\t1\n지루하다\t0\n"
-KOREAN_ROWS = [(2, ["재밌다", "1"]), (3, ["지루하다", "0"])]
 
 
 def stream(
@@ -45,51 +43,6 @@ def read(
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     rows, counts = stream(path, columns, format_of(path, **options))
     return [(row.line, row.values) for row in rows if row.values is not None], counts
-
-
-# Encodings
-
-
-@pytest.mark.parametrize(
-    ("raw", "encoding"),
-    [
-        pytest.param(KOREAN.encode("utf-8-sig"), None, id="byte-order mark"),
-        pytest.param(KOREAN.encode("utf-8-sig"), "utf-8", id="mark and encoding"),
-        pytest.param(KOREAN.replace("\n", "\r\n").encode("utf-8-sig"), None, id="mark and crlf"),
-        pytest.param(KOREAN.encode("utf-16"), None, id="utf-16"),
-        pytest.param(b"\xfe\xff" + KOREAN.encode("utf-16-be"), None, id="utf-16 big endian"),
-        pytest.param(KOREAN.rstrip("\n").encode(), None, id="no newline at the end"),
-    ],
-)
-def test_marks_and_line_ends_are_no_part_of_the_rows(
-    tmp_path: Path, raw: bytes, encoding: str | None
-) -> None:
-    rows, counts = read(tmp_path / "a.tsv", raw, encoding=encoding)
-    assert rows == KOREAN_ROWS
-    assert (counts.lines, counts.read, counts.rejected) == (2, 2, {})
-
-
-@pytest.mark.parametrize(
-    ("encoding", "text", "line"),
-    [
-        ("cp949", "text\tlabel\nok\t1\n재밌다\t1\n", 3),
-        ("utf-16-le", KOREAN, 2),
-        ("utf-16-be", KOREAN, 2),
-        ("utf-16-le", "text\tlabel\nplain\t1\n", 1),
-        ("utf-16-be", "text\tlabel\nplain\t1\n", 1),
-        ("utf-32", KOREAN, 1),
-    ],
-)
-def test_another_encoding_is_refused_by_line_and_name_and_read_once_named(
-    tmp_path: Path, encoding: str, text: str, line: int
-) -> None:
-    with pytest.raises(DataError) as refused:
-        read(tmp_path / "a.tsv", text.encode(encoding))
-    assert "the file is not utf-" in refused.value.what
-    assert refused.value.where == f"{tmp_path / 'a.tsv'}:{line}"
-    assert refused.value.fix.startswith(f"corpus.encoding={encoding},")
-    rows, _ = read(tmp_path / "a.tsv", text.encode(encoding), encoding=encoding)
-    assert rows == [(n, row.split("\t")) for n, row in enumerate(text.rstrip().split("\n")[1:], 2)]
 
 
 def test_bytes_that_cannot_be_decoded_may_cost_their_row_only(tmp_path: Path) -> None:
@@ -227,6 +180,7 @@ def test_duplicate_ids_are_counted_and_kept_where_they_are_watched(tmp_path: Pat
 
 UNQUOTED = 'text\tlabel\n"열고\t1\n둘\t0\n셋 닫고"\t0\n"전부"\t1\n'
 SPANS = {"rows that span lines": 1}
+LONG = "가" * 300_000
 
 
 @pytest.mark.parametrize(
@@ -259,6 +213,14 @@ SPANS = {"rows that span lines": 1}
             id="written without quoting, read with it",
         ),
         pytest.param(
+            'text\tlabel\n"열린 따옴표\t0\n' + "문장\t1\n" * 2000, {},
+            [(n, ["문장", "1"]) for n in range(3, 2003)], ["a.tsv:2: stray quote"], {},
+            id="a quote left open costs its own row only",
+        ),
+        pytest.param(
+            f'text\tlabel\n"{LONG}"\t1\n', {}, [(2, [LONG, "1"])], [], {}, id="a document may be long"
+        ),
+        pytest.param(
             "text\tlabel\n하나\u2028둘\u0085셋\u000b넷\u001e다섯\t1\n", {},
             [(2, ["하나\u2028둘\u0085셋\u000b넷\u001e다섯", "1"])], [], {},
             id="line separators that are no newline",
@@ -272,18 +234,6 @@ def test_quotes(
     rows, counts = read(tmp_path / "a.tsv", content, **options)
     assert (rows, counts.rejected_rows, counts.notes) == (expected, rejected, notes)
     assert counts.lines == content.count("\n") - 1
-
-
-def test_a_quote_left_open_costs_its_own_row_only(tmp_path: Path) -> None:
-    body = "".join(f"문장 {number}\t1\n" for number in range(2000))
-    rows, counts = read(tmp_path / "a.tsv", f'text\tlabel\n"열린 따옴표\t0\n{body}')
-    assert counts.rejected_rows == ["a.tsv:2: stray quote"]
-    assert len(rows) == 2000
-
-
-def test_a_document_may_be_long(tmp_path: Path) -> None:
-    text = "가" * 300_000
-    assert read(tmp_path / "a.csv", f'text,label\n"{text}",1\n')[0] == [(2, [text, "1"])]
 
 
 def test_a_quote_in_the_header_of_one_line_rows_is_text(tmp_path: Path) -> None:
@@ -301,16 +251,15 @@ spiky = st.text(st.sampled_from('가a"\t,\n\r\u2028\u0085 \ufeff'), max_size=12)
 
 
 @same_folder
-@example(rows=[('"', 0), ("\r", 1), ("\n", 0), ("", 1)], kind="csv", line_end="\n", plain=False, block=9)
+@example(rows=[('"', 0), ("\r", 1), ("\n", 0), ("", 1)], kind="csv", line_end="\n", plain=False)
 @given(
     rows=st.lists(st.tuples(anything | spiky, st.integers() | st.just('a"b')), min_size=1, max_size=8),
     kind=st.sampled_from(["tsv", "csv", "jsonl"]),
     line_end=st.sampled_from(["\n", "\r\n"]),
     plain=st.booleans(),
-    block=st.integers(1, 40),
 )
 def test_what_was_written_is_read_back(
-    tmp_path: Path, rows: list[tuple[str, int | str]], kind: str, line_end: str, plain: bool, block: int
+    tmp_path: Path, rows: list[tuple[str, int | str]], kind: str, line_end: str, plain: bool
 ) -> None:
     written = io.StringIO(newline="")
     if kind == "jsonl":
@@ -322,9 +271,7 @@ def test_what_was_written_is_read_back(
         delimiter = {"tsv": "\t", "csv": ","}[kind]
         writer = csv.writer(written, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
         writer.writerows([COLUMNS, *rows])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "BLOCK", block)
-        read_back, counts = read(tmp_path / f"a.{kind}", written.getvalue())
+    read_back, counts = read(tmp_path / f"a.{kind}", written.getvalue())
     expected = rows if kind == "jsonl" else [(text, str(label)) for text, label in rows]
     assert [tuple(values) for _, values in read_back] == expected
     assert counts.rejected == {}
@@ -372,31 +319,6 @@ def test_no_garbage_line_is_lost(tmp_path: Path, lines: list[str], kind: str, qu
 # Streaming
 
 
-@same_folder
-@given(
-    header=st.sampled_from(["text\tlabel\n", "text,label\n", "id\ttext\tlabel\r\n"]),
-    content=st.text(st.sampled_from('가a1"""\t,\n\n\r\u2028{}[]:'), max_size=60),
-    kind=st.sampled_from(["tsv", "csv"]),
-    block=st.integers(1, 20),
-)
-def test_small_blocks_give_what_one_block_gives(
-    tmp_path: Path, header: str, content: str, kind: str, block: int
-) -> None:
-    path = tmp_path / f"a.{kind}"
-    path.write_text(header + content, encoding="utf-8", newline="")
-    try:
-        whole = stream(path)
-    except ConfigError as refused:
-        assert refused.what.startswith("no column 'text'")
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "BLOCK", block)
-        assert stream(path) == whole
-    rows = whole[0]
-    assert [row.line for row in rows] == sorted({row.line for row in rows})
-    assert all((row.values is None) == (row.problem != "") for row in rows)
-
-
 @pytest.mark.parametrize("kind", ["tsv", "jsonl"])
 def test_a_file_larger_than_the_memory_used_is_walked(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"a.{kind}"
@@ -416,9 +338,7 @@ def test_a_file_larger_than_the_memory_used_is_walked(tmp_path: Path, kind: str)
     assert peak < path.stat().st_size / 3
 
 
-def test_a_row_is_given_out_before_the_rest_of_the_file_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_given_out_before_the_rest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.tsv"
     path.write_bytes(b"text\tlabel\n" + b"good\t1\n" * 1000 + b"\xff\t1\n")
     monkeypatch.setattr(decoding, "BLOCK", 70)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from transformers import BertTokenizer
 
 from bunryu.data.cleaner import NO_CLEANING
 from bunryu.encoding.batching import (
@@ -109,27 +109,15 @@ def test_the_order_is_the_recorded_one() -> None:
     assert rows_of(training_batches(lengths, 2, "bucketed", 7, 0)) == [[5, 3], [0, 2], [1], [4, 6]]
 
 
-def test_bucketed_batches_hold_rows_of_like_length_and_random_ones_do_not() -> None:
-    lengths = nsmc_like(2_000)
-    spread = {
-        batching: np.mean([np.ptp(lengths[i]) for i in training_batches(lengths, 32, batching, 7, 0)])
-        for batching in ("bucketed", "random")
-    }
-    assert spread["bucketed"] < 4
-    assert spread["random"] > 40
-    # Batches themselves come in any order of length, not from short to long.
-    means = [lengths[i].mean() for i in training_batches(lengths, 32, "bucketed", 7, 0)]
-    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5
-
-
 def test_padding_wastes_little_on_reviews() -> None:
     lengths = nsmc_like()
-    assert lengths.mean() == pytest.approx(19.6, abs=1)
-    assert np.percentile(lengths, [50, 95, 99]).tolist() == pytest.approx([15, 53, 70], abs=5)
     for epoch in range(3):
         assert waste(lengths, training_batches(lengths, 32, "bucketed", 7, epoch)) < 1.15
     assert waste(lengths, evaluation_batches(lengths, 32)) < 1.15
     assert waste(lengths, training_batches(lengths, 32, "random", 7, 0)) > 2
+    # Batches themselves come in any order of length, not from short to long.
+    means = [lengths[i].mean() for i in training_batches(lengths, 32, "bucketed", 7, 0)]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5
 
 
 def test_evaluation_goes_by_length_and_ties_by_row() -> None:
@@ -174,34 +162,6 @@ def test_a_batch_holds_its_rows_and_their_padding(
         assert batch[name].dtype == torch.int64
     assert batch["labels"].tolist() == [labels[i] for i in index]
     assert batch["index"].tolist() == [7, 0, 31]
-
-
-def test_losses_equal_those_of_padding_to_the_end(reviews: tuple[list[str], list[int], Encoded]) -> None:
-    _, _, encoded = reviews
-    plan = training_batches(encoded.lengths(128), 32, "bucketed", 7, 0)
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=128, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    losses = []
-    for padding in ("longest", "max_length"):
-        torch.manual_seed(0)
-        model = BertForSequenceClassification(config)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        collate = collator(encoded, 128, TOKENIZER.pad_token_id, padding)
-        losses.append([])
-        for index in plan:
-            batch = collate(index)
-            del batch["index"]
-            optimizer.zero_grad()
-            loss = model(**batch).loss
-            loss.backward()
-            optimizer.step()
-            losses[-1].append(loss.item())
-    assert len(losses[0]) == 10
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5, rel=0)
-    assert max(losses[0]) - min(losses[0]) > 0.01  # it did learn: equal losses are not equal constants
 
 
 @pytest.mark.parametrize(

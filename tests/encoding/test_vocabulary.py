@@ -13,7 +13,6 @@ from transformers import BertTokenizer
 from bunryu.data.cleaner import NO_CLEANING, Cleaner
 from bunryu.encoding import vocabulary
 from bunryu.encoding.vocabulary import SPECIAL, learn_wordpiece
-from bunryu.errors import DataError
 
 STEMS = ["영화", "배우", "연기", "감독", "음악", "Film", "시나리오", "장면"]
 ENDINGS = ["가", "는", "도", "를", "의", "에서", "까지", "s"]
@@ -151,8 +150,3 @@ def test_an_unwritable_cache_only_warns(tmp_path: Path, caplog: pytest.LogCaptur
     (tmp_path / "file").write_text("in the way")
     assert len(learn_wordpiece(TEXTS, 150, NO_CLEANING, tmp_path / "file")) == 122
     assert "the vocabulary is not cached" in caplog.text
-
-
-def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="half a surrogate pair"):
-        learn_wordpiece(["a", "\udc00"], 100, NO_CLEANING, tmp_path)
