@@ -28,7 +28,8 @@ def made_sweep(root: Path) -> Path:
     sweep = root / "sweeps" / "mine"
     ledger = Ledger.create(sweep, {"monitor": "min val/loss"})
     for name in ("aaaa", "bbbb", "cccc"):
-        ledger.add(name, [f"optimizer.lr={name}"], {"monitor": "min val/loss", "optimizer": {"lr": name}})
+        config = {"monitor": "min val/loss", "optimizer": {"lr": name}}
+        ledger.add({name: ([f"optimizer.lr={name}"], config)})
     (sweep / "jobs" / "dddd.json").write_text("{", "utf-8")
     hour = {"start": "2026-01-01T10:00:00", "end": "2026-01-01T11:00:00", "metrics": {"val/loss": 0.5}}
     done = {"status": "finished", "run": f"../../sample-tiny/{run.name}", **hour}
