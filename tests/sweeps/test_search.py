@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from hydra.core.config_loader import ConfigLoader
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -22,15 +21,10 @@ from bunryu.sweeps.study import Options, open_study
 from helpers.sweeping import SLOW, Driver, ledger_in, make_callbacks, runs_in, steps_logged, sweep, until
 
 
-@pytest.fixture(scope="module")
-def loader() -> Iterator[ConfigLoader]:
-    with composing() as found:
-        yield found
-
-
-def test_the_space_in_hydras_grammar(loader: ConfigLoader) -> None:
+def test_the_space_in_hydras_grammar() -> None:
     def space(values: str) -> dict[str, BaseDistribution]:
-        return space_of(Grid.parse(loader, ["epochs=1", f"seed={values}"], {}))
+        with composing() as loader:
+            return space_of(Grid.parse(loader, ["epochs=1", f"seed={values}"], {}))
 
     for values, expected in {
         "a,'b c'": CategoricalDistribution(["a", "'b c'"]),
