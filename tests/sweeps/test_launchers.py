@@ -79,3 +79,9 @@ def test_slots_of_the_machine_are_shared_out(ledger: Ledger, monkeypatch: pytest
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,3")
     ledger.add({"two": ([], {"accelerator": {"devices": 2}})})  # devices are swept: room for all in each slot
     assert slots_with("gpu") == [Slot(4, "GPU-a,3")] * 2
+
+
+def test_the_pool_is_for_the_ledger_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep(tmp_path, "hydra/sweeper=basic", "seed=1,2") == 2
+    assert "the pool launches jobs of the ledger only" in capsys.readouterr().err
+    assert not (tmp_path / "sample-tiny").exists()

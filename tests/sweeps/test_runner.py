@@ -117,7 +117,6 @@ def test_a_failure_may_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFix
         (["seed=1,2", "corpus=table", "corpus.train=nowhere.csv"], "nowhere.csv"),
         (["+callbacks.more._target_=pytorch_lightning.callbacks.Timer,os.getcwd"], "os.getcwd"),
         (["seed=1,2", "hydra.sweeper.strategy=no"], "grid or optuna"),
-        (["seed=1,2", "hydra/sweeper=basic"], "the pool launches jobs of the ledger only"),
         (["seed=1,2", "hydra/launcher=no"], "'hydra/launcher' has no option 'no'"),
         (["hydra.sweeper.strategy=optuna", "seed=1"], "nothing to search"),
     ],

@@ -69,9 +69,9 @@ def test_a_driver_that_died_finds_its_slurm_jobs_by_their_ids(
         for number, job in zip(("101_0", "101_1"), ledger.jobs(), strict=True):
             finish(ledger, job.identity)
             folder = ledger.path / "cluster" / number
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{number}_0_result.pkl").touch()
-        monkeypatch.undo()
+        monkeypatch.setattr(slurm_jobs.time, "sleep", lambda seconds: None)
 
     driver = Driver(tmp_path / "driver.log", lambda: sweep(out, *arguments))
     until(lambda: len(noted()) == 2)

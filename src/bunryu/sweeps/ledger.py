@@ -31,7 +31,6 @@ IRRELEVANT = (
     "overwrite_cache",
 )
 
-
 # A job's overrides and config.
 Definition = tuple[Sequence[str], Mapping[str, Any]]
 
