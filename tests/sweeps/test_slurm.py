@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,21 +64,21 @@ def test_a_driver_that_died_finds_its_slurm_jobs_by_their_ids(
     def noted() -> list[str]:
         return sorted(str(read_record(path)["id"]) for path in out.glob("sweeps/*/jobs/*.submitted.json"))
 
-    def end_them(seconds: float) -> None:
+    def end_them() -> None:
         ledger = ledger_in(out)
         for number, job in zip(("101_0", "101_1"), ledger.jobs(), strict=True):
             finish(ledger, job.identity)
             folder = ledger.path / "cluster" / number
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{number}_0_result.pkl").touch()
-        monkeypatch.setattr(slurm_jobs.time, "sleep", lambda seconds: None)
 
     driver = Driver(tmp_path / "driver.log", lambda: sweep(out, *arguments))
     until(lambda: len(noted()) == 2)
     assert driver.stop(signal.SIGKILL) == -signal.SIGKILL
     assert noted() == ["101_0", "101_1"]
     assert "#SBATCH --time=7\n" in (slurm / "script.101").read_text("utf-8")
-    monkeypatch.setattr(slurm_jobs.time, "sleep", end_them)
+    acts: Iterator[Callable[[], object]] = iter((end_them, lambda: None))
+    monkeypatch.setattr(slurm_jobs.time, "sleep", lambda seconds: next(acts)())
     assert sweep(out, *arguments) == 0, (tmp_path / "driver.log").read_text("utf-8")
     waited = re.findall("job (.*) of an earlier start is waited for", capsys.readouterr().out)
     assert waited == ["101_0", "101_1"]
