@@ -99,7 +99,7 @@ def book_keeping(folder: Path) -> float:
         names = [f"{number:012x}" for number in range(BOOKED)]
         config = {f"key_{number}": number for number in range(100)}
         for name in names:
-            ledger.add(name, [f"seed={name}"], config)
+            ledger.add({name: ([f"seed={name}"], config)})
 
         def launch(ledger: Ledger, identities: Iterator[str]) -> Iterator[str]:
             for name in identities:

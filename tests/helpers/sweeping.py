@@ -1,4 +1,4 @@
-"""Sweeps of a few tiny runs, their drivers in forks that can be killed, and a callback that kills a job."""
+"""Sweeps of a few tiny runs, drivers of them in forks that can be killed, callbacks that end or slow jobs."""
 
 from __future__ import annotations
 
@@ -15,36 +15,48 @@ import pytest
 
 from bunryu import cli
 from bunryu.runs.run import Run
-from bunryu.sweeps.ledger import JobState, Ledger
+from bunryu.sweeps.ledger import Ledger
 from bunryu.sweeps.pool import WARM
 
 TINY = ["limit_rows=72", "batch_size=16", "epochs=1", "trainer.log_every_n_steps=1", "logger=none"]
 
-# Ends the process of the job whose seed is the victim's, in the middle of its epoch.
-BOMB = """\
+CALLBACKS = """\
 import os
 import time
 
 import pytorch_lightning as pl
 
 
-class Bomb(pl.Callback):
-    def __init__(self, seed: int, victim: int, fuse: str) -> None:
-        self._armed = seed == victim and os.path.exists(fuse)
+class Die(pl.Callback):
+    def __init__(self, seed: int, dying: int, flag: str) -> None:
+        self._dies = seed == dying and os.path.exists(flag)
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if self._armed and trainer.global_step == 3:
+    def on_train_batch_end(self, trainer, *arguments) -> None:
+        if self._dies and trainer.global_step == 3:
             os._exit(137)
 
 
 class Slow(pl.Callback):
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        time.sleep(self._seconds)
+    def on_train_batch_end(self, *arguments) -> None:
+        time.sleep(0.1)
 """
-SLOW = ["+callbacks.slow._target_=bombs.Slow", "+callbacks.slow.seconds=0.1"]
+SLOW = ["+callbacks.slow._target_=sweep_callbacks.Slow"]
+
+
+def make_callbacks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the callbacks above importable in jobs, however they are launched."""
+    folder.mkdir()
+    (folder / "sweep_callbacks.py").write_text(CALLBACKS, "utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setenv("BUNRYU_ALLOWED_TARGETS", "sweep_callbacks")
+
+
+def dying(flag: Path) -> list[str]:
+    """Overrides for the job with seed 2 to die in its epoch as long as the flag, a file made here, is."""
+    flag.touch()
+    options = ["_target_=sweep_callbacks.Die", "seed=${seed}", "dying=2", f"flag={flag}"]
+    return [f"+callbacks.die.{option}" for option in options]
 
 
 def sweep(folder: Path, *overrides: str) -> int:
@@ -53,75 +65,34 @@ def sweep(folder: Path, *overrides: str) -> int:
 
 
 def ledger_in(folder: Path) -> Ledger:
-    """The ledger of a folder's one sweep."""
     (record,) = folder.glob("sweeps/*/sweep.json")
     return Ledger(record.parent)
 
 
-def statuses(folder: Path) -> dict[str, str]:
-    """Each job's own overrides, the swept ones at their end, and its status."""
-    return {" ".join(own(job)): job.status for job in ledger_in(folder).jobs()}
-
-
-def own(job: JobState) -> list[str]:
-    """What a job's command line has beyond what all tests' have."""
-    return [item for item in job.overrides if item.startswith(("seed=", "optimizer.lr=", "max_seq"))]
-
-
 def runs_in(folder: Path) -> list[Path]:
-    """All run directories."""
     return sorted(path for path in folder.glob("*/*") if path.parent.name != "sweeps")
 
 
 def steps_logged(folder: Path) -> int:
-    """How many training steps the runs of a folder have logged."""
-    files = [path / "metrics.csv" for path in runs_in(folder)]
-    return sum(path.read_text("utf-8").count(",train/loss,") for path in files if path.is_file())
+    return sum(path.read_text("utf-8").count(",train/loss,") for path in folder.glob("*/*/metrics.csv"))
 
 
-def attempts(folder: Path) -> dict[str, int]:
-    """How many attempts each job has had, by its identity."""
-    return {job.identity: job.attempt for job in ledger_in(folder).jobs()}
+def attempts(folder: Path) -> list[int]:
+    return [job.attempt for job in ledger_in(folder).jobs()]
 
 
 def outcomes(folder: Path) -> dict[str, Any]:
     """What each job of a sweep came to, by its identity; to the last bit."""
     found = {}
     for job in ledger_in(folder).jobs():
-        assert job.run is not None, job
-        run = Run(job.run)
+        run = Run(job.run or Path())
         weights = hashlib.sha256((run.path / "model/model.safetensors").read_bytes()).hexdigest()
         found[job.identity] = (job.number, job.metrics, run.results, run.metrics, weights)
     return found
 
 
-def bombs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the callbacks above importable in jobs, however they are launched."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bombs.py").write_text(BOMB, "utf-8")
-    monkeypatch.syspath_prepend(str(folder))
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("BUNRYU_ALLOWED_TARGETS", "bombs")
-
-
-def bomb(fuse: Path, victim: int = 2) -> list[str]:
-    """Overrides for a job to die as long as the fuse is a file."""
-    return [
-        "+callbacks.bomb._target_=bombs.Bomb",
-        "+callbacks.bomb.seed=${seed}",
-        f"+callbacks.bomb.victim={victim}",
-        f"+callbacks.bomb.fuse={fuse}",
-    ]
-
-
 class Driver:
-    """A sweep's driver in a fork of this process, whose jobs come from this process' fork server.
-
-    Args:
-        log: what it says.
-        work: what it does; returns an exit code.
-    """
+    """A fork of this process that does some work, with jobs from this process's fork server."""
 
     def __init__(self, log: Path, work: Callable[[], int]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -145,9 +116,9 @@ class Driver:
         finally:
             os._exit(code)
 
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
+    def stop(self, number: int) -> int:
         os.kill(self.pid, number)
+        return self.code()
 
     def code(self) -> int:
         """Wait for its end; its exit code, negative for the signal that ended it."""
@@ -155,8 +126,15 @@ class Driver:
 
 
 def until(true: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until something is the case."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never came to be"
         time.sleep(0.005)
+
+
+def replace_python(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have children be this shell script where they would be ``python -m bunryu …``."""
+    script = folder / "python.sh"
+    script.write_text(f"#!/bin/sh\n{code}\n", "utf-8")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))

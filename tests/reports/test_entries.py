@@ -32,7 +32,8 @@ def test_all_jobs_of_sweeps_and_runs_below_a_folder_are_found_once_and_none_is_a
     sweep = tmp_path / "sweeps" / "mine"
     ledger = Ledger.create(sweep, {"monitor": "min val/loss"})
     for name in ("aaaa", "bbbb", "cccc"):
-        ledger.add(name, [f"optimizer.lr={name}"], {"monitor": "min val/loss", "optimizer": {"lr": name}})
+        config = {"monitor": "min val/loss", "optimizer": {"lr": name}}
+        ledger.add({name: ([f"optimizer.lr={name}"], config)})
     (sweep / "jobs" / "dddd.json").write_text("{", "utf-8")
     hour = {"start": "2026-01-01T10:00:00", "end": "2026-01-01T11:00:00", "metrics": {"val/loss": 0.5}}
     done = {"status": "finished", "run": "../../sample-tiny/run", **hour}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,7 @@ from bunryu.errors import BusyError
 from bunryu.runs.run import Run
 from bunryu.sweeps.ledger import Ledger
 from bunryu.sweeps.runner import archive, name_of, table
-from helpers.sweeping import TINY, attempts, bomb, bombs, ledger_in, outcomes, runs_in, sweep
+from helpers.sweeping import TINY, attempts, dying, ledger_in, make_callbacks, outcomes, runs_in, sweep
 
 CONFIG = {"seed": 1, "optimizer": {"name": "adamw", "lr": 0.1}, "model": {"name": "tiny"}, "output_root": "o"}
 
@@ -38,54 +36,36 @@ def test_the_name_says_what_is_swept_and_depends_on_all_else() -> None:
     assert len(name_of(CONFIG, [f"model.architecture.{'x' * 30}{n}" for n in range(9)])) == 80
 
 
-def test_a_sweep_is_run_once_grows_and_keeps_its_names(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def sweep(folder: Path, *overrides: str) -> int:
-        return cli.run(["train", "sweep=seeds", *TINY, f"output_root={folder}", *overrides])  # without -m
+def test_a_sweep_is_run_once_and_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def sweep(*overrides: str) -> list[str]:
+        arguments = ["train", "sweep=seeds", *TINY, f"output_root={tmp_path}", *overrides]  # without -m
+        assert cli.run(arguments) == 0
+        return closing(capsys.readouterr().out)
 
-    assert sweep(tmp_path, "seed=1,2", "n_jobs=2") == 0
-    first = capsys.readouterr().out
+    first = sweep("seed=1,2", "n_jobs=2")
     ledger = ledger_in(tmp_path)
-    assert ledger.facts == {
-        "schema": 1, "name": ledger.path.name, "swept": ["seed"], "monitor": "min val/loss",
-        "strategy": "grid",
-    }  # fmt: skip
-    assert re.search(r"\[2/2\]  \d  finished     seed=\d  val/loss 0\.\d{4}\n", first)
-    assert [re.sub(r"0\.\d{4}", "_", line) for line in closing(first)] == [
-        "0  finished     seed=1  val/loss _",
-        "1  finished     seed=2  val/loss _",
-    ]
-    assert f"bunryu report {ledger.path}" in first
+    facts = {"swept": ["seed"], "monitor": "min val/loss", "strategy": "grid"}
+    assert ledger.facts == {"schema": 1, "name": ledger.path.name, **facts}
+    lines = [re.sub(r"0\.\d{4}", "_", line) for line in first]
+    assert lines == [f"{number}  finished     seed={number + 1}  val/loss _" for number in range(2)]
     made, before = runs_in(tmp_path), outcomes(tmp_path)
-    assert len(made) == 2
     assert {Run(path).config["seed"] for path in made} == {1, 2}
     assert all(Run(job.run).manifest["overrides"] == job.overrides for job in ledger.jobs() if job.run)
 
-    assert sweep(tmp_path, "seed=2,1,3", "logger=none", "keep_checkpoints=best") == 0
-    grown = closing(capsys.readouterr().out)
-    assert grown[:2] == closing(first)
-    assert grown[2].startswith("2  finished     seed=3")
+    grown = sweep("seed=2,1,3", "keep_checkpoints=best")
+    assert (grown[:2], grown[2].split()[:3]) == (first, ["2", "finished", "seed=3"])
+    assert sweep("seed=1,2,3") == grown  # nothing is left to do
     assert len(set(runs_in(tmp_path)) - set(made)) == 1
     assert {key: value for key, value in outcomes(tmp_path).items() if key in before} == before
-    assert set(attempts(tmp_path).values()) == {1}
-
-    shutil.move(tmp_path, tmp_path.with_name("moved"))  # runs and sweep together
-    moved = tmp_path.with_name("moved")
-    assert sweep(moved, "seed=1,2,3") == 0  # nothing is left to do
-    assert closing(capsys.readouterr().out) == grown
-    assert len(runs_in(moved)) == 3
-    shutil.move(moved, tmp_path)
+    assert attempts(tmp_path) == [1, 1, 1]
 
 
 def test_failures_are_shown_with_their_causes_and_tried_again_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bombs(tmp_path / "package", monkeypatch)
-    fuse = tmp_path / "fuse"
-    fuse.touch()
-    out = tmp_path / "out"
-    arguments = ["seed=1,2", *bomb(fuse), "sweep_name=my sweep"]
+    make_callbacks(tmp_path / "package", monkeypatch)
+    flag, out = tmp_path / "flag", tmp_path / "out"
+    arguments = ["seed=1,2", *dying(flag), "sweep_name=my sweep"]
     assert sweep(out, *arguments) == 1
     printed = capsys.readouterr()
     cause = "killed by the system (signal 9): perhaps the memory ran out"
@@ -96,6 +76,8 @@ def test_failures_are_shown_with_their_causes_and_tried_again_or_not(
     assert "the same command again tries what is missing" in printed.err
     ledger = ledger_in(out)
     assert ledger.path == out / "sweeps" / "my-sweep"
+    assert f"bunryu report {ledger.path}" in printed.out
+    assert re.search(r"\[1/2\]  0  finished     seed=1  val/loss 0\.\d{4}\n", printed.out)
     (failed,) = (job for job in ledger.jobs() if job.status == "failed")
     assert (failed.cause, failed.attempt) == (cause, 1)
     assert Run(failed.run or Path()).manifest["status"] == "running"  # it could not say more
@@ -103,35 +85,27 @@ def test_failures_are_shown_with_their_causes_and_tried_again_or_not(
     assert "run directory: " in ledger.log_of(failed.identity).read_text("utf-8")
 
     assert sweep(out, *arguments, "retry=none") == 1
-    assert attempts(out)[failed.identity] == 1
-    assert closing(capsys.readouterr().out) == closing(printed.out)
+    assert attempts(out) == [1, 1]
+    assert closing(capsys.readouterr().out) == [ended, died]
 
-    fuse.unlink()
+    flag.unlink()
     assert sweep(out, *arguments) == 0
-    assert sorted(attempts(out).values()) == [1, 2]
-    assert len(runs_in(out)) == 2  # the failed one went on in its directory
+    assert (attempts(out), len(runs_in(out))) == ([1, 2], 2)  # the failed one went on in its directory
     assert Run(failed.run or Path()).manifest["status"] == "finished"
 
     assert sweep(out, *arguments, "seed=1", "fresh=true") == 0
-    kept = sorted(path.name for path in (out / "sweeps").iterdir())
-    assert kept[0] == "my-sweep"
-    assert re.fullmatch(r"my-sweep\.\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}", kept[1])
-    assert len(Ledger(out / "sweeps" / kept[0]).jobs()) == 1
-    aside = Ledger(out / "sweeps" / kept[1]).jobs()
-    assert [job.status for job in aside] == ["finished", "finished"]
-    assert [job.run for job in aside if not (job.run or Path()).is_dir()] == []
-    assert len(runs_in(out)) == 3
+    kept, aside = sorted((out / "sweeps").iterdir())
+    assert re.fullmatch(r"my-sweep\.\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}", aside.name)
+    assert (kept.name, len(Ledger(kept).jobs()), len(runs_in(out))) == ("my-sweep", 1, 3)
+    moved = [(job.status, (job.run or Path()).is_dir()) for job in Ledger(aside).jobs()]
+    assert moved == [("finished", True)] * 2
 
 
-def test_no_job_begins_after_a_failure_if_so_wished(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert sweep(tmp_path, "optimizer.lr=1e30,1e-3", "seed=1,2", "on_failure=stop") == 1
-    table = closing(capsys.readouterr().out)
-    assert [line.split()[:2] for line in table] == [
-        ["0", "failed"], ["1", "waiting"], ["2", "waiting"], ["3", "waiting"],
-    ]  # fmt: skip
-    assert "the training loss is not finite" in table[0]
+def test_a_failure_may_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep(tmp_path, "optimizer.lr=1e30,1e-3", "seed=1", "on_failure=stop") == 1
+    failed, waiting = closing(capsys.readouterr().out)
+    assert (failed.split()[1], waiting.split()[1]) == ("failed", "waiting")
+    assert "the training loss is not finite" in failed
     assert len(runs_in(tmp_path)) == 1
 
 
@@ -142,10 +116,9 @@ def test_no_job_begins_after_a_failure_if_so_wished(
         (["model=tiny,tinny"], "model=tiny"),
         (["seed=1,2", "corpus=table", "corpus.train=nowhere.csv"], "nowhere.csv"),
         (["+callbacks.more._target_=pytorch_lightning.callbacks.Timer,os.getcwd"], "os.getcwd"),
-        (["optimizer.lr=interval(1e-5,1e-3)"], "interval"),
         (["seed=1,2", "hydra.sweeper.strategy=no"], "grid or optuna"),
+        (["seed=1,2", "hydra/launcher=no"], "'hydra/launcher' has no option 'no'"),
         (["hydra.sweeper.strategy=optuna", "seed=1"], "nothing to search"),
-        (["seed=1,2", "n_jobs=0"], "n_jobs"),
     ],
 )
 def test_a_sweep_with_a_job_that_cannot_work_leaves_nothing(
@@ -158,43 +131,21 @@ def test_a_sweep_with_a_job_that_cannot_work_leaves_nothing(
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_several_processes_that_were_started_together_sweep_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
-    assert sweep(tmp_path, "seed=1,2") == 2
-    assert "a sweep starts its jobs' processes itself" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def ledger_with(path: Path, **facts: Any) -> Ledger:
-    ledger = Ledger.create(path / "sweeps" / "s", {"swept": ["seed"], "monitor": "min val/loss"} | facts)
-    ledger.add("aaa", ["epochs=1", "seed=1"], {})
-    return ledger
-
-
-def test_a_sweep_is_archived_unless_its_jobs_are_running(tmp_path: Path) -> None:
-    ledger = ledger_with(tmp_path)
+def test_a_sweep_is_archived_unless_jobs_are_running_and_has_a_table(tmp_path: Path) -> None:
+    facts = {"swept": ["seed", "optimizer.lr"], "monitor": "min val/loss"}
+    ledger = Ledger.create(tmp_path / "s", facts)
+    ledger.add({"aaa": (["epochs=1", "seed=1"], {}), "bbb": (["+optimizer.lr=0.01", "seed=2"], {})})
     (ledger.path / "sweep.json").unlink()  # killed before it was written
     with ledger.claimed(ledger.job("aaa")) as attempt:
         with pytest.raises(BusyError, match="jobs of this sweep are running"):
             archive(ledger)
-        attempt.end("finished")
-    assert ledger.path.is_dir()
-    archive(ledger)
-    (archived,) = (tmp_path / "sweeps").iterdir()
-    assert archived.name.startswith("s.")
-
-
-def test_the_table_shows_what_is_a_jobs_own(tmp_path: Path) -> None:
-    ledger = ledger_with(tmp_path, swept=["seed", "optimizer.lr"])
-    ledger.add("bbb", ["+optimizer.lr=0.01", "epochs=1", "seed=2"], {})
-    with ledger.claimed(ledger.job("aaa")) as attempt:
         attempt.end("finished", metrics={"val/loss": 0.123456})
     with ledger.claimed(ledger.job("bbb")) as attempt:
         attempt.end("failed", "no luck")
-    assert table(ledger.jobs(), ledger.facts) == [
+    assert table(ledger.jobs(), facts) == [
         "    0  finished     seed=1                     val/loss 0.1235",
         "    1  failed       +optimizer.lr=0.01 seed=2  no luck",
     ]
+    archive(ledger)
+    (archived,) = tmp_path.iterdir()
+    assert archived.name.startswith("s.")

@@ -1,15 +1,14 @@
-"""A sweep that is a search: Optuna asks, jobs tell, and a start that goes on counts what was."""
+"""A sweep that is a search: what is proposed, what its jobs report, and what a start that goes on counts."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from hydra.core.config_loader import ConfigLoader
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -19,42 +18,29 @@ from bunryu.errors import ConfigError
 from bunryu.sweeps.ledger import Ledger
 from bunryu.sweeps.search import Search, space_of
 from bunryu.sweeps.study import Options, open_study
-from helpers.sweeping import SLOW, Driver, attempts, bombs, ledger_in, runs_in, steps_logged, sweep, until
-
-SEARCH = ["hydra.sweeper.strategy=optuna", "optimizer.lr=tag(log, interval(1e-4, 1e-2))"]
+from helpers.sweeping import SLOW, Driver, ledger_in, make_callbacks, runs_in, steps_logged, sweep, until
 
 
-@pytest.fixture
-def loader() -> Iterator[ConfigLoader]:
-    with composing() as found:
-        yield found
+def test_the_space_in_hydras_grammar() -> None:
+    def space(values: str) -> dict[str, BaseDistribution]:
+        with composing() as loader:
+            return space_of(Grid.parse(loader, ["epochs=1", f"seed={values}"], {}))
 
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ("choice(16,32)", CategoricalDistribution(["16", "32"])),
-        ("a,'b c'", CategoricalDistribution(["a", "'b c'"])),
-        ("interval(0.0,0.3)", FloatDistribution(0.0, 0.3)),
-        ("interval(1,8)", FloatDistribution(1, 8)),
-        ("int(interval(1,8))", IntDistribution(1, 8)),
-        ("tag(log, interval(1e-5, 1e-3))", FloatDistribution(1e-5, 1e-3, log=True)),
-        ("tag(log, int(interval(1, 64)))", IntDistribution(1, 64, log=True)),
-        ("range(1,10,3)", IntDistribution(1, 7, step=3)),
-        ("range(1,5)", IntDistribution(1, 4)),
-        ("tag(log, range(1,65))", IntDistribution(1, 64, log=True)),
-        ("range(0,1,0.5)", CategoricalDistribution(["0.0", "0.5"])),
-    ],
-)
-def test_the_space_in_hydras_grammar(loader: ConfigLoader, values: str, expected: BaseDistribution) -> None:
-    assert space_of(Grid.parse(loader, ["epochs=1", f"seed={values}"], {})) == {"seed": expected}
-
-
-@pytest.mark.parametrize("values", ["interval(3,1)", "tag(log, interval(0, 1))", "range(5,1)"])
-def test_a_space_that_cannot_be_is_refused(loader: ConfigLoader, values: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        space_of(Grid.parse(loader, [f"seed={values}"], {}))
-    assert caught.value.where == "seed"
+    for values, expected in {
+        "a,'b c'": CategoricalDistribution(["a", "'b c'"]),
+        "interval(1,8)": FloatDistribution(1, 8),
+        "int(interval(1,8))": IntDistribution(1, 8),
+        "tag(log, interval(1e-5, 1e-3))": FloatDistribution(1e-5, 1e-3, log=True),
+        "tag(log, int(interval(1, 64)))": IntDistribution(1, 64, log=True),
+        "range(1,10,3)": IntDistribution(1, 7, step=3),
+        "tag(log, range(1,65))": IntDistribution(1, 64, log=True),
+        "range(0,1,0.5)": CategoricalDistribution(["0.0", "0.5"]),
+    }.items():
+        assert space(values) == {"seed": expected}
+    for values in ("interval(3,1)", "tag(log, interval(0, 1))", "range(5,1)"):
+        with pytest.raises(ConfigError) as caught:
+            space(values)
+        assert caught.value.where == "seed"
 
 
 SPACE = {"x": IntDistribution(1, 3)}
@@ -68,7 +54,7 @@ def ledger(tmp_path: Path) -> Ledger:
 def search(ledger: Ledger, n_trials: int, sampler: str = "random", retry: bool = True) -> Search:
     def add(values: Mapping[str, Any], number: int) -> str:
         name = f"x{values['x']}"
-        ledger.add(name, [f"x={values['x']}"], {}, number)
+        ledger.add({name: ([f"x={values['x']}"], {})}, number)
         return name
 
     options = Options(sampler, n_trials, 7, None, 1)
@@ -101,51 +87,33 @@ def test_values_that_were_tried_are_not_tried_again_and_earlier_trials_count(led
     assert searched.study.best_value == 0.5
     assert searched.identities() == [job.identity for job in ledger.jobs()]
     assert list(search(ledger, 6).todo()) == []
-    more = search(ledger, 8)
-    finish_all(more)
+    finish_all(more := search(ledger, 8))
     assert len(more.study.trials) == more.total == 8
 
 
 def test_a_grid_ends_when_it_has_no_more_points(ledger: Ledger) -> None:
-    searched = search(ledger, 3, "grid")
-    assert sorted(finish_all(searched)) == ["x1", "x2", "x3"]
+    assert sorted(finish_all(search(ledger, 3, "grid"))) == ["x1", "x2", "x3"]
     assert finish_all(search(ledger, 3, "grid")) == []
 
 
-def test_a_trial_whose_job_was_half_done_goes_on(ledger: Ledger) -> None:
+def test_the_study_learns_of_a_job_that_ended_meanwhile(ledger: Ledger) -> None:
     first = search(ledger, 1)
     name = next(first.todo())
     finish(ledger, name, "interrupted")
     first.ended(ledger.job(name))
     assert states(first) == [TrialState.RUNNING]
-    again = search(ledger, 1)
-    assert finish_all(again) == [name]
-    assert states(again) == [TrialState.COMPLETE]
-
-
-@pytest.mark.parametrize(
-    ("status", "state"), [("finished", TrialState.COMPLETE), ("pruned", TrialState.PRUNED)]
-)
-def test_a_trial_whose_job_ended_while_nobody_could_tell_the_study_is_told(
-    status: str, state: TrialState, ledger: Ledger
-) -> None:
-    first = search(ledger, 1)
-    finish(ledger, next(first.todo()), status)
+    assert next(search(ledger, 1).todo()) == name  # it goes on
+    finish(ledger, name, "pruned")
     assert states(first) == [TrialState.RUNNING]
-    again = search(ledger, 1)
-    assert list(again.todo()) == []
-    assert states(again) == [state]
+    assert list(search(ledger, 1).todo()) == []
+    assert states(first) == [TrialState.PRUNED]
 
 
-@pytest.mark.parametrize(("retry", "trials"), [(True, 2), (False, 1)])
-def test_another_trial_takes_the_place_of_one_that_failed_before(
-    ledger: Ledger, retry: bool, trials: int
-) -> None:
+def test_another_trial_replaces_one_that_failed_before(ledger: Ledger) -> None:
     finish_all(search(ledger, 1), "failed")
-    again = search(ledger, 1, retry=retry)
-    finish_all(again)
-    assert states(again)[0] == TrialState.FAIL
-    assert len(states(again)) == trials
+    assert list(search(ledger, 1, retry=False).todo()) == []
+    finish_all(again := search(ledger, 1))
+    assert (states(again)[0], len(states(again))) == (TrialState.FAIL, 2)
     assert list(search(ledger, 1, retry=False).todo()) == []
 
 
@@ -160,33 +128,11 @@ def test_two_drivers_of_one_study_share_its_trials(ledger: Ledger) -> None:
     assert states(one) == [TrialState.COMPLETE] * 3
 
 
-def test_a_search_end_to_end_counts_goes_on_and_remembers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bombs(tmp_path / "package", monkeypatch)
-    out = tmp_path / "out"
-    arguments = [*SEARCH, "hydra.sweeper.n_trials=2", "checkpoint_every_minutes=0", *SLOW]
-    driver = Driver(tmp_path / "log", lambda: sweep(out, *arguments))
-    until(lambda: steps_logged(out) >= 2)
-    driver.signal(signal.SIGKILL)
-    driver.code()
-    assert sweep(out, *arguments) == 0
-    study = open_study(ledger_in(out), Options("random", 1, 7, None, 1), {})
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
-    assert sorted(attempts(out).values()) == [1, 2]
-    assert len(runs_in(out)) == 2
-    for job, trial in zip(ledger_in(out).jobs(), study.trials, strict=True):
-        assert job.trial == trial.number
-        assert job.metrics["val/loss"] == trial.value
-        assert job.config["optimizer"]["lr"] == trial.params["optimizer.lr"]
-        assert trial.intermediate_values == {0: pytest.approx(trial.value, abs=1e-6)}
-    assert "2 jobs, 2 finished" in capsys.readouterr().out
-
-
-def test_a_search_prunes_and_keeps_its_storage_to_itself(
+def test_a_search_that_is_killed_goes_on_prunes_and_keeps_its_storage_to_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Five good trials stand in the study: one that learns nothing is stopped after its first epoch."""
+    make_callbacks(tmp_path / "package", monkeypatch)
     url = f"sqlite:///{tmp_path}/sesame.db"
     monkeypatch.setenv("A_STORAGE", url)
     out = tmp_path / "out"
@@ -198,13 +144,19 @@ def test_a_search_prunes_and_keeps_its_storage_to_itself(
         study.tell(trial, 0.001)
     arguments = [
         "hydra.sweeper.strategy=optuna", "optimizer.lr=choice(1e-7)", "hydra.sweeper.n_trials=6",
-        "hydra.sweeper.storage=${oc.env:A_STORAGE}", "sweep_name=s", "epochs=3",
+        "hydra.sweeper.storage=${oc.env:A_STORAGE}", "sweep_name=s", "epochs=2",
+        "checkpoint_every_minutes=0", *SLOW,
     ]  # fmt: skip
+    driver = Driver(tmp_path / "log", lambda: sweep(out, *arguments))
+    until(lambda: steps_logged(out) >= 2)
+    assert driver.stop(signal.SIGKILL) == -signal.SIGKILL
     assert sweep(out, *arguments) == 0
     (job,) = ledger_in(out).jobs()
-    assert (job.status, job.trial) == ("pruned", 5)
+    assert (job.status, job.trial, job.attempt, len(runs_in(out))) == ("pruned", 5, 2, 1)
     assert job.cause == "pruned after epoch 1: other trials did better by then"
-    assert study.trials[5].state == TrialState.PRUNED
+    assert (job.config["optimizer"]["lr"], len(study.trials)) == (1e-7, 6)
+    pruned = study.trials[5]
+    assert (pruned.state, list(pruned.intermediate_values)) == (TrialState.PRUNED, [0])
     assert "pruned       optimizer.lr=1e-07  pruned after epoch 1" in capsys.readouterr().out
     written = [path.read_text("utf-8", errors="replace") for path in out.rglob("*") if path.is_file()]
     assert [text for text in written if "sesame" in text] == []
@@ -222,6 +174,6 @@ def test_a_search_prunes_and_keeps_its_storage_to_itself(
 def test_a_search_that_could_come_to_what_cannot_work_is_refused_first(
     values: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep(tmp_path / "o", *values.split(), SEARCH[0]) == 2
+    assert sweep(tmp_path / "o", *values.split(), "hydra.sweeper.strategy=optuna") == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

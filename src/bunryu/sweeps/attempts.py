@@ -31,11 +31,7 @@ class Attempt:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Create the record.
-
-        Raises:
-            BusyError: if another process was quicker.
-        """
+        """Create the record; raises BusyError if another process was quicker."""
         self.facts = {"status": "running", "run": None, "host": _host(), "pid": os.getpid(), "start": now()}
         try:
             with open(self.path, "x", encoding="utf-8") as file:
@@ -76,11 +72,7 @@ def alive(path: Path, facts: Mapping[str, Any]) -> bool:
     """Whether the process of a running attempt still exists.
 
     On this machine it does not if there is no process of its number. Of another machine's process, and
-    where another process may have got the number, the time since the last touch decides.
-
-    Args:
-        path: the attempt's record.
-        facts: its content.
+    where another process may have got the number, the time since the last touch of its record decides.
     """
     if facts.get("host") == _host() and not process_exists(facts["pid"]):
         return False
@@ -88,15 +80,14 @@ def alive(path: Path, facts: Mapping[str, Any]) -> bool:
 
 
 def now() -> str:
-    """The time as ISO 8601 text, with its zone."""
+    """The time as ISO 8601 text with its zone."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """A record; empty if its writer has only just created it, or its machine went down in that moment.
 
-    Raises:
-        ModelError: if there is none, or it is damaged.
+    Raises ModelError if there is none, or it is damaged.
     """
     try:
         text = path.read_text("utf-8")

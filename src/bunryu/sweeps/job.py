@@ -25,15 +25,9 @@ log = logging.getLogger(__name__)
 
 
 def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
-    """Bring a job to its end in this process, from where the last attempt at it stopped.
+    """Bring a job to its end, from where it stopped; the exit code, 4 if another process has it.
 
-    Args:
-        ledger: of the sweep.
-        identity: the job's.
-        threads: of PyTorch on the CPU; None for its own choice, or a resumed run's.
-
-    Returns:
-        The exit code; 4 if another process has the job.
+    ``threads`` are PyTorch's on the CPU; None for its own choice, or a resumed run's.
     """
     log_to_console()
     job = ledger.job(identity)
@@ -48,23 +42,13 @@ def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
 
 
 def run_in_child(folder: str, identity: str) -> int:
-    """Run a job in a child process and record the child's death; for launchers other than the pool.
-
-    Args:
-        folder: the sweep's.
-        identity: the job's.
-
-    Returns:
-        The child's exit code.
-    """
+    """Run a job in a child process and record its death, for launchers other than the pool; its exit code."""
     ledger = Ledger(Path(folder))
     command = [sys.executable, "-m", "bunryu", "job", folder, identity]
+    pipe = subprocess.PIPE  # the child's standard input ends when this process does: it stops then
     with (
         open(ledger.log_of(identity), "ab") as output,
-        # its standard input ends when this process does: it stops then
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
-        ) as child,
+        subprocess.Popen(command, stdin=pipe, stdout=output, stderr=output, start_new_session=True) as child,
     ):
         code = child.wait()
     record_exit(ledger, identity, code)

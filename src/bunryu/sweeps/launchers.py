@@ -21,13 +21,7 @@ from bunryu.system.machine import nvidia_cards
 
 
 def launch_with(launcher: Launcher, config: DictConfig, batch: int) -> Launch:
-    """How jobs begin with this launcher.
-
-    Args:
-        launcher: the pool's, or any other of Hydra's.
-        config: the sweep's, for ``n_jobs``.
-        batch: jobs that other launchers are given at once.
-    """
+    """How jobs begin with this launcher; those other than the pool's are given ``batch`` jobs at once."""
     plugin = type(launcher).__module__  # Hydra imports plugins a second time: isinstance would not know them
     if plugin == "hydra_plugins.bunryu.pool_launcher":
         return functools.partial(in_pool, config)

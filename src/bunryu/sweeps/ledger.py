@@ -31,6 +31,9 @@ IRRELEVANT = (
     "overwrite_cache",
 )
 
+# A job's overrides and config.
+Definition = tuple[Sequence[str], Mapping[str, Any]]
+
 
 def identity_of(config: Mapping[str, Any]) -> str:
     """The name of a job: a hash of the part of its config that its results depend on."""
@@ -56,6 +59,11 @@ class JobState:
     start: str | None = None  # of the newest attempt, as ISO 8601 text
     end: str | None = None
 
+    @property
+    def unended(self) -> bool:
+        """Whether it was not begun, or its process ended before it did."""
+        return self.status in ("waiting", "dead", "interrupted")
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -72,23 +80,11 @@ class Ledger:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Name, swept keys, monitor and strategy.
-
-        Raises:
-            ModelError: if the folder is no sweep's.
-        """
+        """Name, swept keys, monitor and strategy; raises ModelError if the folder is no sweep's."""
         return read_record(self.path / "sweep.json")
 
-    def add(
-        self, identity: str, overrides: Sequence[str], config: Mapping[str, Any], trial: int | None = None
-    ) -> None:
-        """Note a job; one that is there already keeps its number."""
-        self.add_all({identity: (overrides, config)}, trial)
-
-    def add_all(
-        self, jobs: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]], trial: int | None = None
-    ) -> None:
-        """Note jobs, by identity their overrides and configs; the new ones are numbered in their order.
+    def add(self, jobs: Mapping[str, Definition], trial: int | None = None) -> None:
+        """Note jobs, by identity; the new ones are numbered in their order, the others keep their numbers.
 
         Several processes may add the same jobs at once: whatever another one has added by then, a job gets
         the number it would have got from one process alone.
@@ -101,11 +97,7 @@ class Ledger:
                 write_record(path, {**facts, "config": dict(config)})
 
     def job(self, identity: str) -> JobState:
-        """One job as its records say.
-
-        Raises:
-            ModelError: if there is no such job, or its record is damaged.
-        """
+        """One job as its records say; raises ModelError if there is none, or a record is damaged."""
         path = self.path / "jobs" / f"{identity}.json"
         facts = read_record(path)
         if missing := {"number", "overrides", "config"} - facts.keys():
@@ -123,13 +115,9 @@ class Ledger:
 
     @contextmanager
     def claimed(self, job: JobState) -> Iterator[Attempt]:
-        """Begin the next attempt at a job, and touch its record while inside.
+        """Begin the next attempt at a job and touch its record while inside.
 
-        Args:
-            job: as it was when no process had it.
-
-        Raises:
-            BusyError: if another process has it.
+        The state is from before any process had the job; raises BusyError if another process has it by now.
         """
         attempt = Attempt(self._attempt(job.identity, job.attempt + 1))
         attempt.begin()

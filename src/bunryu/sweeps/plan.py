@@ -25,12 +25,9 @@ from bunryu.config.overrides import Grid
 from bunryu.config.record import SWEEP_KEYS, check_files, prepared
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.keys import is_below, leaves
-from bunryu.sweeps.ledger import Ledger, identity_of
+from bunryu.sweeps.ledger import Definition, Ledger, identity_of
 from bunryu.sweeps.pool import Slot, run_in_slots
 from bunryu.sweeps.runner import GridJobs, archive, name_of
-
-# Where torch or Lightning may refuse a number.
-CHECKED = ("accelerator", "datamodule.batch_size", "optimizer", "trainer")
 
 
 class Jobs:
@@ -43,11 +40,7 @@ class Jobs:
         self._composed: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
 
     def prepare(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """The config of one job, from its overrides.
-
-        Raises:
-            ConfigError, HydraException, OmegaConfBaseException: for what cannot work.
-        """
+        """The config of one job; raises Hydra's, OmegaConf's or a ConfigError for what cannot work."""
         choices: Mapping[str, Any] = self._master.hydra.runtime.choices
         parsed = self._parser.parse_overrides(list(overrides))
         values = [item for item in parsed if item.key_or_group not in choices and item.type.name == "CHANGE"]
@@ -76,15 +69,9 @@ class Plan:
 
     @classmethod
     def of(cls, loader: ConfigLoader, arguments: Sequence[str], master: DictConfig | None = None) -> Plan:
-        """The plan of these overrides.
+        """The plan of these overrides, some perhaps with several values.
 
-        Args:
-            loader: Hydra's.
-            arguments: overrides, some perhaps with several values.
-            master: what Hydra has composed from them; None to compose it.
-
-        Raises:
-            HydraException, OmegaConfBaseException: for what Hydra cannot read.
+        ``master`` is what Hydra has composed from them; None to compose it, with its and OmegaConf's errors.
         """
         if master is None:
             master = loader.load_configuration("train", list(arguments), run_mode=RunMode.MULTIRUN)
@@ -99,11 +86,7 @@ class Plan:
 
     @property
     def jobs(self) -> list[list[str]]:
-        """Each job's overrides; of a search those of its costliest job alone.
-
-        Raises:
-            ConfigError: for an interval where nothing searches.
-        """
+        """Each job's overrides, of a search its costliest's; raises ConfigError for a grid of an interval."""
         return self.grid.jobs() if self.trials is None else [self.costliest]
 
     @property
@@ -126,6 +109,12 @@ class Plan:
         """The config of a run with nothing of what is swept."""
         return self.configs.prepare(self.fixed)
 
+    def job(self, overrides: Sequence[str]) -> tuple[str, Definition]:
+        """A job's identity and definition, without the overrides that are about the sweep as a whole."""
+        config = self.configs.prepare(overrides)
+        own = [item for item in overrides if item.partition("=")[0] not in SWEEP_KEYS]
+        return identity_of(config), (own, config)
+
     @property
     def folder(self) -> Path:
         """The ledger's folder: the same for the same command, also when a key takes more values."""
@@ -134,9 +123,8 @@ class Plan:
             name = name_of(self.base, self.grid.swept)
         folder = re.sub(r"[^\w.-]+", "-", str(name))
         if not folder.strip("."):
-            raise ConfigError(
-                f"'{name}' is no name", where="sweep_name", fix="sweep_name=<letters and digits>"
-            )
+            fix = "sweep_name=<letters and digits>"
+            raise ConfigError(f"'{name}' is no name", where="sweep_name", fix=fix)
         return Path(self.master.output_root).expanduser() / "sweeps" / folder
 
 
@@ -154,29 +142,23 @@ def _costliest(override: Override) -> str:
 
 
 def grid_jobs(plan: Plan) -> GridJobs:
-    """A grid's jobs, all checked, in the ledger.
-
-    Raises:
-        ConfigError: if any job could not work; nothing is left behind then.
-    """
-    jobs: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    """A grid's jobs, all checked, in the ledger; if one cannot work, a ConfigError, and nothing on disk."""
+    jobs: dict[str, Definition] = {}
     for overrides in plan.jobs:
-        config = plan.configs.prepare(overrides)
-        jobs.setdefault(identity_of(config), (job_overrides(overrides), config))
+        identity, definition = plan.job(overrides)
+        jobs.setdefault(identity, definition)
     known = set() if plan.master.fresh else set(Ledger(plan.folder).identities())
     if new := [config for identity, (_, config) in jobs.items() if identity not in known]:
         check_configs(new, plan.master.n_jobs)
     ledger = open_ledger(plan, {"strategy": "grid"})
-    ledger.add_all(jobs)
+    ledger.add(jobs)
     return GridJobs(ledger, list(jobs), plan.master.retry == "failed")
 
 
 def open_ledger(plan: Plan, facts: Mapping[str, Any]) -> Ledger:
     """Make the sweep's folder, or open it again; ``fresh=true`` has an earlier one renamed.
 
-    Raises:
-        BusyError: if jobs of the earlier one are running.
-        ConfigError: if there cannot be a folder.
+    Raises BusyError if jobs of the earlier one are running, ConfigError if there cannot be a folder.
     """
     path = plan.folder
     if plan.master.fresh and path.is_dir():
@@ -184,25 +166,14 @@ def open_ledger(plan: Plan, facts: Mapping[str, Any]) -> Ledger:
     try:
         return Ledger.create(path, {"swept": plan.grid.swept, "monitor": plan.base["monitor"], **facts})
     except OSError as error:
-        raise ConfigError(
-            f"cannot make the sweep's folder: {error.strerror}", where=str(path), fix="output_root=<folder>"
-        ) from None
-
-
-def job_overrides(overrides: Sequence[str]) -> list[str]:
-    """Overrides without those that are about the sweep as a whole."""
-    return [item for item in overrides if item.partition("=")[0] not in SWEEP_KEYS]
+        what = f"cannot make the sweep's folder: {error.strerror}"
+        raise ConfigError(what, where=str(path), fix="output_root=<folder>") from None
 
 
 def check_configs(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:
-    """Look for all configs' files, and judge what needs torch, in a process that has loaded it.
+    """Look for the files of all jobs, and judge what needs torch in a process that has loaded it.
 
-    Args:
-        configs: of jobs.
-        n_jobs: how many will run at once.
-
-    Raises:
-        ConfigError: in the words of the first that is refused.
+    Raises ConfigError in the words of the first that is refused.
     """
     check_files(configs)
     with tempfile.TemporaryDirectory() as folder:
@@ -233,8 +204,10 @@ def _check(configs: Sequence[Mapping[str, Any]], slot: Slot, n_jobs: int) -> int
 
 def checked_part(config: Mapping[str, Any]) -> str:
     """What the early checks read of a config; one check, of some 25 ms, is enough for all that share it."""
+    # where torch or Lightning may refuse a number
+    checked = ("accelerator", "datamodule.batch_size", "optimizer", "trainer")
 
     def is_read(key: str, value: Any) -> bool:
-        return key != "optimizer.lr" and (not isinstance(value, int | float) or is_below(key, CHECKED))
+        return key != "optimizer.lr" and (not isinstance(value, int | float) or is_below(key, checked))
 
     return json.dumps([(key, value if is_read(key, value) else None) for key, value in leaves(config)])

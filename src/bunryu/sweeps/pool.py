@@ -38,13 +38,9 @@ class Slot:
 
 
 def slots(number: int, cores: int, devices: Sequence[str], each: int) -> list[Slot]:
-    """Equal shares of the machine for jobs that run at once; one alone has all of it.
+    """Equal shares of the machine for a number of jobs at once; one alone has all of it.
 
-    Args:
-        number: of jobs at once.
-        cores: of the processor.
-        devices: names of the graphics cards; if there are fewer than jobs, several jobs share one.
-        each: cards that a job uses.
+    Each job uses ``each`` of the devices, names of graphics cards; if there are too few, jobs share them.
     """
     if number == 1:
         return [Slot()]
@@ -77,22 +73,11 @@ def run_in_slots(
     free: Sequence[Slot],
     log: Callable[[Item], Path],
 ) -> Iterator[tuple[Item, int]]:
-    """Do work on each item in a process of its own.
+    """Do work on each item in a process of its own, whose output is added to the item's log.
 
-    The next item is taken when there is a slot for it. If this process is asked to stop, or dies, the others
-    get SIGTERM, and are waited for.
-
-    Args:
-        items: to be pickled, as ``work`` is.
-        work: returns an exit code.
-        free: the slots, for one process each.
-        log: the file of a process's output.
-
-    Yields:
-        Each item with the exit code of its process, as they end; below zero it is the signal that ended it.
-
-    Raises:
-        Interrupted: if this process was asked to stop.
+    Yields each item with its process's exit code, as they end; below zero it is the signal that ended it.
+    The next item is taken when there is a slot for it; items and ``work`` are pickled. If this process is
+    asked to stop, or dies, the others get SIGTERM; it waits for them, and raises Interrupted.
     """
     start_forkserver()
     context = multiprocessing.get_context("forkserver")
@@ -102,8 +87,7 @@ def run_in_slots(
         while True:
             while idle and not stopped and (item := next(waiting, None)) is not None:
                 slot = idle.pop(0)
-                arguments = (work, item, slot, log(item), dict(os.environ))
-                process = context.Process(target=_enter, args=arguments)
+                process = context.Process(target=_enter, args=(work, item, slot, log(item), dict(os.environ)))
                 process.start()
                 busy[process] = (item, slot)
                 if stopped:  # while it was started

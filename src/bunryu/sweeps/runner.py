@@ -70,9 +70,7 @@ class GridJobs:
         again = self._failed_before
         for name in self.names:
             job = self.ledger.job(name)
-            if job.status in ("waiting", "dead", "interrupted") or (
-                job.status == "failed" and again.get(name) == job.attempt
-            ):
+            if job.unended or (job.status == "failed" and again.get(name) == job.attempt):
                 yield name
 
     def ended(self, job: JobState) -> None:
@@ -80,23 +78,14 @@ class GridJobs:
 
 
 def name_of(config: Mapping[str, Any], swept: Sequence[str]) -> str:
-    """A sweep's name, from the keys it sweeps over and a hash of all else in its config.
-
-    Args:
-        config: of a run without the swept keys' values.
-        swept: their names.
-    """
+    """A sweep's name, from the keys it sweeps over and a hash of all else in its config."""
     rest = {key: value for key, value in leaves(config) if not is_below(key, (*swept, *IRRELEVANT))}
     digest = hashlib.sha256(json.dumps([rest, sorted(swept)], sort_keys=True).encode()).hexdigest()[:8]
     return "-".join([*(key.rpartition(".")[2].replace("/", "_") for key in sorted(swept)), digest])[-80:]
 
 
 def archive(ledger: Ledger) -> None:
-    """Rename a sweep's folder after the time of its last change, so that another sweep can take its name.
-
-    Raises:
-        BusyError: if one of its jobs is running.
-    """
+    """Add the time of its last change to a sweep's name, to free it; raises BusyError if a job is running."""
     path = ledger.path
     if any(job.status == "running" for job in ledger.jobs()):
         raise BusyError("jobs of this sweep are running", where=str(path), fix="wait until they end")
@@ -107,14 +96,7 @@ def archive(ledger: Ledger) -> None:
 def run(ledger: Ledger, source: JobSource, launch: Launch, *, stop_on_failure: bool) -> None:
     """Bring the jobs of a sweep to their ends, each by one process only; those of others are waited for.
 
-    Args:
-        ledger: the sweep's.
-        source: its jobs.
-        launch: how they begin.
-        stop_on_failure: whether no further job begins once one has failed.
-
-    Raises:
-        TrainingError: if any did not finish.
+    With ``stop_on_failure`` none begins once one has failed. Raises TrainingError if any did not finish.
     """
     log.info("sweep %s: %s", ledger.path, _counts(map(ledger.job, source.identities())))
     done = {name for name in source.identities() if ledger.job(name).status in DONE}
@@ -132,11 +114,7 @@ def run(ledger: Ledger, source: JobSource, launch: Launch, *, stop_on_failure: b
 
 
 def _close(ledger: Ledger, identities: Sequence[str]) -> None:
-    """Log the closing table.
-
-    Raises:
-        TrainingError: if any job did not finish.
-    """
+    """Log the closing table; raises TrainingError if any job did not finish."""
     jobs = sorted((ledger.job(identity) for identity in identities), key=lambda job: job.number)
     log.info("%s\n%s", _counts(jobs), "\n".join(table(jobs, ledger.facts)))
     log.info("next\n  bunryu report %s", shlex.quote(str(ledger.path)))
@@ -155,10 +133,13 @@ def table(jobs: Sequence[JobState], facts: Mapping[str, Any]) -> list[str]:
         " ".join(item for item in job.overrides if item.lstrip("+").partition("=")[0] in facts["swept"])
         for job in jobs
     ]
+    ends = [
+        f"{metric} {job.metrics[metric]:.4f}" if metric in job.metrics else job.cause or "" for job in jobs
+    ]
     widest = max(map(len, swept), default=0)
     return [
-        f"  {job.number:>3}  {job.status:<11}  {values:<{widest}}  {_outcome(job, metric)}"
-        for job, values in zip(jobs, swept, strict=True)
+        f"  {job.number:>3}  {job.status:<11}  {values:<{widest}}  {end}"
+        for job, values, end in zip(jobs, swept, ends, strict=True)
     ]
 
 
@@ -198,9 +179,3 @@ def _counts(jobs: Iterable[JobState]) -> str:
     statuses = [job.status for job in jobs]
     parts = [f"{statuses.count(status)} {status}" for status in sorted(set(statuses))]
     return ", ".join([f"{len(statuses)} jobs", *parts])
-
-
-def _outcome(job: JobState, metric: str) -> str:
-    if metric in job.metrics:
-        return f"{metric} {job.metrics[metric]:.4f}"
-    return job.cause or ""

@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bunryu.config.overrides import Grid
 from bunryu.errors import ConfigError, first_line
-from bunryu.sweeps.ledger import JobState, Ledger, identity_of
-from bunryu.sweeps.plan import Plan, check_configs, job_overrides, open_ledger
+from bunryu.sweeps.ledger import JobState, Ledger
+from bunryu.sweeps.plan import Plan, check_configs, open_ledger
 from bunryu.sweeps.study import Options, most_trials, open_study
 from bunryu.system import ranks
 
@@ -30,37 +30,24 @@ JOB = "job"  # the trial's attribute that names its job
 def search_jobs(plan: Plan, options: Options, written: Mapping[str, Any]) -> Search:
     """A search's jobs; the ends of every key's values, and each of its choices, are checked.
 
-    Args:
-        plan: the sweep.
-        options: how to search.
-        written: what jobs need to find the study, as it is written in the config.
-
-    Raises:
-        ConfigError: if jobs could not work, or there is nothing to search.
+    ``written`` is what jobs need to find the study, as it stands in the config. Raises ConfigError if jobs
+    could not work, or there is nothing to search.
     """
     space = space_of(plan.grid)
     if not space:
-        raise ConfigError(
-            "there is nothing to search",
-            where="hydra.sweeper.strategy",
-            fix="optimizer.lr='interval(1e-5, 1e-3)'",
-        )
+        fix = "optimizer.lr='interval(1e-5, 1e-3)'"
+        raise ConfigError("there is nothing to search", where="hydra.sweeper.strategy", fix=fix)
     if written["pruner"] != "none" and ranks.processes_for(plan.base["accelerator"]) > 1:
-        raise ConfigError(
-            "a trial on several devices cannot be pruned",
-            where="hydra.sweeper.pruner",
-            fix="hydra.sweeper.pruner=none, or accelerator.devices=1",
-        )
+        what, fix = "a trial on several devices cannot be pruned", "accelerator.devices=1"
+        raise ConfigError(what, where="hydra.sweeper.pruner", fix=f"hydra.sweeper.pruner=none, or {fix}")
     n_trials = most_trials(options, space)
 
     def overrides_of(values: Mapping[str, Any]) -> list[str]:
         return [*plan.fixed, *(f"{key}={value}" for key, value in values.items())]
 
     def add(values: Mapping[str, Any], number: int) -> str:
-        overrides = overrides_of(values)
-        config = plan.configs.prepare(overrides)
-        identity = identity_of(config)
-        ledger.add(identity, job_overrides(overrides), config, number)
+        identity, definition = plan.job(overrides_of(values))
+        ledger.add({identity: definition}, number)
         return identity
 
     check_configs([plan.configs.prepare(overrides_of(values)) for values in _ends(space)], options.parallel)
@@ -89,11 +76,7 @@ def _ends(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
 
 
 def space_of(grid: Grid) -> dict[str, BaseDistribution]:
-    """The values that each swept key may take, from Hydra's own grammar.
-
-    Raises:
-        ConfigError: for what Optuna cannot sample.
-    """
+    """The values that each swept key may take; raises ConfigError for what Optuna cannot sample."""
     space = {}
     for override in grid.overrides:
         if override.is_sweep_override():
@@ -145,7 +128,7 @@ class Search:
             name = begun.user_attrs.get(JOB)
             if begun.state == TrialState.RUNNING and name in known:
                 job = self.ledger.job(name)
-                if job.status in ("waiting", "dead", "interrupted"):
+                if job.unended:
                     yield name
                 elif job.status != "running":  # it ended, and its sweep died before it told the study
                     self.ended(job)

@@ -26,22 +26,16 @@ POLL = 1.0  # seconds between two looks at the jobs; submitit asks Slurm itself 
 def submitted(
     launcher: BaseSubmititLauncher, batch: int, ledger: Ledger, identities: Iterator[str]
 ) -> Iterator[str]:
-    """Run jobs through submitit, in arrays; those that an earlier start has sent are found by their ids.
+    """Run jobs through submitit, in arrays of ``batch``, and yield them as they end.
 
-    Args:
-        launcher: of hydra-submitit-launcher, with the user's queue, time and memory.
-        batch: jobs of an array.
-        ledger: keeps each job's id on the cluster.
-        identities: the jobs; they are yielded as they end.
+    The ledger keeps each job's id on the cluster: those that an earlier start has sent are found by it.
     """
-    executor = _executor(launcher, ledger)
+    executor, folder = _executor(launcher, ledger), str(ledger.path.absolute())
     while taken := list(islice(identities, batch)):
         waiting = {name: job for name in taken if (job := _found(launcher, executor, ledger, name))}
         new = [name for name in taken if name not in waiting]
         with executor.batch() if new else nullcontext():
-            sent = [
-                executor.submit(sweep_job.run_in_child, str(ledger.path.absolute()), name) for name in new
-            ]
+            sent = [executor.submit(sweep_job.run_in_child, folder, name) for name in new]
         for name, job in zip(new, sent, strict=True):
             ledger.note_submission(name, str(job.job_id))
             waiting[name] = job
@@ -68,8 +62,7 @@ def _found(launcher: BaseSubmititLauncher, executor: Any, ledger: Ledger, name: 
 def _end_recorded(ledger: Ledger, name: str, sent: Job[int]) -> bool:
     """Record how a job ended that is over on the cluster, if it could not do so itself.
 
-    Returns:
-        False while its record still counts as alive: it would be taken for another process's job.
+    False while its record still counts as alive: it would be taken for another process's job.
     """
     job = ledger.job(name)
     if job.status == "running":

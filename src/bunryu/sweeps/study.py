@@ -32,16 +32,7 @@ class Options:
 
 
 def open_study(ledger: Ledger, options: Options, space: Mapping[str, BaseDistribution]) -> Study:
-    """Begin a study, or go on with it.
-
-    Args:
-        ledger: has the study's name and the monitor in its facts.
-        options: the user's.
-        space: of each key its values.
-
-    Raises:
-        ConfigError: if the storage cannot be used.
-    """
+    """Begin the sweep's study, or go on with it; raises ConfigError if the storage cannot be used."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     facts = ledger.facts
     try:
@@ -52,11 +43,9 @@ def open_study(ledger: Ledger, options: Options, space: Mapping[str, BaseDistrib
             load_if_exists=True,
         )
     except Exception as error:  # whatever a database's driver raises
-        raise ConfigError(
-            f"the study's storage cannot be used: {type(error).__name__}: {first_line(error)}",
-            where="hydra.sweeper.storage",
-            fix="a URL such as sqlite:///study.db, and its driver installed",
-        ) from error
+        what = f"the study's storage cannot be used: {type(error).__name__}: {first_line(error)}"
+        fix = "a URL such as sqlite:///study.db, and its driver installed"
+        raise ConfigError(what, where="hydra.sweeper.storage", fix=fix) from error
     study.sampler = _sampler(options, space, len(study.trials))
     return study
 
@@ -71,11 +60,7 @@ def trial_of(ledger: Ledger, number: int, storage: str | None, pruner: str) -> o
 
 
 def most_trials(options: Options, space: Mapping[str, BaseDistribution]) -> int:
-    """How many trials there can be: of a grid no more than it has points.
-
-    Raises:
-        ConfigError: for a grid of what cannot be counted.
-    """
+    """How many trials there can be: of a grid at most its points; raises ConfigError for an interval."""
     if options.sampler != "grid":
         return options.n_trials
     return min(options.n_trials, math.prod(len(_values(key, each)) for key, each in space.items()))
@@ -89,9 +74,7 @@ class _GridSampler(optuna.samplers.GridSampler):
 
 
 def _storage(folder: Path, url: str | None) -> BaseStorage | str:
-    if url is not None:
-        return url
-    return JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    return JournalStorage(JournalFileBackend(str(folder / "study.journal"))) if url is None else url
 
 
 def _sampler(
@@ -112,9 +95,8 @@ def _values(key: str, distribution: BaseDistribution) -> list[Any]:
         return list(distribution.choices)
     if isinstance(distribution, IntDistribution) and not distribution.log:
         return list(range(distribution.low, distribution.high + 1, distribution.step))
-    raise ConfigError(
-        "a grid needs values that can be counted", where=key, fix="choice(…), range(…), or sampler=tpe"
-    )
+    fix = "choice(…), range(…), or sampler=tpe"
+    raise ConfigError("a grid needs values that can be counted", where=key, fix=fix)
 
 
 def _pruner(name: str) -> optuna.pruners.BasePruner:

@@ -22,27 +22,17 @@ CHOICES = {
 
 
 class LedgerSweeper(Sweeper):
-    """Runs what is missing of a sweep.
-
-    Args:
-        strategy: grid, all combinations, or optuna, a search.
-        params: a preset's keys, each with its values as the command line would have them.
-        n_trials: of a search in all, those of earlier starts counted.
-        sampler: of a search: tpe, random or grid.
-        pruner: of a search: median, hyperband or none.
-        seed: of a search's sampler.
-        storage: of a search, a URL of Optuna's; None for a journal in the sweep's folder.
-    """
+    """Runs what is missing of a sweep; all but the strategy and ``params`` are a search's."""
 
     def __init__(
         self,
-        strategy: str,
-        params: Mapping[str, str] | None,
-        n_trials: int,
+        strategy: str,  # grid, all combinations, or optuna, a search
+        params: Mapping[str, str] | None,  # a preset's keys, with values as the command line would have them
+        n_trials: int,  # in all, those of earlier starts counted
         sampler: str,
         pruner: str,
-        seed: int,
-        storage: str | None,
+        seed: int,  # of the sampler
+        storage: str | None,  # a URL of Optuna's; None for a journal in the sweep's folder
     ) -> None:
         self._given = {"strategy": strategy, "sampler": sampler, "pruner": pruner}
         self._searches = strategy == "optuna"
@@ -56,9 +46,8 @@ class LedgerSweeper(Sweeper):
         for key, value in self._given.items():  # not in __init__: Hydra hides what that raises
             if value not in CHOICES[key]:
                 where = f"hydra.sweeper.{key}"
-                raise ConfigError(
-                    f"{where}={value!r} is no choice", where=where, fix=f"{where}={' or '.join(CHOICES[key])}"
-                )
+                fix = f"{where}={' or '.join(CHOICES[key])}"
+                raise ConfigError(f"{where}={value!r} is no choice", where=where, fix=fix)
         del task_function
         self._loader = hydra_context.config_loader
         self._config = config
@@ -67,22 +56,15 @@ class LedgerSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Bring every job to its end.
-
-        Raises:
-            BunryuError: if the sweep cannot begin, or a job failed.
-        """
+        """Bring every job to its end; raises BunryuError if the sweep cannot begin, or a job failed."""
         from bunryu.errors import ConfigError
         from bunryu.sweeps import launchers, runner
         from bunryu.sweeps.plan import Plan, grid_jobs
         from bunryu.system import ranks
 
         if ranks.world_size() > 1:
-            raise ConfigError(
-                "a sweep starts its jobs' processes itself",
-                where="-m",
-                fix="bunryu train -m … accelerator.devices=<number>, without torchrun or srun",
-            )
+            fix = "bunryu train -m … accelerator.devices=<number>, without torchrun or srun"
+            raise ConfigError("a sweep starts its jobs' processes itself", where="-m", fix=fix)
         config = self._config
         plan = Plan.of(self._loader, arguments, config)
         source = self._search(plan) if self._searches else grid_jobs(plan)
@@ -91,11 +73,7 @@ class LedgerSweeper(Sweeper):
         runner.run(source.ledger, source, launch, stop_on_failure=config.on_failure == "stop")
 
     def _search(self, plan: Plan) -> Search:
-        """A search's jobs.
-
-        Raises:
-            ConfigError: without Optuna.
-        """
+        """A search's jobs; raises ConfigError without Optuna."""
         from omegaconf import OmegaConf
 
         from bunryu.errors import ConfigError
@@ -103,11 +81,8 @@ class LedgerSweeper(Sweeper):
         try:
             from bunryu.sweeps import search, study
         except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"a search needs {error.name}",
-                where="hydra.sweeper.strategy",
-                fix="pip install 'bunryu[optuna]'",
-            ) from None
+            what, fix = f"a search needs {error.name}", "pip install 'bunryu[optuna]'"
+            raise ConfigError(what, where="hydra.sweeper.strategy", fix=fix) from None
         written = OmegaConf.to_container(self._config.hydra.sweeper, resolve=False)
         assert isinstance(written, dict)
         facts = {key: written[key] for key in ("pruner", "storage")}
