@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,107 +15,68 @@ import yaml
 
 from bunryu.errors import OutOfMemory
 from bunryu.preflight import stopwatch, timing
-from bunryu.preflight.estimate import Curve, Measured, estimate, shared_by, together
-from bunryu.preflight.stopwatch import Rounds
+from bunryu.preflight.estimate import Measured, estimate, shared_by
+from bunryu.preflight.stopwatch import SampledBatches
 from bunryu.preflight.timing import measure
 from bunryu.runs.run import Run
 from bunryu.system import machine
 
 MEASURED = Measured(
-    prepare=2.0,
-    fit=1.0,
-    batch=0.5,
-    step=0.25,
-    validation=4.0,
-    test=8.0,
-    epoch=0.125,
-    predictions=0.25,
-    save=0.75,
-    export=1.5,
-    batches=10,
-    parameters=7,
-    checkpoint=1000,
-    folder=300,
-    files=20,
-    memory=5000,
-    device_memory=0,
-)
+    prepare=2.0, fit=1.0, epoch=5.0, validation=4.0, test=8.0, save=0.75, write=1.5, batches=10, parameters=7,
+    checkpoint=1000, folder=300, files=20, memory=5000, device_memory=0,
+)  # fmt: skip
 
 
 @pytest.fixture
-def config(trained: Run) -> dict[str, Any]:
-    """A plain config to change: two epochs, a record every step."""
+def config(trained: Run, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A plain config to change: two epochs, a record every step; what is timed is timed for one round."""
+    monkeypatch.setattr(timing, "TRAINING_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "EVALUATION_SECONDS", 0.0)
     loaded: dict[str, Any] = yaml.safe_load((trained.path / "config.yaml").read_text("utf-8"))
     return loaded
-
-
-def test_a_curve_takes_medians_is_linear_between_and_goes_on_beyond() -> None:
-    curve = Curve.of([(100, 9.0), (100, 1.0), (100, 2.0), (200, 4.0)])
-    assert curve == Curve((100, 200), (2.0, 4.0))
-    assert curve.at(np.array([50, 100, 150, 200, 300])).tolist() == [2.0, 2.0, 3.0, 4.0, 6.0]
-
-
-def test_a_curve_of_one_point_goes_on_in_proportion_and_none_falls() -> None:
-    assert Curve.of([(100, 2.0)]).at(np.array([100, 150])).tolist() == [2.0, 3.0]
-    assert Curve.of([(100, 3.0), (200, 2.0)]).at(np.array([400])).tolist() == [2.0]
 
 
 def test_the_parts_of_a_run_by_hand(config: dict[str, Any]) -> None:
     found = estimate(config, MEASURED)
     assert found.steps == 20
     assert found.parts == {
+        "start-up": 0.0,
         "preparing": 2.0,
-        "training": 20 * 0.5 + 20 * 0.25 + 1.0,
-        "validation": 2 * (4.0 + 0.125),
+        "training": 2 * 5.0 + 1.0,
+        "validation": 2 * 4.0,
         "checkpoints": 0.75 * (2 + 2),  # last and best after each epoch
-        "scoring": 2 * (0.125 + 0.75) + 0.25 + 4.0 + 8.0,
+        "scoring": 2 * 0.75 + 4.0 + 8.0,
         "writing model/": 1.5,
     }
     assert found.seconds == sum(found.parts.values())
-    assert found.kept == 3 * 1000 + 300 + 20  # best, last and previous, model/, predictions
-    assert found.disk == found.kept + 1000
     assert found.memory == 5000
-
-
-@pytest.mark.parametrize(("keep", "checkpoints"), [("all", 3), ("best", 1), ("none", 0)])
-def test_the_disk_in_the_end_holds_what_keep_checkpoints_leaves(
-    config: dict[str, Any], keep: str, checkpoints: int
-) -> None:
-    found = estimate({**config, "keep_checkpoints": keep}, MEASURED)
-    assert found.kept == checkpoints * 1000 + 320
-    assert found.disk == 4 * 1000 + 320
-
-
-@pytest.mark.parametrize(
-    ("limits", "steps", "training"),
-    [
-        ({"accumulate_grad_batches": 4}, 6, 20 * 0.5 + 6 * 0.25),  # in each epoch of 4, 4 and 2 batches
-        ({"max_steps": 5}, 5, 5 * 0.75),
-        ({"fast_dev_run": True}, 1, 0.75),
-        ({"limit_train_batches": 0.5}, 10, 10 * 0.75),
-        ({"limit_train_batches": 2}, 4, 4 * 0.75),
-    ],
-)
-def test_limits_make_fewer_steps(
-    limits: dict[str, Any], steps: int, training: float, config: dict[str, Any]
-) -> None:
-    config["trainer"] |= limits
-    found = estimate(config, MEASURED)
-    assert (found.steps, found.parts["training"]) == (steps, training + 1.0)
-    if "max_steps" in limits:
-        assert found.parts["validation"] == 4.125
-
-
-def test_checkpoints_of_every_step_are_counted(config: dict[str, Any]) -> None:
-    config["callbacks"]["last_checkpoint"]["every_minutes"] = 0
+    for keep, checkpoints in (("all", 3), ("best", 1), ("none", 0)):  # of best, last and previous
+        found = estimate({**config, "keep_checkpoints": keep}, MEASURED)
+        assert found.kept == checkpoints * 1000 + 320  # model/ and predictions
+        assert found.disk == 4 * 1000 + 320
+    assert estimate(config, MEASURED, restart=9.0).seconds == found.seconds + 9.0
+    # without a test split only validation is scored
+    assert estimate(config, replace(MEASURED, test=0.0)).parts["scoring"] == 0.75 + 4.0
+    config["callbacks"]["last_checkpoint"]["every_minutes"] = 0  # one a step
     assert estimate(config, MEASURED).parts["checkpoints"] == 0.75 * (20 + 2 + 2)
     del config["callbacks"]["last_checkpoint"]
     assert estimate(config, MEASURED).parts["checkpoints"] == 0.75 * 2
 
 
-def test_without_a_test_split_only_validation_is_scored(config: dict[str, Any]) -> None:
-    found = estimate(config, replace(MEASURED, test=0.0))
-    assert found.parts["scoring"] == 0.125 + 0.75 + 0.25 + 4.0
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"accumulate_grad_batches": 4}, (6, 10.0, 8.0)),  # in each epoch of 4, 4 and 2 batches
+        ({"max_steps": 5}, (5, 2.5, 4.0)),
+        ({"fast_dev_run": True}, (1, 0.5, 0.0)),
+        ({"limit_train_batches": 0.5, "limit_val_batches": 0.25}, (10, 5.0, 2.0)),
+        ({"limit_train_batches": 2, "limit_val_batches": 3}, (4, 2.0, 0.0)),
+    ],
+)
+def test_limits_make_fewer_steps(limits: Any, expected: Any, config: dict[str, Any]) -> None:
+    config["trainer"] |= limits
+    found = estimate(config, MEASURED)
+    assert (found.steps, found.parts["training"] - 1.0, found.parts["validation"]) == expected
 
 
 def test_jobs_that_differ_in_rate_seed_epochs_and_schedule_share_their_timing(config: dict[str, Any]) -> None:
@@ -127,28 +90,26 @@ def test_jobs_that_differ_in_rate_seed_epochs_and_schedule_share_their_timing(co
         assert shared_by(other) != shared_by(config)
 
 
-def test_jobs_begin_as_soon_as_there_is_room() -> None:
-    assert together([5.0, 1.0, 1.0, 4.0], 1) == 11.0
-    assert together([5.0, 1.0, 1.0, 4.0], 2) == 6.0
-    assert together([5.0], 8) == 5.0
+def test_the_largest_batch_comes_first_then_a_sample_in_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(stopwatch, "now", lambda: float(next(clock)))  # a second passes at each look
+    data = SimpleNamespace(  # a row is a token, a batch how many it has
+        padded_tokens=lambda split, batches: [*map(len, batches)], collator=lambda split: len
+    )
+    batches = [np.zeros(rows, int) for rows in (9, 1, 2, 3, 4, 5, 6, 7, 8, 10)]
+
+    def taken(seconds: float) -> tuple[SampledBatches, list[Any]]:
+        sampled = SampledBatches(data, None, batches, seconds)  # type: ignore[arg-type]
+        return sampled, list(sampled)
+
+    sampled, sizes = taken(1.0)
+    assert sizes == [10, 2, 4, 6, 8, 10, 10, *(2 * [2, 4, 6, 8, 10])]
+    assert (sampled.tokens, sampled.token, sampled.steady) == (55, 2 / 60, 110 * 2 / 60)
+    monkeypatch.setattr(stopwatch, "WARM_UP_SECONDS", 1.0)  # over after two sizes
+    assert taken(0.0)[1] == [10, 2, 4, 4, 2, 4]
 
 
-def test_rounds_come_smallest_first_and_end_early_where_the_first_takes_too_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    batches = [np.array([0]), np.array([1, 2])]
-    assert list(Rounds(batches, len, 0.0)) == [1, 2, 1, 2, 1, 2]  # type: ignore[arg-type, comparison-overlap]
-    monkeypatch.setattr(stopwatch, "FIRST_ROUND_SECONDS", -1.0)
-    rounds = Rounds(batches, len, 0.0)  # type: ignore[arg-type]
-    assert list(rounds) == [1, 1, 1]  # type: ignore[comparison-overlap]
-    assert rounds.tried == 1
-
-
-def test_what_is_measured_is_the_runs_own_size(
-    config: dict[str, Any], trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(timing, "TRAINING_SECONDS", 0.0)
-    monkeypatch.setattr(timing, "EVALUATION_SECONDS", 0.0)
+def test_what_is_measured_is_the_runs_own_size(config: dict[str, Any], trained: Run, tmp_path: Path) -> None:
     measured = measure(config, tmp_path / "scratch")
     manifest = trained.manifest
     assert measured.batches == 5  # 72 rows in batches of 16
@@ -160,16 +121,12 @@ def test_what_is_measured_is_the_runs_own_size(
     assert measured.folder == pytest.approx(model, rel=0.01)
     predictions = sum(path.stat().st_size for path in (trained.path / "predictions").iterdir())
     assert measured.files == pytest.approx(predictions, rel=0.1)
-    assert min(measured.batch, measured.step, measured.validation, measured.test, measured.save) > 0
+    assert min(measured.epoch, measured.validation, measured.test, measured.save, measured.write) > 0
     assert measured.memory > 50 << 20
 
 
-def test_memory_that_runs_out_while_timing_is_told_as_in_training(
-    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def exhausted(config: Any, scratch: Path) -> Any:
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory")
-
+def test_exhausted_memory_is_refused(config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exhausted = Mock(side_effect=RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     monkeypatch.setattr(timing, "_measure", exhausted)
     with pytest.raises(OutOfMemory, match="out of memory with batch_size=16 and") as caught:
         measure(config, tmp_path)
@@ -179,16 +136,11 @@ def test_memory_that_runs_out_while_timing_is_told_as_in_training(
 def test_of_two_processes_one_is_timed_with_its_share_of_the_threads(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timing, "TRAINING_SECONDS", 0.0)
-    monkeypatch.setattr(timing, "EVALUATION_SECONDS", 0.0)
     threads: list[int] = []
     build = timing.build
-
-    def watched(*arguments: Any) -> Any:
-        threads.append(torch.get_num_threads())
-        return build(*arguments)
-
-    monkeypatch.setattr(timing, "build", watched)
+    monkeypatch.setattr(
+        timing, "build", lambda *given: threads.append(torch.get_num_threads()) or build(*given)
+    )
     before = torch.get_num_threads()
     config["accelerator"]["devices"] = config["trainer"]["devices"] = 2
     measured = measure(config, tmp_path / "scratch")

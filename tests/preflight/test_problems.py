@@ -1,4 +1,4 @@
-"""Weights, disk and memory that are not there, found before a run needs them."""
+"""Weights that are not there, found before a run needs them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import transformers
 
 from bunryu.config import schema
 from bunryu.config.compose import composed, composing
+from bunryu.errors import DownloadError
 from bunryu.preflight import problems
 from bunryu.training import inputs
 
@@ -29,43 +30,26 @@ def test_the_hub_is_asked_for_the_weights_size_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", metadata)
     with composing():
         config = schema.container(composed(["model=pretrained", "model.name=someone/model"])[0])
-    assert problems.weights_problem(config["model"]) is None
+    problems.check_weights(config["model"])
     assert asked == ["model.safetensors", "model.safetensors.index.json"]
     served.clear()
-    problem = problems.weights_problem(config["model"])
-    assert problem is not None
-    assert problem.what.endswith("https://huggingface.co: it has no safetensors weights")
+    with pytest.raises(DownloadError, match=r"//huggingface\.co: it has no safetensors weights"):
+        problems.check_weights(config["model"])
     with monkeypatch.context() as patch:
         patch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: "/there")
-        assert problems.weights_problem(config["model"]) is None
+        problems.check_weights(config["model"])
 
 
 def test_an_architecture_stands_in_for_weights_that_are_not_here(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
+    hub, folder = tmp_path / "hub", tmp_path / "model"
     with composing():
-        overrides = ["model=pretrained", f"model.name={tmp_path / 'hub'}", "limit_rows=40"]
-        config = schema.container(composed(overrides)[0])
-    transformers.BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2).save_pretrained(
-        tmp_path / "hub"
-    )
+        config = schema.container(composed(["model=pretrained", f"model.name={hub}"])[0])
+    transformers.BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2).save_pretrained(hub)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "가", "나", "다", "라"]
-    (tmp_path / "hub" / "vocab.txt").write_text("\n".join(words), "utf-8")
-    corpus = inputs.read_corpus(config)
-    _, tokenizer = inputs.tokenizer_of(config, corpus)
-    splits = inputs.encode_splits(config, corpus, tokenizer)
-    assert {name: len(split) for name, split in splits.items()} == {"train": 40, "validation": 40, "test": 40}
+    (hub / "vocab.txt").write_text("\n".join(words), "utf-8")
+    _, tokenizer = inputs.tokenizer_of(config, inputs.read_corpus(config))
     stand_in = problems.stand_in(config["model"], tokenizer, folder)
     assert stand_in == {**config["model"], "name": str(folder)}
     assert problems.is_here(stand_in)
     assert transformers.AutoConfig.from_pretrained(folder).hidden_size == 4
     assert len(transformers.AutoTokenizer.from_pretrained(folder)) == 9
-
-
-def test_room_that_is_not_there_is_named(tmp_path: Path) -> None:
-    root = tmp_path / "runs" / "below"
-    assert problems.room_problems(root, 1, 1, at_once=1, on_cpu=True) == []
-    disk, memory = problems.room_problems(root, 1 << 60, 1 << 50, at_once=2, on_cpu=True)
-    assert disk.what.startswith("the runs need 1073741824.00 GiB on disk, ")
-    assert memory.what.startswith("the jobs need 2097152.00 GiB of memory, the machine has ")
-    assert memory.where == "batch_size and max_seq_length; 2 jobs at a time"
-    assert len(problems.room_problems(root, 1, 1 << 50, at_once=1, on_cpu=False)) == 0

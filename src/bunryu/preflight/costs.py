@@ -1,14 +1,17 @@
-"""Time, memory and disk of checked jobs, and the lines that show them."""
+"""Time, memory and disk of checked jobs: printed, and compared with what there is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from bunryu.errors import ConfigError
-from bunryu.preflight.estimate import Estimate, Measured, together
+from bunryu.preflight.estimate import Estimate, Measured, estimate, shared_by
 from bunryu.preflight.jobs import Job
+from bunryu.preflight.problems import room_problems
+from bunryu.preflight.report import EVERY, Report
 from bunryu.preflight.survey import aligned
 from bunryu.sweeps.plan import Plan
 
@@ -16,79 +19,66 @@ MIB = 1 << 20
 JOBS_SHOWN = 200
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What all jobs of a plan take together."""
+def report_costs(
+    plan: Plan, jobs: Sequence[Job], report: Report, startup: float, measured: Mapping[str, Measured]
+) -> None:
+    """Print what every job and the whole take, and report what is more than there is.
 
-    seconds: float  # from the command to its end
-    at_once: int  # jobs that run at a time
-    memory: int  # bytes that the largest job has resident
-    kept: int  # bytes on the disk in the end
-    disk: int  # bytes on the disk at the most
-
-
-def costs_of(plan: Plan, jobs: Sequence[Job], startup: float, estimates: Sequence[Estimate]) -> Costs:
-    """The costs of all jobs; of a search its trials are taken to be as its one job here.
-
-    Args:
-        plan: of the jobs.
-        jobs: in the order of the estimates.
-        startup: seconds that a process takes before it has a job.
-        estimates: one a job.
+    Of a search its trials are taken to be as its one job here. ``startup`` is the seconds that a process
+    takes before it has a job.
     """
+    estimates = [  # a run of several processes starts them once it has been checked
+        estimate(job.filled, measured[shared_by(job.filled)], startup * (job.processes() > 1)) for job in jobs
+    ]
     repeats = plan.trials or 1
-    times = [_restart(job, startup) + one.seconds for job, one in zip(jobs, estimates, strict=True)] * repeats
-    at_once = min(plan.master.n_jobs, len(times))
-    kept = sum(one.kept for one in estimates) * repeats
-    return Costs(
-        seconds=startup + together(times, at_once),
-        at_once=at_once,
-        memory=max(one.memory for one in estimates),
-        kept=kept,
-        disk=kept + at_once * max(one.disk - one.kept for one in estimates),
+    at_once = min(plan.master.n_jobs, len(estimates) * repeats)
+    seconds = startup + duration_of([one.seconds for one in estimates] * repeats, at_once)
+    memory = at_once * max(one.memory for one in estimates)
+    device_memory = max(kind.device_memory for kind in measured.values())
+    kept = repeats * sum(one.kept for one in estimates)
+    disk = kept + at_once * max(one.disk - one.kept for one in estimates)
+    notes = f", {at_once} jobs at a time" * (at_once > 1)
+    if any(job.processes() > 1 for job in jobs):
+        notes += ", and what a run's processes tell each other"  # one was timed alone
+    report.say(
+        *_model_lines(measured.values()),
+        *_job_lines(plan, jobs, startup, estimates),
+        "",
+        f"estimated time    {duration(seconds)}{notes}",
+        f"memory at most    {_bytes(memory)}",
+        *([f"of the device     {_bytes(device_memory)}"] if device_memory else []),
+        f"disk in the end   {_bytes(kept)}, at most {_bytes(disk)}",
     )
+    root = Path(jobs[0].filled["output_root"]).expanduser()
+    for problem in room_problems(root, disk, 0 if device_memory else memory, at_once):
+        report.add(EVERY, problem)
+    report.add(EVERY, over_budget(seconds, plan.master.budget_hours))
 
 
-def _restart(job: Job, startup: float) -> float:
-    """A run of several processes starts them once it has been checked, and pays for their start again."""
-    return startup * (job.processes() > 1)
+def duration_of(seconds: Sequence[float], at_once: int) -> float:
+    """How long jobs take of which so many run at a time: rounds of average jobs, or the longest one."""
+    return max(math.ceil(len(seconds) / at_once) * statistics.fmean(seconds), *seconds)
 
 
-def model_lines(measured: Sequence[Measured]) -> Iterator[str]:
+def _model_lines(measured: Iterable[Measured]) -> Iterator[str]:
     """A line for each size of model."""
     for kind in {one.parameters: one for one in measured}.values():
-        yield ""
-        yield (
-            f"model: {kind.parameters:,} parameters, {_bytes(kind.folder)} as model/, "
-            f"{_bytes(kind.checkpoint)} a checkpoint"
-        )
+        sizes = f"{_bytes(kind.folder)} as model/, {_bytes(kind.checkpoint)} a checkpoint"
+        yield from ("", f"model: {kind.parameters:,} parameters, {sizes}")
 
 
-def job_lines(plan: Plan, jobs: Sequence[Job], startup: float, estimates: Sequence[Estimate]) -> list[str]:
+def _job_lines(plan: Plan, jobs: Sequence[Job], startup: float, estimates: Sequence[Estimate]) -> list[str]:
     """Of a sweep a line for each job; of one run a line for each part of its time."""
     if not plan.grid.swept:
-        seconds = {"start-up": startup + _restart(jobs[0], startup), **estimates[0].parts}
+        (one,) = estimates
+        seconds = {**one.parts, "start-up": startup + one.parts["start-up"]}
         parts = aligned([[part, f"{value:,.1f} s", ""] for part, value in seconds.items()])
-        return ["", f"{estimates[0].steps:,} steps", *(f"  {line}" for line in parts)]
+        return ["", f"{one.steps:,} steps", *(f"  {line}" for line in parts)]
     table = [["job", "steps", "time", "memory", "disk", "overrides"]]
     for job, one in list(zip(jobs, estimates, strict=True))[:JOBS_SHOWN]:
         figures = [f"{one.steps:,}", duration(one.seconds), _bytes(one.memory), _bytes(one.kept)]
         table.append([str(job.number), *figures, " ".join(job.overrides)])
     return ["", *aligned(table)]
-
-
-def total_lines(costs: Costs, jobs: Sequence[Job], device_memory: int) -> list[str]:
-    """Time, memory and disk of the whole."""
-    notes = f", {costs.at_once} jobs at a time" * (costs.at_once > 1)
-    if any(job.processes() > 1 for job in jobs):
-        notes += ", and what a run's processes tell each other"  # one was timed alone
-    return [
-        "",
-        f"estimated time    {duration(costs.seconds)}{notes}",
-        f"memory at most    {_bytes(costs.memory * costs.at_once)}",
-        *([f"of the device     {_bytes(device_memory)}"] if device_memory else []),
-        f"disk in the end   {_bytes(costs.kept)}, at most {_bytes(costs.disk)}",
-    ]
 
 
 def over_budget(seconds: float, hours: float | None) -> ConfigError | None:

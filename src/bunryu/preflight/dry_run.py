@@ -15,7 +15,7 @@ from bunryu.config.instantiate import check_targets
 from bunryu.errors import BunryuError
 from bunryu.preflight import problems
 from bunryu.preflight.jobs import Job
-from bunryu.preflight.report import EVERY, Report
+from bunryu.preflight.report import Report
 from bunryu.sweeps.plan import Plan, checked_part
 from bunryu.system.files import remove_abandoned
 from bunryu.system.locations import cache_folder
@@ -53,13 +53,10 @@ def collecting_warnings() -> Iterator[list[str]]:
 def dry_run(plan: Plan, jobs: Sequence[Job], report: Report, began: float, warned: list[str]) -> None:
     """Report what this machine would refuse of the jobs, or else what they would take.
 
-    Args:
-        plan: of the jobs.
-        jobs: composed.
-        report: is added to.
-        began: when the process began, as ``time.perf_counter`` has it.
-        warned: the warnings so far, see ``collecting_warnings``.
+    The process ``began`` then, as ``time.perf_counter`` counts; ``warned`` is what was warned of so far.
     """
+    from bunryu.preflight.costs import report_costs
+
     startup = _settle(jobs, report, began)
     cache = cache_folder(jobs[0].filled["cache_dir"])
     cache.mkdir(parents=True, exist_ok=True)
@@ -71,7 +68,7 @@ def dry_run(plan: Plan, jobs: Sequence[Job], report: Report, began: float, warne
         return
     news = [warning for warning in warned if folder not in warning and f"  - {warning}" not in report.said]
     report.say(*([""] if news else []), *(f"  - {warning}" for warning in news))
-    _report_costs(plan, jobs, report, startup, measured)
+    report_costs(plan, jobs, report, startup, measured)
 
 
 def _settle(jobs: Sequence[Job], report: Report, began: float) -> float:
@@ -81,22 +78,20 @@ def _settle(jobs: Sequence[Job], report: Report, began: float) -> float:
     for job in jobs:
         unavailable = early_checks.refused(job.settle)
         key = checked_part(job.recorded)
-        if key not in found and unavailable is None:
-            found[key] = list(early_checks.problems_here(job.recorded))
+        if unavailable is not None:
+            found.setdefault(key, [early_checks.refused(lambda: check_targets(job.recorded))])  # noqa: B023
         elif key not in found:
-            found[key] = [early_checks.refused(lambda: check_targets(job.recorded))]  # noqa: B023
+            found[key] = list(early_checks.problems_here(job.recorded))
         for problem in (unavailable, *found[key]):
             report.add(job.number, problem)
         startup = startup or time.perf_counter() - began
     return startup
 
 
-def _key(facts: Any) -> str:
-    return json.dumps(facts, default=str)
-
-
-def _model_key(config: Mapping[str, Any]) -> str:
-    return _key({key: value for key, value in config["model"].items() if key != "lr"})
+def _keys(config: Mapping[str, Any]) -> tuple[str, str]:
+    """What stands for the corpus of a config, and for its model."""
+    model = {key: value for key, value in config["model"].items() if key != "lr"}
+    return json.dumps((config["corpus"], config["limit_rows"]), default=str), json.dumps(model, default=str)
 
 
 def _survey(jobs: Sequence[Job], report: Report, scratch: Path) -> dict[str, dict[str, Any]]:
@@ -105,11 +100,10 @@ def _survey(jobs: Sequence[Job], report: Report, scratch: Path) -> dict[str, dic
 
     corpora: dict[str, Any] = {}
     stand_ins: dict[str, dict[str, Any]] = {}
-    lengths = sorted({job.length() for job in jobs})
+    lengths = sorted({int(job.filled["max_seq_length"]) for job in jobs})
     distinct: dict[tuple[str, str], Job] = {}
     for job in jobs:
-        name = _key((job.filled["corpus"], job.filled["limit_rows"]))
-        distinct.setdefault((name, _model_key(job.filled)), job)
+        distinct.setdefault(_keys(job.filled), job)
     for (name, model), job in distinct.items():
         config = job.filled
         try:
@@ -120,9 +114,7 @@ def _survey(jobs: Sequence[Job], report: Report, scratch: Path) -> dict[str, dic
                 report.say("", f"corpus {config['corpus']['name']}")
                 report.say(*(f"  {line}" for line in aligned(rows_and_labels(corpora[name]))))
                 report.say(*(f"  - {flaw}" for flaw in corpora[name].warnings))
-            if missing := problems.weights_problem(config["model"]):
-                report.add(job.number, missing)
-                continue
+            problems.check_weights(config["model"])
             _, tokenizer = inputs.tokenizer_of(config, corpora[name])
             splits = inputs.encode_splits(config, corpora[name], tokenizer)
             if not problems.is_here(config["model"]):
@@ -146,34 +138,13 @@ def _measured(
 
     measured: dict[str, Measured] = {}
     with timing.share_of_threads(plan.master.n_jobs):
-        for job in sorted(jobs, key=lambda job: job.length() * int(job.filled["batch_size"])):
-            key = _key(shared_by(job.filled))
-            model = stand_ins.get(_model_key(job.filled), job.recorded["model"])
+        for job in sorted(jobs, key=lambda job: job.filled["max_seq_length"] * job.filled["batch_size"]):
+            key = shared_by(job.filled)
+            model = stand_ins.get(_keys(job.filled)[1], job.recorded["model"])
             try:
                 if key not in measured:
-                    folder = scratch / f"kind-{len(measured)}"
-                    measured[key] = timing.measure({**job.recorded, "model": model}, folder)
+                    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                        measured[key] = timing.measure({**job.recorded, "model": model}, Path(folder))
             except BunryuError as error:
                 report.add(job.number, error)
     return measured
-
-
-def _report_costs(
-    plan: Plan, jobs: Sequence[Job], report: Report, startup: float, measured: Mapping[str, Measured]
-) -> None:
-    """Print what every job and the whole take, and judge the whole by disk, memory and budget."""
-    from bunryu.preflight import costs
-    from bunryu.preflight.estimate import estimate, shared_by
-
-    kinds = list(measured.values())
-    estimates = [estimate(job.filled, measured[_key(shared_by(job.filled))]) for job in jobs]
-    total = costs.costs_of(plan, jobs, startup, estimates)
-    device_memory = max(kind.device_memory for kind in kinds)
-    report.say(*costs.model_lines(kinds))
-    report.say(*costs.job_lines(plan, jobs, startup, estimates))
-    report.say(*costs.total_lines(total, jobs, device_memory))
-    root = Path(jobs[0].filled["output_root"]).expanduser()
-    on_cpu, at_once = not device_memory, total.at_once
-    for problem in problems.room_problems(root, total.disk, total.memory, at_once=at_once, on_cpu=on_cpu):
-        report.add(EVERY, problem)
-    report.add(EVERY, costs.over_budget(total.seconds, plan.master.budget_hours))

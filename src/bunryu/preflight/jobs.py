@@ -50,7 +50,6 @@ def composed_jobs(options: argparse.Namespace, report: Report) -> tuple[Plan, li
 
 
 def _key_of(override: str) -> str:
-    """What an override sets, or, where it is no override at all, itself."""
     return override.partition("=")[0].lstrip("+~")
 
 
@@ -65,11 +64,11 @@ def _jobs(loader: Any, plan: Plan, report: Report) -> list[Job]:
             continue
         report.secrets |= secrets_in(OmegaConf.to_yaml(config))
         shipped = shipped_defaults(loader, node.runtime.choices)
-        if problems := list(checks.problems(config, shipped)):
-            for problem in problems:
-                report.add(number, problem)
-        else:
-            own = [item for item in overrides if item.lstrip("+").partition("=")[0] in plan.grid.swept]
+        problems = list(checks.problems(config, shipped))
+        for problem in problems:
+            report.add(number, problem)
+        if not problems:
+            own = [item for item in overrides if _key_of(item) in plan.grid.swept]
             report.add(number, early_checks.refused(lambda: jobs.append(_job(number, own, config))))  # noqa: B023
     return jobs
 
@@ -77,12 +76,10 @@ def _jobs(loader: Any, plan: Plan, report: Report) -> list[Job]:
 def _job(number: int, overrides: list[str], config: DictConfig) -> Job:
     if config.seed is None:
         config.seed = secrets.randbelow(2**32)
-    recorded = recorded_of(config)
-    filled = schema.container(config)
+    recorded, filled = recorded_of(config), schema.container(config)
     for node in (recorded, filled):  # train fetches and encodes anew if asked to, once; a check does not
         node["overwrite_cache"] = False
-        if "force_download" in node["corpus"]:
-            node["corpus"]["force_download"] = False
+        node["corpus"] |= {key: False for key in node["corpus"] if key == "force_download"}
     return Job(number, overrides, recorded, filled)
 
 
@@ -96,22 +93,14 @@ class Job:
     filled: dict[str, Any]  # the same with its references to the environment filled in
 
     def settle(self) -> None:
-        """Take the accelerator and precision that this machine has, as ``bunryu train`` does.
-
-        Raises:
-            ConfigError: if there is none such.
-        """
+        """Take the accelerator and precision that this machine has; refused if there is none such."""
         from bunryu.training import accelerators, batch_size
 
-        def settled(config: dict[str, Any]) -> dict[str, Any]:
+        self.recorded, self.filled = (
             # of batch_size=auto the most: trying what fits could fetch a model
-            return batch_size.settle_batch(accelerators.resolve_auto(config), lambda rows: True)
-
-        self.recorded, self.filled = settled(self.recorded), settled(self.filled)
-
-    def length(self) -> int:
-        """Tokens that a row may have."""
-        return int(self.filled["max_seq_length"])
+            batch_size.settle_batch(accelerators.resolve_auto(config), lambda rows: True)
+            for config in (self.recorded, self.filled)
+        )
 
     def processes(self) -> int:
         """How many processes train it on this machine."""

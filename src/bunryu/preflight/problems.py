@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,6 @@ def _not_writable(key: str, root: Path) -> BunryuError | None:
     return ConfigError(f"{there} {said}", where=f"{key}={root}", fix=f"{key}=<folder>")
 
 
-def weights_problem(model: Mapping[str, Any]) -> BunryuError | None:
-    """Why a pretrained model's weights are neither here nor to be fetched; asks the Hub for their size only.
-
-    Args:
-        model: the config's ``model`` node.
-    """
-    return None if is_here(model) else refused(lambda: _fetchable(model))
-
-
 def is_here(model: Mapping[str, Any]) -> bool:
     """Whether the model needs no download: none at all, a folder, or weights in the Hub's cache."""
     from bunryu.models.sources import Pretrained
@@ -61,7 +53,14 @@ def is_here(model: Mapping[str, Any]) -> bool:
     )
 
 
-def _fetchable(model: Mapping[str, Any]) -> None:
+def check_weights(model: Mapping[str, Any]) -> None:
+    """Ask the Hub for the size of a pretrained model's weights if they are not here.
+
+    Raises:
+        DownloadError: if they cannot be fetched.
+    """
+    if is_here(model):
+        return
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -72,11 +71,9 @@ def _fetchable(model: Mapping[str, Any]) -> None:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
         for file in WEIGHTS:
-            try:
+            with contextlib.suppress(EntryNotFoundError):
                 get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=5.0)
                 return
-            except EntryNotFoundError:
-                continue
         raise FileNotFoundError("it has no safetensors weights")
     except Exception as error:  # whatever the Hub's HTTP library raises, which has changed more than once
         raise DownloadError(
@@ -90,11 +87,6 @@ def _fetchable(model: Mapping[str, Any]) -> None:
 
 def stand_in(model: Mapping[str, Any], tokenizer: Any, folder: Path) -> dict[str, Any]:
     """The ``model`` node of the same architecture with random weights, so that none need be fetched.
-
-    Args:
-        model: the config's node.
-        tokenizer: the model's.
-        folder: an empty one, for its config and tokenizer.
 
     Raises:
         DownloadError: if its config.json cannot be had.
@@ -119,36 +111,24 @@ def _revision(model: Mapping[str, Any]) -> str | None:
     return revision
 
 
-def room_problems(
-    output_root: Path, disk: int, memory: int, *, at_once: int, on_cpu: bool
-) -> list[BunryuError]:
+def room_problems(output_root: Path, disk: int, memory: int, at_once: int) -> Iterator[ConfigError]:
     """Refusals if disk or memory is not enough.
 
     Args:
         output_root: where runs are written.
         disk: bytes that all jobs will write at the most.
-        memory: bytes that the largest job will have resident.
-        at_once: jobs running at a time.
-        on_cpu: whether all of a model lies in the machine's own memory.
+        memory: bytes that jobs running ``at_once`` will have resident; 0 if models lie on a device.
     """
-    problems: list[BunryuError] = []
-    free = shutil.disk_usage(nearest_existing(output_root)).free
+    free, present = shutil.disk_usage(nearest_existing(output_root)).free, physical_memory()
     if disk > free:
-        problems.append(
-            ConfigError(
-                f"the runs need {disk / GIB:.2f} GiB on disk, {free / GIB:.2f} GiB are free",
-                where=f"output_root={output_root}",
-                fix="make room; another output_root; or keep_checkpoints=best",
-            )
+        yield ConfigError(
+            f"the runs need {disk / GIB:.2f} GiB on disk, {free / GIB:.2f} GiB are free",
+            where=f"output_root={output_root}",
+            fix="make room; another output_root; or keep_checkpoints=best",
         )
-    present = physical_memory()
-    if on_cpu and present is not None and memory * at_once > present:
-        problems.append(
-            ConfigError(
-                f"the jobs need {memory * at_once / GIB:.2f} GiB of memory, the machine has "
-                f"{present / GIB:.2f}",
-                where="batch_size and max_seq_length" + (f"; {at_once} jobs at a time" * (at_once > 1)),
-                fix="a smaller batch_size with trainer.accumulate_grad_batches; or fewer n_jobs",
-            )
+    if present is not None and memory > present:
+        yield ConfigError(
+            f"the jobs need {memory / GIB:.2f} GiB of memory, the machine has {present / GIB:.2f}",
+            where="batch_size and max_seq_length" + (f"; {at_once} jobs at a time" * (at_once > 1)),
+            fix="a smaller batch_size with trainer.accumulate_grad_batches; or fewer n_jobs",
         )
-    return problems

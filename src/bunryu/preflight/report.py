@@ -25,13 +25,12 @@ class Report:
             self.problems.setdefault(str(problem), []).append(job)
 
     def say(self, *lines: str) -> None:
-        """Print, without secrets."""
         self.said.update(lines)
         for line in lines:
             print(mask(line, self.secrets), flush=True)
 
     def code(self, jobs: int) -> int:
-        """Print the problems; the exit code."""
+        """Print the problems; returns the exit code."""
         for text, numbers in self.problems.items():
             which = sorted(set(numbers))
             shown = ", ".join(map(str, which[:10])) + (" …" if len(which) > 10 else "")

@@ -1,113 +1,72 @@
-"""Times batches of every shape while Lightning trains on them and scores them."""
+"""Times a sample of a split's batches while Lightning trains on them or scores them."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
 from bunryu.encoding.batching import Batch, Index
 from bunryu.encoding.encoder import Encoded
-from bunryu.system import machine
 from bunryu.training.datamodule import TextDataModule
 
-SHAPES = 7  # that are timed; between them cost is taken as linear in padded tokens
-FIRST_ROUND_SECONDS = 10.0  # after which larger shapes are no longer tried: their cost is extrapolated
-LEAST_ROUNDS = 2  # after the first, which only warms up
+SIZES = 5  # of batches that are timed
+WARM_UP_SECONDS = 5.0  # after which no further size is tried
 
 
-@dataclass
-class Rounds:
-    """Batches of every shape in turn, the smallest first, until the time is up."""
+class SampledBatches:
+    """Batches for Lightning in rounds: some of a split's, at even distances in their order by padded tokens.
 
-    shapes: Sequence[Index]  # the rows of a batch of each shape
-    collate: Callable[[Index], Batch]  # makes a batch of rows
-    seconds: float
-    tried: int = 0  # shapes of the first round, which ends early if it takes too long
-
-    def __iter__(self) -> Iterator[Batch]:
-        start = time.perf_counter()
-        for rows in self.shapes:
-            yield self.collate(rows)
-            self.tried += 1
-            if time.perf_counter() - start > FIRST_ROUND_SECONDS:
-                break
-        rounds = 0
-        while rounds < LEAST_ROUNDS or time.perf_counter() - start < self.seconds:
-            yield from map(self.collate, self.shapes[: self.tried])
-            rounds += 1
-
-
-class SplitBatches:
-    """A split's batches, as one process has them.
-
-    Args:
-        data: makes them.
-        split: encoded.
-        batches: the rows of each.
+    The largest batch comes first, so that memory has its peak. A first round of the sample warms up; whole
+    rounds after it are timed for ``seconds`` at least. ``batches`` are the rows of each of one pass.
     """
 
-    def __init__(self, data: TextDataModule, split: Encoded, batches: Sequence[Index]) -> None:
-        self.batches, self.tokens = batches, np.array(data.padded_tokens(split, batches))
+    def __init__(
+        self, data: TextDataModule, split: Encoded, batches: Sequence[Index], seconds: float
+    ) -> None:
+        tokens = np.array(data.padded_tokens(split, batches))
+        order = np.argsort(tokens, kind="stable")
+        places = order[((np.arange(SIZES) + 0.5) * len(order) / SIZES).astype(int)]
+        sized = list(zip(tokens.tolist(), batches, strict=True))
+        self.tokens = int(tokens.sum())  # padded, of one pass
+        self._largest, self._sample = sized[order[-1]], [sized[place] for place in places]
+        self._seconds = seconds
         self._collate = data.collator(split)
+        self._taken = 0  # tokens of all batches that Lightning has taken
+        self._timed, self._elapsed = 0, 0.0  # tokens of the timed rounds and their seconds
 
-    def rounds(self, seconds: float) -> Rounds:
-        """Batches of ``SHAPES`` sizes."""
-        order = np.argsort(self.tokens, kind="stable")
-        places = order[np.linspace(0, len(order) - 1, SHAPES).round().astype(int)]
-        sizes = {int(self.tokens[place]): self.batches[place] for place in places}
-        return Rounds(list(sizes.values()), self._collate, seconds)
+    def __iter__(self) -> Iterator[Batch]:
+        begun = now()
+        yield self._batch(*self._largest)
+        tried = []
+        for batch in self._sample:
+            tried.append(batch)
+            yield self._batch(*batch)
+            if now() - begun > WARM_UP_SECONDS:
+                break
+        yield self._batch(*tried[-1])  # Lightning takes a batch before it works on the one before
+        begun = now()
+        while self._elapsed <= self._seconds:
+            yield from itertools.starmap(self._batch, tried)
+            self._timed += sum(tokens for tokens, _ in tried)
+            self._elapsed = now() - begun
 
+    def _batch(self, tokens: int, rows: Index) -> Batch:
+        self._taken += tokens
+        return self._collate(rows)
 
-@dataclass
-class Stopwatch(pl.Callback):
-    """Seconds of every batch, from its start to the next one's, and of every optimizer step."""
+    @property
+    def token(self) -> float:
+        """Seconds that a padded token takes."""
+        return self._elapsed / self._timed
 
-    trained: list[tuple[int, float]] = field(default_factory=list)  # padded tokens; seconds without the step
-    steps: list[float] = field(default_factory=list)
-    peaks: dict[int, float] = field(default_factory=dict)  # by tokens, memory's peak after the first batch
-    evaluated: list[tuple[int, float]] = field(default_factory=list)
-    validation: float = 0.0  # seconds of the last validation
-    _batch: tuple[int, float] | None = None  # the tokens of the batch that is running, and when it began
-    _step_begun: float = 0.0
-    _validation_begun: float = 0.0
-
-    def _next(self, times: list[tuple[int, float]], batch: Batch) -> None:
-        at = now()
-        if self._batch is not None:
-            times.append((self._batch[0], at - self._batch[1]))
-        self._batch = batch["input_ids"].numel(), at
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        self._next(self.trained, batch)
-
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        self._step_begun = now()
-
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        if self._step_begun and self._batch is not None:
-            self.steps.append(now() - self._step_begun)
-            self._batch = self._batch[0], self._batch[1] + self.steps[-1]  # the step counts for itself
-            self._step_begun = 0.0
-        self.peaks.setdefault(batch["input_ids"].numel(), float(machine.peak_memory()))
-
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        self._batch, self._validation_begun = None, now()
-
-    def on_validation_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._next(self.evaluated, batch)
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self._batch, self.validation = None, now() - self._validation_begun
+    @property
+    def steady(self) -> float:
+        """Seconds that the batches taken so far would have needed without any warming up."""
+        return self._taken * self.token
 
 
 def now() -> float:

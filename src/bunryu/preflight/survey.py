@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,42 +19,35 @@ Rows = list[list[str]]
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of equally wide columns, the first to the left and figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(_padded(row, widths)).rstrip() for row in rows]
-
-
-def _padded(row: Sequence[str], widths: Sequence[int]) -> Iterable[str]:
-    for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        left = index in (0, len(widths) - 1)  # the last holds text, or nothing to align
-        yield cell.ljust(width) if left else cell.rjust(width)
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        left = number in (0, len(rows[0]) - 1)  # the last holds text, or nothing to align
+        columns.append([cell.ljust(width) if left else cell.rjust(width) for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def rows_and_labels(corpus: Corpus) -> Rows:
     """A header, and of every split its rows, the rejected rows of its file and the share of each label."""
     table = [["split", "rows", "rejected", "labels"]]
-    for name in SPLITS:
-        examples = corpus.split(name)
-        if not examples:
-            continue
-        account = corpus.row_counts.get(name)
+    for name in filter(corpus.split, SPLITS):
+        rows, account = len(corpus.split(name)), corpus.row_counts.get(name)
         rejected = f"{sum(account.rejected.values()):,}" if account else "-"
         counts = Counter(corpus.label_ids(name))
         shown = [
-            f"{corpus.label_names[label]} {count / len(examples):.1%}"
+            f"{corpus.label_names[label]} {count / rows:.1%}"
             for label, count in counts.most_common(LABELS_SHOWN)
         ]
         more = [f"and {len(counts) - LABELS_SHOWN} more"] if len(counts) > LABELS_SHOWN else []
-        table.append([name, f"{len(examples):,}", rejected, ", ".join([*shown, *more])])
+        table.append([name, f"{rows:,}", rejected, ", ".join([*shown, *more])])
     return table
 
 
 def token_lengths(splits: Mapping[str, Encoded], unknown: int | None, lengths: Sequence[int]) -> Rows:
     """A header, and of every split percentiles of its rows' tokens, unknown ones and rows that are cut.
 
-    Args:
-        splits: the encoded splits by name.
-        unknown: the id of the unknown token, None where the tokenizer has none.
-        lengths: every max_seq_length of the sweep.
+    ``unknown`` is the id of the unknown token, None where the tokenizer has none; rows are cut at
+    ``lengths``.
     """
     headings = [f"p{percent}" if percent < 100 else "max" for percent in PERCENTILES]
     table = [["split", *headings, "unknown", *(f"cut at {length}" for length in lengths), ""]]

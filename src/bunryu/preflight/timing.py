@@ -1,11 +1,10 @@
-"""Measures what a run takes: a few real steps of it, with batches of every shape, in a scratch folder."""
+"""Measures what a run takes: a few real steps of it in a temporary folder."""
 
 from __future__ import annotations
 
 import re
-import statistics
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,17 @@ from bunryu.config.record import resolved
 from bunryu.encoding.batching import Index, evaluation_batches, join_short_batches, part_of, training_batches
 from bunryu.encoding.encoder import Encoded
 from bunryu.models.folder import write_model_folder
-from bunryu.preflight.estimate import Curve, Measured
-from bunryu.preflight.stopwatch import SplitBatches, Stopwatch, now
+from bunryu.preflight.estimate import Measured
+from bunryu.preflight.stopwatch import SampledBatches, now
 from bunryu.runs.run import Run
 from bunryu.system import machine, ranks
 from bunryu.system.signals import StopRequest
 from bunryu.training.batch_size import memory_errors
 from bunryu.training.build import Experiment, build
-from bunryu.training.checkpoints import LAST, PREVIOUS, remove_checkpoint
+from bunryu.training.checkpoints import LAST
 from bunryu.training.datamodule import TextDataModule
 
-TRAINING_SECONDS, EVALUATION_SECONDS = 3.0, 1.0  # that timing goes on for, once every shape had its turns
+TRAINING_SECONDS, EVALUATION_SECONDS = 3.0, 1.0  # that timing goes on for at least
 # Lightning's own callbacks but for what draws, and the logger that starts no run of its own elsewhere.
 TIMED = re.compile(
     r"pytorch_lightning\.callbacks\.(?!.*ProgressBar).*|bunryu\.training\.callbacks\.EarlyStop.*|.*\.TensorBoardLogger"
@@ -39,13 +38,9 @@ LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches", "limit_tes
 
 
 def measure(config: Mapping[str, Any], scratch: Path) -> Measured:
-    """Train, validate, save and export a little, to time it.
+    """Train, validate, save and export a little in a ``scratch`` folder, to time it.
 
     Of several processes one is timed alone, without what they send each other.
-
-    Args:
-        config: plain values.
-        scratch: an empty folder; what a run writes is written there.
 
     Raises:
         BunryuError: for whatever would stop the run while it is built.
@@ -79,34 +74,38 @@ def _measure(config: Mapping[str, Any], scratch: Path) -> Measured:
     pl.seed_everything(config["seed"], verbose=False)
     experiment = build(resolved(run.config, str(run.path)), run, StopRequest())
     prepare = now() - start
-    data, task, trainer = experiment.datamodule, experiment.task, experiment.trainer
-    watch = Stopwatch()
-    trainer.callbacks.insert(0, watch)  # type: ignore[attr-defined]
-    train = SplitBatches(data, data.train, _training_batches(config, data))
-    validation = _evaluated(config, data, data.validation)
-    test = _evaluated(config, data, data.test) if data.test is not None else None
-    batch, evaluated, fit = _fit(experiment, watch, train, validation)
-    save, checkpoint = _save(experiment, run)
-    predictions, files = _write_predictions(experiment, run)
-    export, folder = _export(experiment, run, config["datamodule"]["max_seq_length"])
-    on_card = trainer.strategy.root_device.type == "cuda"
+    data, model = experiment.datamodule, experiment.task.model
+    batches = _training_batches(config, data)
+    train = SampledBatches(data, data.train, batches, TRAINING_SECONDS)
+    scored = _evaluation_batches(config, data, data.validation)
+    validation = SampledBatches(data, data.validation, scored, EVALUATION_SECONDS)
+    start = now()
+    experiment.trainer.fit(experiment.task, train, validation, weights_only=True)
+    fit = now() - start - train.steady - validation.steady
+    test = data.padded_tokens(data.test, _evaluation_batches(config, data, data.test)) if data.test else []
+    path = run.path / "checkpoints" / LAST
+    start = now()
+    experiment.trainer.save_checkpoint(path)
+    save = now() - start
+    # several processes send each other gradients: each has a second copy of its own
+    gradients = sum(weights.nbytes for weights in model.parameters()) if _processes(config) > 1 else 0
+    on_card = experiment.trainer.strategy.root_device.type == "cuda"
+    start = now()
+    folder, files = _write_results(experiment, run, config["datamodule"]["max_seq_length"])
     return Measured(
         prepare=prepare,
-        fit=fit,
-        batch=float(batch.at(train.tokens).mean()),
-        step=_mean(watch.steps),
-        validation=float(evaluated.at(validation.tokens).sum()),
-        test=float(evaluated.at(test.tokens).sum()) if test else 0.0,
-        epoch=max(watch.validation - sum(seconds for _, seconds in watch.evaluated), 0.0),
-        predictions=predictions,
+        fit=max(fit, 0.0),
+        epoch=train.token * train.tokens,
+        validation=validation.token * validation.tokens,
+        test=validation.token * sum(test),
         save=save,
-        export=export,
-        batches=len(train.batches),
-        parameters=sum(parameter.numel() for parameter in task.model.parameters()),
-        checkpoint=checkpoint,
+        write=now() - start,
+        batches=len(batches),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        checkpoint=path.stat().st_size,
         folder=folder,
         files=files,
-        memory=_memory(config, task.model, Curve.of(watch.peaks.items()), int(train.tokens.max())),
+        memory=(machine.peak_memory() + gradients) * ranks.processes_for(config["accelerator"]),
         device_memory=torch.cuda.max_memory_allocated() if on_card else 0,
     )
 
@@ -116,13 +115,10 @@ def _for_timing(config: Mapping[str, Any]) -> dict[str, Any]:
     trainer = {key: value for key, value in config["trainer"].items() if key not in LIMITS}
     quiet = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False}
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"} if _processes(config) > 1 else {}
-    timed = {
-        kind: {
-            name: node for name, node in config[kind].items() if node and TIMED.fullmatch(node["_target_"])
-        }
-        for kind in ("callbacks", "logger")
-    }
-    return {**config, "trainer": {**trainer, **quiet, **alone}, **timed}
+    nodes = {"callbacks": dict(config["callbacks"]), "logger": dict(config["logger"])}
+    for node in nodes.values():
+        node |= {key: None for key in node if not (node[key] and TIMED.fullmatch(node[key]["_target_"]))}
+    return {**config, "trainer": {**trainer, **quiet, **alone}, **nodes}
 
 
 def _processes(config: Mapping[str, Any]) -> int:
@@ -139,61 +135,20 @@ def _training_batches(config: Mapping[str, Any], data: TextDataModule) -> list[I
     return [part_of(rows, 0, processes)[0] for rows in join_short_batches(batches, processes)]
 
 
-def _evaluated(config: Mapping[str, Any], data: TextDataModule, split: Encoded) -> SplitBatches:
+def _evaluation_batches(config: Mapping[str, Any], data: TextDataModule, split: Encoded) -> list[Index]:
     batches = evaluation_batches(split.lengths(config["datamodule"]["max_seq_length"]), data.batch_size)
-    return SplitBatches(data, split, batches[:: _processes(config)])
+    return batches[:: _processes(config)]
 
 
-def _fit(
-    experiment: Experiment, watch: Stopwatch, train: SplitBatches, validation: SplitBatches
-) -> tuple[Curve, Curve, float]:
-    """The seconds of a training batch, of a validation batch, and of training beside its batches."""
-    rounds, evaluated = train.rounds(TRAINING_SECONDS), validation.rounds(EVALUATION_SECONDS)
-    start = now()
-    experiment.trainer.fit(experiment.task, rounds, evaluated, weights_only=True)
-    seconds = now() - start - watch.validation
-    batch = Curve.of(watch.trained[rounds.tried :])  # the first round warms up
-    trained = float(batch.at([tokens for tokens, _ in watch.trained]).sum())
-    beside = seconds - trained - len(watch.steps) * _mean(watch.steps)
-    return batch, Curve.of(watch.evaluated[evaluated.tried :]), max(beside, 0.0)
-
-
-def _mean(steps: Sequence[float]) -> float:
-    return statistics.fmean(steps[1:] or steps)  # the first makes the optimizer's state
-
-
-def _save(experiment: Experiment, run: Run) -> tuple[float, int]:
-    """Save twice, as a run that has saved before does; seconds and bytes of the second."""
-    path = run.path / "checkpoints" / LAST
-    for _ in range(2):
-        start = now()
-        experiment.trainer.save_checkpoint(path)
-        seconds = now() - start
-    size = path.stat().st_size
-    for saved in (path, path.with_name(PREVIOUS)):
-        remove_checkpoint(saved)
-    return seconds, size
-
-
-def _write_predictions(experiment: Experiment, run: Run) -> tuple[float, int]:
-    """Seconds and bytes of the predictions of validation and test, from those of some of validation."""
-    data, scored = experiment.datamodule, experiment.task.scored
+def _write_results(experiment: Experiment, run: Run, max_seq_length: int) -> tuple[int, int]:
+    """Write predictions and ``model/``; bytes of ``model/``, and of the predictions of a whole run."""
+    corpus, data, scored = experiment.corpus, experiment.datamodule, experiment.task.scored
     assert scored is not None
     rows, labels = (
-        data.validation.rows[scored.index].tolist(),
-        data.validation.labels[scored.index].tolist(),
+        values[scored.index].tolist() for values in (data.validation.rows, data.validation.labels)
     )
-    start = now()
-    run.write_predictions("validation", rows, labels, scored.logits, experiment.corpus.label_names)
-    seconds = now() - start
-    share = (len(data.validation) + (len(data.test) if data.test is not None else 0)) / len(rows)
-    return seconds * share, int((run.path / "predictions" / "validation.csv").stat().st_size * share)
-
-
-def _export(experiment: Experiment, run: Run, max_seq_length: int) -> tuple[float, int]:
-    """Write ``model/``; seconds and bytes."""
-    corpus, folder = experiment.corpus, run.path / "model"
-    start = now()
+    run.write_predictions("validation", rows, labels, scored.logits, corpus.label_names)
+    folder = run.path / "model"
     write_model_folder(
         folder,
         experiment.task.model.cpu(),
@@ -204,13 +159,6 @@ def _export(experiment: Experiment, run: Run, max_seq_length: int) -> tuple[floa
         {},
         {"model": "check", "corpus": "check", "run": "check"},
     )
-    return now() - start, sum(path.stat().st_size for path in folder.iterdir())
-
-
-def _memory(config: Mapping[str, Any], model: torch.nn.Module, peaks: Curve, largest: int) -> int:
-    """The machine's peak: so far, or what a batch of the largest size would make it if none was tried."""
-    processes = ranks.processes_for(config["accelerator"])
-    peak = max(machine.peak_memory(), int(peaks.at([largest])[0]))
-    # several processes send each other gradients: each has a second copy of its own
-    gradients = sum(parameter.nbytes for parameter in model.parameters()) if _processes(config) > 1 else 0
-    return (peak + gradients) * processes
+    predictions = (run.path / "predictions" / "validation.csv").stat().st_size
+    share = (len(corpus.validation) + len(corpus.test)) / len(rows)
+    return sum(path.stat().st_size for path in folder.iterdir()), int(predictions * share)
