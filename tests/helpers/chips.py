@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
+from bunryu import cli
 from bunryu.runs.run import Run
 from bunryu.training.task import ClassificationTask
 
@@ -46,11 +49,6 @@ def counted() -> tuple[int, int]:
     return count("CompileTime"), count("ExecuteTime", "ExecuteReplicatedTime")
 
 
-def recorded(run: Run, name: str) -> list[float]:
-    """A metric's values, in order."""
-    return [value for _, _, key, value in run.metrics if key == name]
-
-
 @contextmanager
 def asked_to_stop(batch: int) -> Iterator[None]:
     """SIGTERM comes when a batch begins, counted over the whole run from 0."""
@@ -66,9 +64,33 @@ def asked_to_stop(batch: int) -> Iterator[None]:
         yield
 
 
-if __name__ == "__main__":
-    from bunryu import cli
+def stopped_and_resumed(folder: Path, *job: str, batch: int) -> Run:
+    """A run that stopped when a batch began, and went on to its end."""
+    with asked_to_stop(batch):
+        code = cli.run(["train", f"output_root={folder}", *job, "checkpoint_every_minutes=0"])
+    assert code == 128 + signal.SIGTERM
+    (made,) = folder.glob("*/*")
+    assert Run(made).manifest["status"] == "interrupted"
+    assert cli.run(["resume", str(made)]) == 0
+    return Run(made)
 
+
+def assert_scored_alike(run: Run, accuracy: float, loss: float) -> None:
+    """Scored again on the processor a run's test results are the recorded ones, to within so much."""
+    assert cli.run(["evaluate", str(run.path), "--split", "test"]) == 0
+    report = json.loads((run.path / "evaluations/test/evaluation.json").read_text("utf-8"))
+    assert report["accuracy"] == pytest.approx(run.results["test/accuracy"], abs=accuracy)
+    assert report["loss"] == pytest.approx(run.results["test/loss"], abs=loss)
+
+
+def assert_same_losses(run: Run, other: Run, within: float, *names: str) -> None:
+    from helpers.training import recorded  # which this file does not find when it is run
+
+    for name in names:
+        assert recorded(run, name) == pytest.approx(recorded(other, name), abs=within, rel=0), name
+
+
+if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch:
         put_in(int(sys.argv[1]), patch)
         sys.exit(cli.run(sys.argv[2:]))
