@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,38 @@ def counted() -> tuple[int, int]:
     xm.wait_device_ops()
     # with several chips executions are counted under another name
     return count("CompileTime"), count("ExecuteTime", "ExecuteReplicatedTime")
+
+
+@dataclass(frozen=True)
+class Step:
+    """When a training batch began: its shape, how it is spread, graphs compiled and executed before it."""
+
+    epoch: int
+    shape: tuple[int, int]
+    spread: str
+    compiled: int
+    executed: int
+
+
+@contextmanager
+def watched_steps() -> Iterator[list[Step]]:
+    """The training steps taken on chips inside."""
+    steps: list[Step] = []
+    seeding = ClassificationTask.on_train_batch_start
+
+    def watched(task: ClassificationTask, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        if task.device.type == "xla":
+            import torch_xla
+
+            compiled, executed = counted()
+            ids = batch["input_ids"]
+            spread = str(torch_xla._XLAC._get_xla_sharding_spec(ids))
+            steps.append(Step(task.current_epoch, tuple(ids.shape), spread, compiled, executed))  # type: ignore[arg-type]
+        seeding(task, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassificationTask, "on_train_batch_start", watched)
+        yield steps
 
 
 @contextmanager

@@ -20,10 +20,14 @@ Train = Callable[..., Run]
 
 def train_in(folder: Path, *overrides: str) -> Run:
     """Run ``bunryu train`` in this process, small, with outputs in ``folder``; the one run it made."""
+    return train_job_in(folder, *QUICK, *overrides)
+
+
+def train_job_in(folder: Path, *overrides: str) -> Run:
     from bunryu import cli
 
     before = set(folder.glob("*/*"))
-    assert cli.run(["train", *QUICK, f"output_root={folder}", *overrides]) == 0
+    assert cli.run(["train", f"output_root={folder}", *overrides]) == 0
     (made,) = set(folder.glob("*/*")) - before
     return Run(made)
 

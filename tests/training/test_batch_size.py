@@ -15,30 +15,26 @@ import torch
 from bunryu import cli
 from bunryu.errors import ConfigError, OutOfMemory
 from bunryu.runs.run import Run
+from bunryu.sweeps.job import run_job
+from bunryu.sweeps.ledger import Ledger
 from bunryu.system import machine
-from bunryu.training import batch_size
+from bunryu.training import batch_size, recipe
 from bunryu.training.batch_size import MemoryTrial, memory_errors, settle_batch
 from bunryu.training.task import ClassificationTask
 from helpers.killing import at_call, die, forked, outcome, resume, run_in
 from helpers.killing import train as killed_train
-from helpers.sweeping import runs_in
-from helpers.together import together
+from helpers.together import runs_in, together
 from helpers.together import train as command
 
 
 def config(batch: Any = "auto", accumulated: int = 1, **more: Any) -> dict[str, Any]:
-    return {
-        "batch_size": batch,
-        "max_seq_length": 16,
-        "datamodule": {"batch_size": batch},
-        "trainer": {"accumulate_grad_batches": accumulated, "precision": "32-true"},
-        "accelerator": {"name": "cpu", "devices": 1},
-        **more,
-    }
+    trainer = {"accumulate_grad_batches": accumulated, "precision": "32-true"}
+    accelerator, data = {"name": "cpu", "devices": 1}, {"batch_size": batch}
+    nodes = {"trainer": trainer, "accelerator": accelerator, "datamodule": data}
+    return {**data, "max_seq_length": 16, **nodes, **more}
 
 
 def at_most(most: int) -> Callable[[int], bool]:
-    """Memory for so many rows."""
     return lambda rows: rows <= most
 
 
@@ -129,7 +125,7 @@ def test_another_error_is_not_taken_for_it() -> None:
         trial(Model(4, RuntimeError("shapes do not match")))(2)
 
 
-@pytest.mark.parametrize("error", EXHAUSTED, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+@pytest.mark.parametrize("error", EXHAUSTED, ids=repr)
 def test_out_of_memory_in_training_names_what_to_set(error: BaseException) -> None:
     halved = "batch_size=4 trainer.accumulate_grad_batches=4; batch_size=auto, which finds"
     for rows, fix in ((8, halved), (1, "a smaller")):
@@ -141,9 +137,8 @@ def test_out_of_memory_in_training_names_what_to_set(error: BaseException) -> No
 
 @pytest.mark.parametrize(
     ("kind", "device", "precision", "half"),
-    [("gpu", "cuda", "16-mixed", torch.float16), ("gpu", "cuda", "bf16-mixed", torch.bfloat16),
-     ("mps", "mps", "32-true", None)],
-)  # fmt: skip
+    [("gpu", "cuda", "16-mixed", torch.float16), ("mps", "mps", "bf16-mixed", torch.bfloat16)],
+)
 def test_which_card_is_tried(
     kind: str, device: str, precision: str, half: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,11 +206,23 @@ def test_resume_and_reproduce_take_the_recorded_number(tmp_path: Path) -> None:
     assert forked(tmp_path / "whole", reproduce) == 0
 
 
+def test_a_job_of_a_sweep_settles_it_too(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_size, "_fitting", lambda given: at_most(8))
+    monkeypatch.setattr(recipe, "execute", lambda run, **_: {"rows": run.config["batch_size"]})
+    ledger = Ledger.create(tmp_path / "sweeps" / "s", {"swept": [], "monitor": "min val/loss"})
+    data = {**trained.config["datamodule"], "batch_size": "auto"}
+    ledger.add("aaa", [], {**trained.config, "output_root": str(tmp_path), "datamodule": data})
+    assert run_job(ledger, "aaa") == 0
+    assert Run(run_in(tmp_path)).config["batch_size"] == 8
+
+
 @pytest.mark.usefixtures("warm")
 def test_every_process_of_a_run_has_the_first_one_s_number(tmp_path: Path) -> None:
     arguments = command(tmp_path, "batch_size=auto", "accelerator.devices=2", "epochs=1")
     assert together(tmp_path, arguments) == [0, 0], (tmp_path / "0.log").read_text("utf-8")
-    (path,) = runs_in(tmp_path / "out")
+    (path,) = runs_in(tmp_path)
     assert Run(path).config["batch_size"] == 32
     assert Run(path).manifest["total_steps"] == 2
     assert "batch_size=auto: " not in (tmp_path / "1.log").read_text("utf-8")

@@ -27,13 +27,6 @@ def test_every_row_stands_in_one_batch_of_an_epoch(batching: str, workers: int) 
         assert batch["input_ids"].shape[1] == int(batch["attention_mask"].sum(dim=1).max()) <= 6
 
 
-def test_validation_is_the_same_every_time() -> None:
-    data = datamodule(30)
-    first, second = ([b["index"].tolist() for b in data.val_dataloader()] for _ in range(2))
-    assert first == second
-    assert sorted(row for batch in first for row in batch) == list(range(30))
-
-
 @pytest.mark.parametrize("split", ["train_dataloader", "val_dataloader"])
 def test_fixed_shapes_hold_every_row_once(split: str) -> None:
     data = datamodule(30, widths=2, fixed_rows=True)

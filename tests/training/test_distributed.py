@@ -12,19 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bunryu import cli
-from bunryu.encoding.batching import join_short_batches, part_of, training_batches
 from bunryu.errors import BunryuError, BusyError, ConfigError, OutOfMemory, TrainingError
 from bunryu.runs.run import Run
-from bunryu.sweeps.ledger import Ledger
 from bunryu.system.signals import Interrupted
 from bunryu.training import distributed
-from bunryu.training.datamodule import TextDataModule
 from helpers.batches import datamodule
 from helpers.killing import Fork, outcome
 from helpers.sweeping import Driver
@@ -49,71 +43,24 @@ def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     witnesses(tmp_path / "package", monkeypatch)
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    rows=st.integers(8, 300),
-    batch_size=st.integers(1, 20),
-    processes=st.integers(1, 8),
-    batching=st.sampled_from(["bucketed", "random"]),
-    epoch=st.integers(0, 9),
-)
-def test_every_row_goes_to_one_process_once_an_epoch(
-    rows: int, batch_size: int, processes: int, batching: str, epoch: int
-) -> None:
-    lengths = np.arange(rows) * 7 % 50 + 3
-    batches = training_batches(lengths, batch_size * processes, batching, 7, epoch)
-    batches = join_short_batches(batches, processes)
-    parts = [[part_of(batch, rank, processes) for batch in batches] for rank in range(processes)]
-    given_out = [row for own in parts for index, _ in own for row in index.tolist()]
-    assert sorted(given_out) == list(range(rows))
-    for number, batch in enumerate(batches):
-        sizes = [len(own[number][0]) for own in parts]
-        assert min(sizes) > 0
-        assert max(sizes) - min(sizes) <= 1
-        # the mean over processes of weighted means is the mean over rows
-        means = [(lengths[index].mean() * weight) for index, weight in (own[number] for own in parts)]
-        assert np.mean(means) == pytest.approx(lengths[batch].mean())
-
-
-def test_a_batch_with_fewer_rows_than_processes_joins_another() -> None:
-    batches = [np.array([1, 2, 3]), np.array([9]), np.array([4, 5, 6])]
-    assert [batch.tolist() for batch in join_short_batches(batches, 2)] == [[1, 2, 3], [4, 5, 6, 9]]
-    assert [batch.tolist() for batch in join_short_batches(batches, 1)] == [[1, 2, 3], [9], [4, 5, 6]]
-
-    with pytest.raises(ConfigError, match="fewer rows to train on than processes, which are 3") as caught:
-        join_short_batches([np.array([1, 2])], 3)
-    assert (caught.value.where, caught.value.fix) == ("accelerator.devices", "accelerator.devices=1")
-    assert part_of(np.array([4, 2]), 0, 1)[1] == 1.0
-    assert [part_of(np.array([4, 2, 7]), rank, 2)[1] for rank in (0, 1)] == [4 / 3, 2 / 3]
-
-
-def data_of(rank: int, size: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> TextDataModule:
-    become(as_torchrun(rank, size, 1), monkeypatch)
-    return datamodule(rows)
-
-
 @pytest.mark.parametrize("size", [2, 3, 5])
 @pytest.mark.parametrize("rows", [8, 15, 16, 17, 41])
 def test_every_process_scores_as_many_batches_and_together_all_rows(
     size: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for loader in ("val_dataloader", "test_dataloader"):
-        scored = []
-        for rank in range(size):
-            data = data_of(rank, size, rows, monkeypatch)
-            scored.append([batch["index"].tolist() for batch in getattr(data, loader)()])
-        assert {len(own) for own in scored} == {math.ceil(math.ceil(rows / 4) / size)}
-        batches = [tuple(batch) for own in scored for batch in own]
-        assert sorted(row for batch in set(batches) for row in batch) == list(range(rows))
-        assert len(batches) - len(set(batches)) < size  # no more twice than there have to be
-
-
-def test_all_processes_count_the_same_steps_and_name_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = [data_of(rank, 3, 40, monkeypatch) for rank in range(3)]
-    assert [each.batches_per_epoch for each in data] == [4, 4, 4]
-    rows = [each.rows_of(1, 2) for each in data]
-    assert rows[0] == rows[1] == rows[2]
-    assert len(rows[0]) in (4, 12)
+    scored, trained = [], []
+    for rank in range(size):
+        become(as_torchrun(rank, size, 1), monkeypatch)
+        data = datamodule(rows)
+        scored.append([tuple(batch["index"].tolist()) for batch in data.test_dataloader()])
+        assert [tuple(batch["index"].tolist()) for batch in data.val_dataloader()] == scored[rank]
+        trained.append((data.batches_per_epoch, data.rows_of(1, 0)))
+    assert {len(own) for own in scored} == {math.ceil(math.ceil(rows / 4) / size)}
+    batches = [batch for own in scored for batch in own]
+    assert sorted(row for batch in set(batches) for row in batch) == list(range(rows))
+    assert len(batches) - len(set(batches)) < size  # no more twice than there have to be
+    assert trained == trained[:1] * size  # as many steps, and the same rows of a batch of all processes
+    assert len(trained[0][1]) <= 4 * size + size
 
 
 def assert_alike(run: Path, other: Path) -> None:
@@ -234,14 +181,10 @@ def test_the_jobs_of_a_sweep_start_them_too(two_processes: Path, tmp_path: Path)
     driver = Driver(tmp_path / "console.log", lambda: cli.run(arguments))
     assert driver.code() == 0, driver.log.read_text("utf-8")
     runs = runs_in(tmp_path)
-    assert {Run(run).config["seed"] for run in runs} == {7, 8}
-    assert len(runs) == 2
+    assert sorted(Run(run).config["seed"] for run in runs) == [7, 8]
     (seventh,) = (run for run in runs if Run(run).config["seed"] == 7)
     assert (seventh / "metrics.csv").read_bytes() == (two_processes / "metrics.csv").read_bytes()
-    (record,) = (tmp_path / "out").glob("sweeps/*/sweep.json")
-    jobs = list(Ledger(record.parent).jobs())
-    assert [job.status for job in jobs] == ["finished", "finished"]
-    assert sorted(str(job.run) for job in jobs) == sorted(map(str, runs))
+    assert [Run(run).manifest["status"] for run in runs] == ["finished", "finished"]
 
 
 def test_the_processes_are_told_how_to_go_on(
@@ -288,9 +231,7 @@ def test_a_failure_is_named_by_the_process_that_knows_it(
     run.record(**facts)
     error = distributed._failure(run, before, codes)
     assert isinstance(error, type(expected))
-    assert error.exit_code == expected.exit_code  # type: ignore[attr-defined]
-    what = error.what if isinstance(error, BunryuError) else str(error)
-    assert (expected.what if isinstance(expected, BunryuError) else str(expected)) in what
+    assert str(expected) in str(error)
     if recorded:
         assert run.manifest["status"] == "failed"
         assert recorded in run.manifest["exit_reason"]
@@ -298,15 +239,13 @@ def test_a_failure_is_named_by_the_process_that_knows_it(
         assert run.manifest["exit_reason"] == facts["exit_reason"]
 
 
-@pytest.mark.parametrize(("code", "kind"), [(4, BusyError), (2, ConfigError)])
-def test_a_run_that_its_processes_never_opened_is_left_as_it_was(
-    code: int, kind: type[BunryuError], tmp_path: Path
-) -> None:
+def test_a_run_that_its_processes_never_opened_is_left_as_it_was(tmp_path: Path) -> None:
     run = Run.create(tmp_path, "kind", {"seed": 1}, [], [])
     run.end("interrupted", "SIGTERM")
     before = run.manifest
-    assert type(distributed._failure(run, before, [code, -15])) is kind
-    assert run.manifest == before
+    for code, kind in ((4, BusyError), (2, ConfigError)):
+        assert type(distributed._failure(run, before, [code, -15])) is kind
+        assert run.manifest == before
 
 
 def test_processes_started_meanwhile_read_until_this_one_is_gone(tmp_path: Path) -> None:

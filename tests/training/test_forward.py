@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -75,31 +74,6 @@ def test_logits_are_the_model_s_to_the_last_bit_and_bfloat16_is_near() -> None:
     assert near.dtype == torch.bfloat16
     torch.testing.assert_close(near.float(), expected, atol=0.02, rtol=0)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-
-
-def test_compilation_sees_each_shape_once_and_leaves_the_model_as_it_was(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shapes: list[tuple[int, ...]] = []
-
-    def backend(graph: Any, inputs: list[torch.Tensor]) -> Callable[..., Any]:
-        shapes.append(next(tuple(i.shape) for i in inputs if i.dtype == torch.int64 and i.ndim == 2))
-        return graph.forward  # type: ignore[no-any-return]
-
-    compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend=backend, **options))
-    model = a_model("bert")
-    keys = list(model.state_dict())
-    forward = Forward(model, compiled=True, autocast=False)
-    with torch.no_grad():
-        for width in (9, 12, 9, 15, 12):
-            batch = a_batch(width)
-            expected = logits_of(model, batch)
-            torch.testing.assert_close(forward(batch), expected, atol=1e-5, rtol=0)
-    assert len(set(shapes)) == 3
-    assert len(shapes) == 3 * shapes.count(shapes[0])
-    assert list(model.state_dict()) == keys
-    torch._dynamo.reset()
 
 
 @pytest.mark.full

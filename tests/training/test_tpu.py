@@ -6,19 +6,16 @@ import csv
 import importlib.util
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
-from bunryu import cli
 from bunryu.runs.run import Run
 from bunryu.training import accelerators
-from bunryu.training.task import ClassificationTask
-from helpers.chips import assert_same_losses, assert_scored_alike, counted, put_in, stopped_and_resumed
-from helpers.training import NO_DROPOUT, recorded
+from helpers import chips
+from helpers.training import NO_DROPOUT, recorded, train_job_in
 
 if importlib.util.find_spec("torch_xla") is None:
     pytest.skip("torch_xla is not installed: make test-tpu makes it an environment", allow_module_level=True)
@@ -30,48 +27,26 @@ IN_32_BITS = "accelerator.autocast=false"
 SEEDS = range(1, 11)
 
 
-@dataclass(frozen=True)
-class Step:
-    """The state when a training batch began: its shape, graphs compiled and executed before it."""
-
-    epoch: int
-    shape: tuple[int, int]
-    compiled: int
-    executed: int
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _a_chip() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        put_in(1, patch)
+        chips.put_in(1, patch)
         yield
 
 
+Trained = tuple[Run, list[chips.Step]]
+Training = Callable[..., Trained]
+
+
 @pytest.fixture(scope="module")
-def train(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Run, list[Step]]]:
+def train(tmp_path_factory: pytest.TempPathFactory) -> Training:
     """``train("epochs=1", …)`` trains the default job and returns its run and steps."""
 
-    def run(*overrides: str) -> tuple[Run, list[Step]]:
-        steps: list[Step] = []
-        seeding = ClassificationTask.on_train_batch_start
-
-        def watched(task: ClassificationTask, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
-            if task.device.type == "xla":
-                steps.append(Step(task.current_epoch, tuple(batch["input_ids"].shape), *counted()))
-            seeding(task, batch, batch_idx)
-
-        folder = tmp_path_factory.mktemp("outputs")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ClassificationTask, "on_train_batch_start", watched)
-            assert cli.run(["train", f"output_root={folder}", *overrides]) == 0
-        (made,) = folder.glob("*/*")
-        return Run(made), steps
+    def run(*overrides: str) -> Trained:
+        with chips.watched_steps() as steps:
+            return train_job_in(tmp_path_factory.mktemp("outputs"), *overrides), steps
 
     return run
-
-
-Trained = tuple[Run, list[Step]]
-Training = Callable[..., Trained]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +114,7 @@ def test_in_32_bits_without_dropout_the_losses_are_the_processor_s(train: Traini
     # same processor part by 0.001 after 72 steps, and by 0.28 later.
     exact = [*NO_DROPOUT, "trainer.log_every_n_steps=1", "model.lr=3e-4"]
     cpu, tpu = train("accelerator=cpu", *exact)[0], train("accelerator=tpu", IN_32_BITS, *exact)[0]
-    assert_same_losses(cpu, tpu, 1e-3, "train/loss")
+    chips.assert_same_losses(cpu, tpu, 1e-3, "train/loss")
     losses = recorded(cpu, "train/loss")
     assert len(losses) == 153
     assert losses[0] > 0.6
@@ -148,7 +123,7 @@ def test_in_32_bits_without_dropout_the_losses_are_the_processor_s(train: Traini
 
 def test_what_it_leaves_is_scored_on_the_processor(shipped: Trained) -> None:
     run = shipped[0]
-    assert_scored_alike(run, accuracy=0.01, loss=0.02)
+    chips.assert_scored_alike(run, accuracy=0.01, loss=0.02)
     for name in ("best", "last"):  # loaded to where it was saved
         state = torch.load(run.path / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
         assert {tensor.device.type for tensor in state.values()} == {"cpu"}
@@ -160,6 +135,6 @@ def test_a_stopped_run_goes_on_where_it_was(train: Training, tmp_path: Path) -> 
     # With dropout: its random numbers have to be those of the run that was never stopped.
     job = ["accelerator=tpu", "limit_rows=160", "batch_size=16", "epochs=2"]
     whole, _ = train(*job, "checkpoint_every_minutes=0")
-    resumed = stopped_and_resumed(tmp_path, *job, batch=14)
+    resumed = chips.stopped_and_resumed(tmp_path, *job, batch=14)
     # the same bits are promised on a CPU alone
-    assert_same_losses(resumed, whole, 1e-6, "train/loss_epoch", "val/loss")
+    chips.assert_same_losses(resumed, whole, 1e-6, "train/loss_epoch", "val/loss")
