@@ -58,7 +58,7 @@ def test_a_sweep_s_job_does_not_go_on_with_one(
 
     monkeypatch.setattr(recipe, "execute", interrupted)
     ledger = Ledger.create(tmp_path / "sweeps" / "s", {"swept": [], "monitor": "min val/loss"})
-    ledger.add("aaa", [], {**trained.config, "output_root": str(tmp_path)})
+    ledger.add({"aaa": ([], {**trained.config, "output_root": str(tmp_path)})})
     assert run_job(ledger, "aaa") == 143
     (run,) = tmp_path.glob("sample-tiny/*")
     schema(run, 1)

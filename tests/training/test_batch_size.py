@@ -182,7 +182,7 @@ def test_processes_share_the_memory_if_the_system_says_how_much_there_is(
 @pytest.mark.usefixtures("warm")
 def test_resume_and_reproduce_take_the_recorded_number(tmp_path: Path) -> None:
     def room_for(rows: int) -> None:
-        batch_size._fitting = lambda given: at_most(rows)
+        batch_size._fitting = lambda config: at_most(rows)
 
     def killed() -> None:
         room_for(8)
@@ -213,7 +213,7 @@ def test_a_job_of_a_sweep_settles_it_too(
     monkeypatch.setattr(recipe, "execute", lambda run, **_: {"rows": run.config["batch_size"]})
     ledger = Ledger.create(tmp_path / "sweeps" / "s", {"swept": [], "monitor": "min val/loss"})
     data = {**trained.config["datamodule"], "batch_size": "auto"}
-    ledger.add("aaa", [], {**trained.config, "output_root": str(tmp_path), "datamodule": data})
+    ledger.add({"aaa": ([], {**trained.config, "output_root": str(tmp_path), "datamodule": data})})
     assert run_job(ledger, "aaa") == 0
     assert Run(run_in(tmp_path)).config["batch_size"] == 8
 
