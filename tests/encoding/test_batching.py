@@ -20,11 +20,14 @@ from bunryu.encoding.batching import (
     bounded_batches,
     collator,
     evaluation_batches,
+    join_short_batches,
     padded_widths,
+    part_of,
     seed_of,
     training_batches,
 )
 from bunryu.encoding.encoder import Encoded, Encoder
+from bunryu.errors import ConfigError
 
 
 def nsmc_like(rows: int = 20_000) -> np.ndarray:
@@ -200,3 +203,40 @@ def test_shapes_are_the_padded_widths_and_what_fills_up_has_no_label(
     assert batch["index"].tolist() == index + [NO_ROW] * (8 - real)
     assert rows.tolist() == index  # the plan is not written to
     assert encoded.labels.tolist() == labels
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(8, 300),
+    batch_size=st.integers(1, 20),
+    processes=st.integers(1, 8),
+    batching=st.sampled_from(["bucketed", "random"]),
+    epoch=st.integers(0, 9),
+)
+def test_every_row_goes_to_one_process_once_an_epoch(
+    rows: int, batch_size: int, processes: int, batching: str, epoch: int
+) -> None:
+    lengths = np.arange(rows) * 7 % 50 + 3
+    batches = training_batches(lengths, batch_size * processes, batching, 7, epoch)
+    batches = join_short_batches(batches, processes)
+    parts = [[part_of(batch, rank, processes) for batch in batches] for rank in range(processes)]
+    given_out = [row for own in parts for index, _ in own for row in index.tolist()]
+    assert sorted(given_out) == list(range(rows))
+    for number, batch in enumerate(batches):
+        sizes = [len(own[number][0]) for own in parts]
+        assert min(sizes) > 0
+        assert max(sizes) - min(sizes) <= 1
+        # the mean over processes of weighted means is the mean over rows
+        means = [(lengths[index].mean() * weight) for index, weight in (own[number] for own in parts)]
+        assert np.mean(means) == pytest.approx(lengths[batch].mean())
+
+
+def test_a_batch_with_fewer_rows_than_processes_joins_another() -> None:
+    batches = [np.array([1, 2, 3]), np.array([9]), np.array([4, 5, 6])]
+    assert [batch.tolist() for batch in join_short_batches(batches, 2)] == [[1, 2, 3], [4, 5, 6, 9]]
+    assert [batch.tolist() for batch in join_short_batches(batches, 1)] == [[1, 2, 3], [9], [4, 5, 6]]
+    with pytest.raises(ConfigError, match="fewer rows to train on than processes, which are 3") as caught:
+        join_short_batches([np.array([1, 2])], 3)
+    assert (caught.value.where, caught.value.fix) == ("accelerator.devices", "accelerator.devices=1")
+    assert part_of(np.array([4, 2]), 0, 1)[1] == 1.0
+    assert [part_of(np.array([4, 2, 7]), rank, 2)[1] for rank in (0, 1)] == [4 / 3, 2 / 3]

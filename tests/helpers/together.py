@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from bunryu import cli
+from bunryu.runs.run import Run
 from helpers.killing import Fork
+from helpers.training import NO_DROPOUT
 
 # Seven batches of 16 rows for one device, four of 32 for two, the last one short; no dropout, whose random
 # numbers differ between one device and two.
@@ -22,9 +24,10 @@ TINY = [
     "trainer.log_every_n_steps=1",
     "checkpoint_every_minutes=0",
     "logger=none",
-    "model.architecture.hidden_dropout_prob=0",
-    "model.architecture.attention_probs_dropout_prob=0",
+    *NO_DROPOUT,
 ]
+
+Told = Callable[[int, int, int], dict[str, str]]  # the environment of a rank among so many, with a port
 
 # Callbacks that write down which rows a process was given, that end one of the processes, that take time.
 WITNESS = """\
@@ -116,39 +119,52 @@ def free_port() -> int:
 
 
 def as_torchrun(rank: int, size: int, port: int) -> dict[str, str]:
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size),
-        "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "test",
-    }
+    ranks = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(size))
+    meeting = {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return {**ranks, **sizes, **meeting, "TORCHELASTIC_RUN_ID": "test"}
 
 
 def as_srun(rank: int, size: int, port: int) -> dict[str, str]:
     """Lightning makes the port of the job's number."""
-    return {
-        "SLURM_JOB_ID": str(port - 15000),
-        "SLURM_JOB_NAME": "train",
-        "SLURM_NTASKS": str(size),
-        "SLURM_NTASKS_PER_NODE": str(size),
-        "SLURM_STEP_NUM_TASKS": str(size),
-        "SLURM_NNODES": "1",
-        "SLURM_NODELIST": "localhost",
-        "SLURM_NODEID": "0",
-        "SLURM_PROCID": str(rank),
-        "SLURM_LOCALID": str(rank),
-    }
+    ranks = dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID"), str(rank))
+    names = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_TASKS")
+    nodes = {"SLURM_NNODES": "1", "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0"}
+    job = {"SLURM_JOB_ID": str(port - 15000), "SLURM_JOB_NAME": "train"}
+    return {**ranks, **dict.fromkeys(names, str(size)), **nodes, **job}
+
+
+def become(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process one of several, by environment variables as above."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def trained_together(
+    folder: Path, *overrides: str, size: int = 2, told: Told = as_torchrun, port: int | None = None
+) -> Path:
+    """The tiny run of several processes, all of which have to end well; each row was seen once an epoch."""
+    rows = folder / "rows"
+    arguments = train(folder, f"accelerator.devices={size}", *overrides, *witnessed(rows))
+    codes = together(folder, arguments, size, told, port)
+    assert codes == [0] * size, (folder / "0.log").read_text("utf-8")
+    (run,) = runs_in(folder)
+    assert rows_by_epoch(rows) == {epoch: list(range(ROWS)) for epoch in range(Run(run).config["epochs"])}
+    return run
+
+
+def trained_alone(folder: Path, *overrides: str) -> Path:
+    fork = alone(folder, *train(folder, *overrides))
+    assert fork.code() == 0, fork.said()
+    (run,) = runs_in(folder)
+    return run
 
 
 def together(
     folder: Path,
     arguments: list[str],
     size: int = 2,
-    told: Callable[[int, int, int], dict[str, str]] = as_torchrun,
+    told: Told = as_torchrun,
     port: int | None = None,
 ) -> list[int]:
     """One command line in several processes that know of each other; their exit codes."""

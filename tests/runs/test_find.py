@@ -22,7 +22,6 @@ VERBS = ["evaluate", "predict", "serve", "export", "resume", "reproduce", "repor
 
 @pytest.fixture
 def run(trained: Run, tmp_path: Path) -> Path:
-    """A copy of a finished run; ``schema`` makes it one of another version."""
     return Path(shutil.copytree(trained.path, tmp_path / "sample-tiny" / trained.path.name))
 
 
@@ -38,20 +37,17 @@ def arguments(verb: str, run: Path) -> list[str]:
     return [verb, str(run), *more.get(verb, [])]
 
 
-@pytest.mark.parametrize(
-    ("number", "said"), [(1, OLD), (99, "the run was made by a later bunryu\n")], ids=["earlier", "later"]
-)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_run_of_another_version_is_refused(
-    verb: str, number: int, said: str, run: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    verb: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("bunryu.commands.join.stop_with_input", lambda: None)
-    schema(run, number)
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    assert cli.run(arguments(verb, run)) == 1
-    assert f"bunryu {verb}: {said}  where: {run}\n  fix: " in capsys.readouterr().err
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    for number, said in ((1, OLD), (99, "the run was made by a later bunryu\n")):
+        schema(run, number)
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+        assert cli.run(arguments(verb, run)) == 1
+        assert f"bunryu {verb}: {said}  where: {run}\n  fix: " in capsys.readouterr().err
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_a_sweep_s_job_does_not_go_on_with_one(
@@ -62,7 +58,7 @@ def test_a_sweep_s_job_does_not_go_on_with_one(
 
     monkeypatch.setattr(recipe, "execute", interrupted)
     ledger = Ledger.create(tmp_path / "sweeps" / "s", {"swept": [], "monitor": "min val/loss"})
-    ledger.add("aaa", [], {**trained.config, "output_root": str(tmp_path)})
+    ledger.add({"aaa": ([], {**trained.config, "output_root": str(tmp_path)})})
     assert run_job(ledger, "aaa") == 143
     (run,) = tmp_path.glob("sample-tiny/*")
     schema(run, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,48 +22,28 @@ FLAGS = {
 def test_a_processor_s_flags_say_whether_it_has_bfloat16(
     text: str, has_it: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cpuinfo").write_text(text, "utf-8")
-    monkeypatch.setattr(
-        machine, "open", lambda path, **options: (tmp_path / "cpuinfo").open(**options), raising=False
-    )
+    file = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machine, "open", lambda path, **options: file.open(**options), raising=False)
+    assert machine.cpu_has_bf16()  # there is no such file, and it is taken for granted
+    file.write_text(text, "utf-8")
     assert machine.cpu_has_bf16() == has_it
-
-
-def test_bfloat16_is_taken_for_granted_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: Any, **keywords: Any) -> Any:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(machine, "open", refuse, raising=False)
-    assert machine.cpu_has_bf16()
-
-
-def tree(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, "utf-8")
-    return folder
 
 
 GROUPS = {
     "version 2": (
         "0::/a/b\n",
         {
-            "a/b/memory.max": "max\n",
-            "a/b/memory.current": "500\n",
-            "a/memory.max": "1000\n",
-            "a/memory.current": "700\n",
-            "a/memory.stat": "anon 400\ninactive_file 50\n",
+            "a/b/memory.max": "max\n", "a/b/memory.current": "500\n", "a/memory.max": "1000\n",
+            "a/memory.current": "700\n", "a/memory.stat": "anon 400\ninactive_file 50\n",
         },
         350,
     ),
     "version 1": (
         "8:cpu:/x\n4:memory:/a\n0::/\n",
         {
-            "memory/a/memory.limit_in_bytes": "2000\n",
-            "memory/a/memory.usage_in_bytes": "600\n",
+            "memory/a/memory.limit_in_bytes": "2000\n", "memory/a/memory.usage_in_bytes": "600\n",
             "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 100\n",
-            "memory/memory.limit_in_bytes": "9000\n",
-            "memory/memory.usage_in_bytes": "10\n",
+            "memory/memory.limit_in_bytes": "9000\n", "memory/memory.usage_in_bytes": "10\n",
         },
         1500,
     ),
@@ -75,7 +54,7 @@ GROUPS = {
     ),
     "no limit": ("0::/a\n", {"a/memory.max": "max\n", "a/memory.current": "5\n"}, 5000),
     "no groups": ("", {}, 5000),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("membership", "files", "expected"), GROUPS.values(), ids=GROUPS)
@@ -83,8 +62,10 @@ def test_a_container_s_limit_counts(
     membership: str, files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cgroup").write_text(membership, "utf-8")
-    root = tree(tmp_path / "root", files)
-    groups = machine._control_groups(tmp_path / "cgroup", root)
+    for name, content in files.items():
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text(content, "utf-8")
+    groups = machine._control_groups(tmp_path / "cgroup", tmp_path / "root")
     monkeypatch.setattr(machine, "_control_groups", lambda: groups)
     monkeypatch.setattr(machine, "_meminfo", lambda: 5000)
     assert machine.available_memory() == expected

@@ -6,79 +6,59 @@ import pytest
 
 from bunryu.errors import ConfigError
 from bunryu.system import ranks
-from helpers.together import as_srun, as_torchrun
-
-TOLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-SLURM = tuple(as_srun(0, 2, 15000))
+from helpers.together import as_srun, as_torchrun, become
 
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*TOLD, *SLURM):
+    for name in (*as_torchrun(0, 2, 15000), *as_srun(0, 2, 15000)):
         monkeypatch.delenv(name, raising=False)
 
 
-def told(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-
-
-def test_nobody_told_anything() -> None:
+def test_one_process_is_not_several_machines() -> None:
     assert (ranks.rank(), ranks.world_size()) == (0, 1)
     ranks.check(4)  # starting their processes is still to come
-
-
-def test_one_process_is_not_several_machines() -> None:
     with pytest.raises(ConfigError, match="one process was started, for 2 machines") as caught:
         ranks.check(4, 2)
     assert caught.value.where == "trainer.num_nodes"
 
 
-@pytest.mark.parametrize("how", [as_torchrun, as_srun])
-@pytest.mark.parametrize("rank", [0, 1, 2])
-def test_torchrun_and_srun_tell(how, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    told(monkeypatch, **how(rank, 3, 15000))
-    assert (ranks.rank(), ranks.world_size()) == (rank, 3)
-    ranks.check(3)
-
-
-def test_torchrun_within_a_step_of_sruns_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    told(monkeypatch, **as_srun(0, 2, 15000))
-    told(monkeypatch, **as_torchrun(5, 8, 15000))
+def test_torchrun_and_srun_tell_and_torchrun_within_a_step_of_sruns(monkeypatch: pytest.MonkeyPatch) -> None:
+    for how, rank in ((as_srun, 0), (as_srun, 2), (as_torchrun, 1)):
+        become(how(rank, 3, 15000), monkeypatch)
+        assert (ranks.rank(), ranks.world_size()) == (rank, 3)
+        ranks.check(3)
+    become(as_srun(0, 2, 15000) | as_torchrun(5, 8, 15000), monkeypatch)
     assert (ranks.rank(), ranks.world_size()) == (5, 8)
 
 
 def test_a_batch_script_and_a_single_task_are_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    told(monkeypatch, SLURM_NTASKS="8", SLURM_NTASKS_PER_NODE="4", SLURM_PROCID="0")
+    become({"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "0"}, monkeypatch)
     assert (ranks.rank(), ranks.world_size()) == (0, 1)
     ranks.check(4)
-    told(monkeypatch, SLURM_STEP_NUM_TASKS="1", SLURM_PROCID="3")
+    become({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "3"}, monkeypatch)
     assert (ranks.rank(), ranks.world_size()) == (0, 1)
 
 
 @pytest.mark.parametrize("how", [as_torchrun, as_srun])
-def test_other_processes_than_devices(how, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    told(monkeypatch, **how(1, 2, 15000))
-    with pytest.raises(ConfigError, match="2 processes were started on this machine for 1 devices") as caught:
-        ranks.check(1)
-    assert (caught.value.where, caught.value.fix) == ("accelerator.devices", "accelerator.devices=2")
+def test_as_many_processes_as_devices_on_each_machine(how, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    def refused(what: str, devices: int) -> tuple[str, str]:
+        with pytest.raises(ConfigError, match=what) as caught:
+            ranks.check(devices)
+        return caught.value.where, caught.value.fix
 
-
-@pytest.mark.parametrize("how", [as_torchrun, as_srun])
-def test_several_machines(how, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    told(monkeypatch, **how(1, 8, 15000))
-    told(monkeypatch, LOCAL_WORLD_SIZE="4", SLURM_NTASKS_PER_NODE="4")
+    become(how(1, 2, 15000), monkeypatch)
+    mended = ("accelerator.devices", "accelerator.devices=2")
+    assert refused("2 processes were started on this machine for 1 devices", 1) == mended
+    become(how(1, 8, 15000) | {"LOCAL_WORLD_SIZE": "4", "SLURM_NTASKS_PER_NODE": "4"}, monkeypatch)
     ranks.check(4, 2)
-    with pytest.raises(ConfigError, match="8 processes were started for 4 devices on 1 machines") as caught:
-        ranks.check(4, 1)
-    assert caught.value.fix == "accelerator.devices=4 +trainer.num_nodes=2"
-    with pytest.raises(ConfigError, match="4 processes were started on this machine for 8 devices") as caught:
-        ranks.check(8, 1)
-    assert caught.value.fix == "accelerator.devices=4 +trainer.num_nodes=2"
+    fix = "accelerator.devices=4 +trainer.num_nodes=2"
+    assert refused("8 processes were started for 4 devices on 1 machines", 4)[1] == fix
+    assert refused("4 processes were started on this machine for 8 devices", 8)[1] == fix
 
 
 def test_srun_has_to_be_told_how_many_processes_a_machine_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    told(monkeypatch, **as_srun(0, 2, 15000))
+    become(as_srun(0, 2, 15000), monkeypatch)
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
     with pytest.raises(ConfigError, match="srun started 2 processes without being told") as caught:
         ranks.check(2)

@@ -41,26 +41,27 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return put
 
 
-def config(name: str = "auto", precision: str = "auto", devices: int = 1, **trainer: Any) -> dict[str, Any]:
-    return {
-        "accelerator": {"name": name, "devices": devices, "precision": precision, "strategy": "auto"},
-        "trainer": {"accelerator": name, "precision": precision, "devices": devices, "strategy": "auto"}
-        | trainer,
-        "task": {"autocast": False},
-        "seed": 7,
-    }
-
-
-def where_and_fix(caught: pytest.ExceptionInfo[ConfigError]) -> tuple[str, str]:
-    return caught.value.where, caught.value.fix
+def config(name: str = "auto", precision: Any = "auto", devices: Any = 1, **trainer: Any) -> dict[str, Any]:
+    node = {"devices": devices, "precision": precision, "strategy": "auto"}
+    trainers = {"accelerator": name, **node, **trainer}
+    return {"accelerator": {"name": name, **node}, "trainer": trainers, "task": {"autocast": False}}
 
 
 def settled(given: dict[str, Any]) -> tuple[str, str]:
     """Accelerator and precision, the same for bunryu's node and the trainer's."""
+    before = copy.deepcopy(given)
     found = accelerators.resolve_auto(given)
+    assert given == before
     names = found["accelerator"]["name"], found["accelerator"]["precision"]
     assert (found["trainer"]["accelerator"], found["trainer"]["precision"]) == names
     return names
+
+
+def refused(given: dict[str, Any], what: str | None = None) -> tuple[str, str]:
+    """Where a config is refused, and how to mend it."""
+    with pytest.raises(ConfigError, match=what) as caught:
+        accelerators.resolve_auto(given)
+    return caught.value.where, caught.value.fix
 
 
 def test_auto_takes_the_fastest_there_is(machine: Any) -> None:
@@ -72,29 +73,18 @@ def test_auto_takes_the_fastest_there_is(machine: Any) -> None:
     machine(cards=1, tpu=1)
     assert settled(config()) == ("tpu", "32-true")
     assert accelerators.resolve_auto(config())["task"] == {"autocast": True}
-
-
-def test_a_card_without_bfloat16_gets_16_bits_with_scaling(machine: Any) -> None:
     machine(cards=1, bf16=False)  # as a T4
     assert settled(config()) == settled(config("gpu")) == ("gpu", "16-mixed")
 
 
-def test_the_users_own_precision_of_the_trainer_stays(machine: Any) -> None:
-    machine(cards=1)
+def test_what_the_user_set_for_the_trainer_stays_unless_it_contradicts(machine: Any) -> None:
+    machine(cards=4)
     found = accelerators.resolve_auto(config() | {"trainer": config(precision="64-true")["trainer"]})
     assert (found["trainer"]["precision"], found["accelerator"]["precision"]) == ("64-true", "bf16-mixed")
-
-
-@pytest.mark.parametrize(("key", "value"), [("accelerator", "cpu"), ("devices", 2)])
-def test_a_trainer_on_another_device_than_the_accelerator_is_refused(
-    key: str, value: Any, machine: Any
-) -> None:
-    machine(cards=4)
-    given = config("gpu", "32-true")
-    given["trainer"][key] = value
-    with pytest.raises(ConfigError, match=f"trainer.{key}={value} beside accelerator") as caught:
-        accelerators.resolve_auto(given)
-    assert caught.value.where == f"trainer.{key}"
+    for key, value in (("accelerator", "cpu"), ("devices", 2)):
+        given = config("gpu", "32-true")
+        given["trainer"][key] = value
+        assert refused(given, f"trainer.{key}={value} beside accelerator")[0] == f"trainer.{key}"
 
 
 @pytest.mark.parametrize(
@@ -107,15 +97,17 @@ def test_a_trainer_on_another_device_than_the_accelerator_is_refused(
         ("auto", "32-true", ("gpu", "32-true")),  # the tutorial's experiment
         ("gpu", "16-mixed", ("gpu", "16-mixed")),
         ("cuda", "auto", ("gpu", "bf16-mixed")),
+        ("xla", "32-true", ("tpu", "32-true")),
     ],
 )
 def test_what_was_asked_for_stays_under_its_whole_name(
     name: str, precision: Any, expected: tuple[str, str], machine: Any
 ) -> None:
-    machine(cards=1)
+    machine(cards=1, tpu=int(name == "xla"))
     assert settled(config(name, precision)) == expected
-    machine(tpu=1)
-    assert settled(config("xla", "32-true")) == ("tpu", "32-true")
+
+
+IN_32_BITS = "accelerator.precision=32-true, with accelerator.autocast=true for speed"
 
 
 @pytest.mark.parametrize(
@@ -123,11 +115,11 @@ def test_what_was_asked_for_stays_under_its_whole_name(
     [
         (config("cpu", "16-mixed"), "precision", "accelerator.precision=bf16-mixed"),
         (config("cpu", "16-true"), "precision", "accelerator.precision=bf16-mixed"),
-        (config("tpu", "bf16-mixed"), "precision", "accelerator.precision=32-true, with accelerator.auto"),
+        (config("tpu", "bf16-mixed"), "precision", IN_32_BITS),
         (config("tpu", "32-true", strategy="ddp"), "strategy", "accelerator.strategy=auto"),
         (config("cpu", "32-true", strategy="ddp_spawn"), "strategy", "accelerator.strategy=auto"),
         (config("gpu", "32-true", strategy="ddp_notebook"), "strategy", "accelerator.strategy=auto"),
-        (config("cpu", "32-true", devices="two"), "devices", "accelerator.devices=1"),  # type: ignore[arg-type]
+        (config("cpu", "32-true", devices="two"), "devices", "accelerator.devices=1"),
         (config("cpu", "32-true", devices=0), "devices", "accelerator.devices=1"),
     ],
 )
@@ -136,88 +128,46 @@ def test_what_a_device_cannot_do_is_refused(
 ) -> None:
     machine(cards=1, tpu=1)
     monkeypatch.setattr(machine_, "cpu_has_bf16", lambda: True)
-    with pytest.raises(ConfigError) as caught:
-        accelerators.resolve_auto(given)
-    assert caught.value.where == f"accelerator.{where}"
-    assert caught.value.fix.startswith(fix)
+    assert refused(given) == (f"accelerator.{where}", fix)
 
 
-def test_what_it_was_given_is_not_changed() -> None:
-    given = config()
-    before = copy.deepcopy(given)
-    found = accelerators.resolve_auto(given)
-    assert given == before
-    assert found["seed"] == 7
-
-
-@pytest.mark.parametrize(
-    ("name", "fix"),
-    [
-        ("gpu", "accelerator=cpu"),
-        ("tpu", "accelerator=cpu; a TPU needs torch_xla: pip install -c constraints-tpu.txt -e '.[tpu]'"),
-        ("mps", "accelerator=cpu"),
-    ],
-)
-def test_what_is_not_there_is_refused_with_what_is(
-    name: str, fix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_there_is_refused_with_what_is(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(accelerators.os, "cpu_count", lambda: 6)  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError) as caught:
-        accelerators.resolve_auto(config(name))
-    assert caught.value.what.startswith(f"there is no {name} here that PyTorch {torch.__version__} can use")
-    assert "a processor with 6 cores (" in caught.value.what
-    assert where_and_fix(caught) == ("accelerator", fix)
-
-
-def test_a_pytorch_without_cuda_is_named(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hint = "; a TPU needs torch_xla: pip install -c constraints-tpu.txt -e '.[tpu]'"
+    for name, fix in (("gpu", ""), ("tpu", hint), ("mps", "")):
+        what = f"there is no {name} here that PyTorch .* can use; it found a processor with 6 cores"
+        assert refused(config(name), what) == ("accelerator", f"accelerator=cpu{fix}")
     monkeypatch.setattr(torch.version, "cuda", None)
     machine(mps=True)
-    with pytest.raises(ConfigError, match="it found Apple's gpu, a processor with") as caught:
-        accelerators.resolve_auto(config("gpu"))
-    assert caught.value.fix.startswith("accelerator=mps; this PyTorch is built without CUDA: https://")
+    _, fix = refused(config("gpu"), "it found Apple's gpu, a processor with")
+    assert fix.startswith("accelerator=mps; this PyTorch is built without CUDA: https://")
 
 
-def test_more_cards_than_there_are(machine: Any) -> None:
-    machine(cards=2)
-    assert settled(config(devices=2)) == ("gpu", "bf16-mixed")
-    with pytest.raises(ConfigError, match="3 gpus were asked for, there are 2") as caught:
-        accelerators.resolve_auto(config(devices=3))
-    assert where_and_fix(caught) == ("accelerator.devices", "accelerator.devices=2")
-
-
-def test_one_chip_or_all(machine: Any) -> None:
-    machine(tpu=4)
-    for chips in (1, 4):
-        assert settled(config("tpu", "32-true", chips)) == ("tpu", "32-true")
-    for chips, what, fix in (
-        (8, "8 chips were asked for, there are 4", "accelerator.devices=4"),
-        (2, "2 of 4 chips were asked for: a run trains on one or on all", "accelerator.devices=4, or 1"),
-    ):
-        with pytest.raises(ConfigError, match=what) as caught:
-            accelerators.resolve_auto(config("tpu", "32-true", chips))
-        assert where_and_fix(caught) == ("accelerator.devices", fix)
-
-
-def test_chips_want_no_process_each(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(tpu=4)
-    assert ranks.processes_for(accelerators.resolve_auto(config("tpu", "32-true", 4))["accelerator"]) == 1
-    assert ranks.processes_for(accelerators.resolve_auto(config("cpu", devices=2))["accelerator"]) == 2
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(ConfigError, match="4 processes were started: one alone has all chips") as caught:
-        accelerators.resolve_auto(config("tpu", "32-true", 4))
-    assert caught.value.fix.startswith("bunryu train accelerator=tpu accelerator.devices=4, without torchrun")
-
-
-def test_at_most_four_processes_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_devices_than_there_are(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerators.os, "cpu_count", lambda: 2)  # type: ignore[attr-defined]
     assert settled(config(devices=8)) == ("cpu", "32-true")
-    with pytest.raises(ConfigError, match="9 processes were asked for, the processor has 2 cores") as caught:
-        accelerators.resolve_auto(config(devices=9))
-    assert where_and_fix(caught) == (
-        "accelerator.devices",
-        "accelerator.devices=2 or fewer",
-    )
+    what = "9 processes were asked for, the processor has 2 cores"
+    assert refused(config(devices=9), what) == ("accelerator.devices", "accelerator.devices=2 or fewer")
+    machine(cards=2)
+    assert settled(config(devices=2)) == ("gpu", "bf16-mixed")
+    what = "3 gpus were asked for, there are 2"
+    assert refused(config(devices=3), what) == ("accelerator.devices", "accelerator.devices=2")
+
+
+def test_one_process_trains_on_one_chip_or_on_all(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ranks.processes_for(accelerators.resolve_auto(config("cpu", devices=2))["accelerator"]) == 2
+    machine(tpu=4)
+    for chips in (1, 4):
+        found = accelerators.resolve_auto(config("tpu", "32-true", chips))
+        assert ranks.processes_for(found["accelerator"]) == 1
+    what = "8 chips were asked for, there are 4"
+    assert refused(config("tpu", "32-true", 8), what) == ("accelerator.devices", "accelerator.devices=4")
+    what = "2 of 4 chips were asked for: a run trains on one or on all"
+    assert refused(config("tpu", "32-true", 2), what)[1] == "accelerator.devices=4, or 1"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    _, fix = refused(config("tpu", "32-true", 4), "4 processes were started: one alone has all chips")
+    assert fix.startswith("bunryu train accelerator=tpu accelerator.devices=4, without torchrun")
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
@@ -227,36 +177,21 @@ def test_bfloat16_on_a_processor_only_where_it_has_it(
     monkeypatch.setattr(machine_, "cpu_has_bf16", lambda: True)
     assert settled(config("cpu", precision)) == ("cpu", precision)
     monkeypatch.setattr(machine_, "cpu_has_bf16", lambda: False)
-    with pytest.raises(ConfigError, match="has no bf16 instructions") as caught:
-        accelerators.resolve_auto(config("cpu", precision))
-    assert where_and_fix(caught) == ("accelerator.precision", "accelerator.precision=32-true")
-
-
-def test_the_command_says_it_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["train", "accelerator=gpu", f"output_root={tmp_path / 'out'}"]) == 2
-    error = capsys.readouterr().err
-    assert "there is no gpu here" in error
-    assert "fix:   accelerator=cpu" in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_manifest_has_what_auto_came_to(trained: Any) -> None:
-    recorded = trained.manifest["config"]
-    assert (recorded["accelerator"]["name"], recorded["accelerator"]["precision"]) == ("cpu", "32-true")
-    assert (recorded["trainer"]["accelerator"], recorded["trainer"]["precision"]) == ("cpu", "32-true")
-    assert trained.manifest["device"]["precision"] == "32-true"
+    mended = ("accelerator.precision", "accelerator.precision=32-true")
+    assert refused(config("cpu", precision), "has no bf16 instructions") == mended
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (["accelerator=gpu"], "there is no gpu here"),
         (["accelerator.precision=exact"], "Precision 'exact' is invalid"),
         (["accelerator.strategy=nonsense"], "nonsense"),
         (["+trainer.num_nodes=2"], "one process was started, for 2 machines"),
         (["trainer.devices=2"], "trainer.devices=2 beside accelerator.devices=1"),
     ],
 )
-def test_what_the_trainer_refuses_leaves_no_directory(
+def test_the_command_says_what_is_refused_and_leaves_no_directory(
     overrides: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(["train", "accelerator=cpu", f"output_root={tmp_path / 'out'}", *overrides]) == 2

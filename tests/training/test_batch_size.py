@@ -15,78 +15,61 @@ import torch
 from bunryu import cli
 from bunryu.errors import ConfigError, OutOfMemory
 from bunryu.runs.run import Run
+from bunryu.sweeps.job import run_job
+from bunryu.sweeps.ledger import Ledger
 from bunryu.system import machine
-from bunryu.training import batch_size
+from bunryu.training import batch_size, recipe
 from bunryu.training.batch_size import MemoryTrial, memory_errors, settle_batch
 from bunryu.training.task import ClassificationTask
-from helpers.killing import at_call, die, forked, outcome, resume
+from helpers.killing import at_call, die, forked, outcome, resume, run_in
 from helpers.killing import train as killed_train
-from helpers.sweeping import runs_in, sweep
-from helpers.together import together
+from helpers.together import runs_in, together
 from helpers.together import train as command
 
 
 def config(batch: Any = "auto", accumulated: int = 1, **more: Any) -> dict[str, Any]:
-    return {
-        "batch_size": batch,
-        "max_seq_length": 16,
-        "datamodule": {"batch_size": batch},
-        "trainer": {"accumulate_grad_batches": accumulated, "precision": "32-true"},
-        "accelerator": {"name": "cpu", "devices": 1},
-        **more,
-    }
+    trainer = {"accumulate_grad_batches": accumulated, "precision": "32-true"}
+    accelerator, data = {"name": "cpu", "devices": 1}, {"batch_size": batch}
+    nodes = {"trainer": trainer, "accelerator": accelerator, "datamodule": data}
+    return {**data, "max_seq_length": 16, **nodes, **more}
 
 
 def at_most(most: int) -> Callable[[int], bool]:
-    """Memory for so many rows."""
     return lambda rows: rows <= most
 
 
-def found(given: dict[str, Any], most: int) -> tuple[int, int]:
-    settled = settle_batch(given, at_most(most))
+def found(given: dict[str, Any], fits: Callable[[int], bool]) -> tuple[int, int]:
+    settled = settle_batch(given, fits)
     assert settled["batch_size"] == settled["datamodule"]["batch_size"]
     return settled["batch_size"], settled["trainer"]["accumulate_grad_batches"]
 
 
 @pytest.mark.parametrize("spelling", ["auto", 0])
-@pytest.mark.parametrize(
-    ("most", "expected"), [(1000, (32, 1)), (32, (32, 1)), (31, (16, 2)), (10, (8, 4)), (1, (1, 32))]
-)
-def test_a_step_has_32_rows_whatever_fits(spelling: Any, most: int, expected: tuple[int, int]) -> None:
-    assert found(config(spelling), most) == expected
-
-
-def test_a_step_of_accumulated_batches_stays_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_has_32_rows_whatever_fits(spelling: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for most, expected in {1000: (32, 1), 32: (32, 1), 31: (16, 2), 10: (8, 4), 1: (1, 32)}.items():
+        assert found(config(spelling), at_most(most)) == expected
     with caplog.at_level("INFO", "bunryu"):
-        assert found(config(accumulated=3), 40) == (32, 3)
+        assert found(config(spelling, accumulated=3), at_most(40)) == (32, 3)
     assert "batch_size=auto: 32 rows, and 3 such batches a step" in caplog.text
-    assert found(config(accumulated=3), 1000) == (96, 1)
+    assert found(config(spelling, accumulated=3), at_most(1000)) == (96, 1)
 
 
-def test_not_one_row_fits() -> None:
-    with pytest.raises(OutOfMemory, match="not even one row of 16 tokens fits") as caught:
+def test_not_one_row_fits_and_a_tpu_is_not_tried() -> None:
+    with pytest.raises(OutOfMemory, match="not even one row of 16 tokens fits") as memory:
         settle_batch(config(), at_most(0))
-    assert (caught.value.exit_code, caught.value.fix) == (3, "a smaller max_seq_length, or a smaller model")
+    assert (memory.value.exit_code, memory.value.fix) == (3, "a smaller max_seq_length, or a smaller model")
+    with pytest.raises(ConfigError) as tpu:
+        settle_batch(config(accelerator={"name": "tpu"}), at_most(1))
+    assert (tpu.value.where, tpu.value.fix) == ("batch_size", "batch_size=32")
 
 
 def test_a_number_stays_and_nothing_is_tried() -> None:
-    def never(rows: int) -> bool:
-        raise AssertionError(rows)
-
+    never: Any = None  # to be called
     given = config(24, accumulated=2)
     assert settle_batch(given, never) == given
     given = config() | {"datamodule": {"batch_size": 24}}
     assert settle_batch(given, never) == config(24)
     assert given["batch_size"] == "auto"
-
-
-def test_a_tpu_is_not_tried() -> None:
-    with pytest.raises(ConfigError) as caught:
-        settle_batch(config(accelerator={"name": "tpu"}), at_most(1))
-    assert (caught.value.where, caught.value.fix) == ("batch_size", "batch_size=32")
-
-
-# A card
 
 
 class Model(torch.nn.Module):
@@ -124,54 +107,38 @@ def trial(model: Model, half: torch.dtype | None = None) -> MemoryTrial:
 @pytest.mark.parametrize("error", EXHAUSTED, ids=lambda error: f"{type(error).__name__} {error}"[:40])
 def test_a_card_is_tried_with_two_whole_steps_of_the_longest_rows(error: BaseException) -> None:
     model = Model(4, error, most=10)
-    assert found(config(), 10) == (8, 4)
-    settled = settle_batch(config(), trial(model))
-    assert (settled["batch_size"], settled["trainer"]["accumulate_grad_batches"]) == (8, 4)
+    assert found(config(), trial(model)) == (8, 4)
     assert model.tried == [(32, 16), (16, 16), (8, 16), (8, 16)]
-    assert all(weight.grad is None for weight in model.parameters())
 
 
-def test_nothing_of_what_was_tried_stays_on_the_card() -> None:
-    tried = trial(Model(4))
-    assert tried(2)
-    weight = tried.model.head.weight
-    assert (weight.grad, weight.device.type) == (None, "cpu")
-
-
-def test_in_the_precision_of_the_run() -> None:
-    seen = []
+def test_a_trial_has_the_run_s_precision_and_leaves_nothing_on_the_card() -> None:
+    seen: list[torch.dtype] = []
     model = Model(4)
     model.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     assert trial(model, torch.bfloat16)(2)
     assert seen == [torch.bfloat16] * 2
+    assert {(weight.grad, weight.device.type) for weight in model.parameters()} == {(None, "cpu")}
 
 
 def test_another_error_is_not_taken_for_it() -> None:
-    with pytest.raises(RuntimeError, match="shapes"):
-        trial(Model(4, RuntimeError("shapes do not match")))(2)
     with pytest.raises(RuntimeError, match="shapes"), memory_errors(config(8)):
-        raise RuntimeError("shapes do not match")
+        trial(Model(4, RuntimeError("shapes do not match")))(2)
 
 
-@pytest.mark.parametrize("error", EXHAUSTED, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+@pytest.mark.parametrize("error", EXHAUSTED, ids=repr)
 def test_out_of_memory_in_training_names_what_to_set(error: BaseException) -> None:
-    fixes = {
-        8: "batch_size=4 trainer.accumulate_grad_batches=4; batch_size=auto, which finds",
-        1: "a smaller",
-    }
-    for rows, fix in fixes.items():
+    halved = "batch_size=4 trainer.accumulate_grad_batches=4; batch_size=auto, which finds"
+    for rows, fix in ((8, halved), (1, "a smaller")):
         what = f"out of memory with batch_size={rows} and max_seq_length=16"
-        given = config(rows, accumulated=2)
-        with pytest.raises(OutOfMemory, match=what) as caught, memory_errors(given):
+        with pytest.raises(OutOfMemory, match=what) as caught, memory_errors(config(rows, accumulated=2)):
             raise error
         assert caught.value.fix.startswith(fix)
 
 
 @pytest.mark.parametrize(
     ("kind", "device", "precision", "half"),
-    [("gpu", "cuda", "16-mixed", torch.float16), ("gpu", "cuda", "bf16-mixed", torch.bfloat16),
-     ("mps", "mps", "32-true", None)],
-)  # fmt: skip
+    [("gpu", "cuda", "16-mixed", torch.float16), ("mps", "mps", "bf16-mixed", torch.bfloat16)],
+)
 def test_which_card_is_tried(
     kind: str, device: str, precision: str, half: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,9 +156,6 @@ def test_which_card_is_tried(
     assert made == [(16, torch.device(device), half, spare) for spare in (0, gradients)]
 
 
-# The machine's own memory
-
-
 def test_what_a_row_keeps_is_counted() -> None:
     width, length = 64, 50
     kept = batch_size._kept_for_a_row(Model(width), length, None)
@@ -199,96 +163,77 @@ def test_what_a_row_keeps_is_counted() -> None:
     assert activations <= kept <= activations + length * 8 * 2 + width * 4 * 2 + 100
 
 
-def test_all_fits_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "available_memory", lambda: None)
-    monkeypatch.setattr(batch_size, "_model", lambda given: Model(4))
-    assert settle_batch(config())["batch_size"] == 32
-
-
-@pytest.mark.parametrize(("devices", "expected"), [(1, 16), (2, 8)])
-def test_processes_share_the_memory(devices: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_the_memory_if_the_system_says_how_much_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = Model(4096)
     weights = sum(weight.nbytes for weight in model.parameters())
     row = batch_size._kept_for_a_row(model, 16, None)
     monkeypatch.setattr(batch_size, "CPU_MEMORY_FRACTION", 1.0)
     monkeypatch.setattr(machine, "available_memory", lambda: 4 * weights + 17 * row)
     monkeypatch.setattr(batch_size, "_model", lambda given: model)
-    given = config(accelerator={"name": "cpu", "devices": devices})
-    assert settle_batch(given)["batch_size"] == expected
-
-
-# Runs
-
-
-@pytest.fixture
-def _room_for_eight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_size, "_fitting", lambda given: at_most(8))
-
-
-@pytest.mark.usefixtures("_room_for_eight")
-def test_a_run_records_what_was_found_and_takes_as_many_steps(train: Callable[..., Run]) -> None:
-    run = train("batch_size=auto")
-    assert run.config["batch_size"] == run.config["datamodule"]["batch_size"] == 8
-    assert run.config["trainer"]["accumulate_grad_batches"] == 4
-    recorded = run.manifest["config"]
-    assert (recorded["batch_size"], recorded["trainer"]["accumulate_grad_batches"]) == (8, 4)
-    assert "batch_size=auto" in run.manifest["overrides"]
-    assert run.manifest["total_steps"] == 6  # of 72 rows, 32 a step, in two epochs
+    for devices, rows in ((1, 16), (2, 8)):
+        given = config(accelerator={"name": "cpu", "devices": devices})
+        assert settle_batch(given)["batch_size"] == rows
+    monkeypatch.setattr(machine, "available_memory", lambda: None)
+    assert settle_batch(config())["batch_size"] == 32
 
 
 @pytest.mark.usefixtures("warm")
 def test_resume_and_reproduce_take_the_recorded_number(tmp_path: Path) -> None:
-    def tight() -> None:
-        batch_size._fitting = lambda given: at_most(8)  # type: ignore[assignment]
-
-    def roomy() -> None:
-        batch_size._fitting = lambda given: at_most(1000)  # type: ignore[assignment]
+    def room_for(rows: int) -> None:
+        batch_size._fitting = lambda config: at_most(rows)
 
     def killed() -> None:
-        tight()
+        room_for(8)
         at_call(ClassificationTask, "training_step", 6, die)()
 
-    assert killed_train(tmp_path / "whole", "batch_size=0", before=tight) == 0
+    assert killed_train(tmp_path / "whole", "batch_size=0", before=partial(room_for, 8)) == 0
     assert killed_train(tmp_path / "killed", "batch_size=auto", before=killed) == -signal.SIGKILL
-    assert resume(tmp_path / "killed", before=roomy) == 0
+    assert resume(tmp_path / "killed", before=partial(room_for, 1000)) == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
-    (run,) = runs_in(tmp_path / "whole")
+    run = Run(run_in(tmp_path / "killed"))
+    for recorded in (run.config, run.manifest["config"]):
+        assert recorded["batch_size"] == recorded["datamodule"]["batch_size"] == 8
+        assert recorded["trainer"]["accumulate_grad_batches"] == 4
+    assert "batch_size=auto" in run.manifest["overrides"]
+    assert run.manifest["total_steps"] == 6  # of 72 rows, 32 a step, in two epochs
 
     def reproduce() -> int:
-        roomy()
-        return cli.run(["reproduce", str(run)])
+        room_for(1000)
+        return cli.run(["reproduce", str(run_in(tmp_path / "whole"))])
 
     assert forked(tmp_path / "whole", reproduce) == 0
+
+
+def test_a_job_of_a_sweep_settles_it_too(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_size, "_fitting", lambda given: at_most(8))
+    monkeypatch.setattr(recipe, "execute", lambda run, **_: {"rows": run.config["batch_size"]})
+    ledger = Ledger.create(tmp_path / "sweeps" / "s", {"swept": [], "monitor": "min val/loss"})
+    data = {**trained.config["datamodule"], "batch_size": "auto"}
+    ledger.add({"aaa": ([], {**trained.config, "output_root": str(tmp_path), "datamodule": data})})
+    assert run_job(ledger, "aaa") == 0
+    assert Run(run_in(tmp_path)).config["batch_size"] == 8
 
 
 @pytest.mark.usefixtures("warm")
 def test_every_process_of_a_run_has_the_first_one_s_number(tmp_path: Path) -> None:
     arguments = command(tmp_path, "batch_size=auto", "accelerator.devices=2", "epochs=1")
     assert together(tmp_path, arguments) == [0, 0], (tmp_path / "0.log").read_text("utf-8")
-    (path,) = runs_in(tmp_path / "out")
+    (path,) = runs_in(tmp_path)
     assert Run(path).config["batch_size"] == 32
     assert Run(path).manifest["total_steps"] == 2
     assert "batch_size=auto: " not in (tmp_path / "1.log").read_text("utf-8")
 
 
-def test_a_sweep_takes_auto_among_numbers(tmp_path: Path) -> None:
-    assert sweep(tmp_path, "batch_size=auto,24") == 0
-    assert sorted(Run(path).config["batch_size"] for path in runs_in(tmp_path)) == [24, 32]
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("batch_size=big", "batch_size='big' is no number"),
-        ("datamodule.batch_size=big", "datamodule.batch_size='big' is no number"),
-        ("batch_size=-1", "batch_size=-1 is out of range"),
-        ("batch_size=1.5", "batch_size=1.5 is float"),
-        ("batch_size=true", "batch_size=True is bool"),
-    ],
-)
-def test_what_is_no_batch_size_is_refused(
-    override: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.run(["train", f"output_root={tmp_path / 'out'}", override]) == 2
-    assert said in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_what_is_no_batch_size_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for override, said in {
+        "datamodule.batch_size=big": "datamodule.batch_size='big' is no number",
+        "batch_size=-1": "batch_size=-1 is out of range",
+        "batch_size=1.5": "batch_size=1.5 is float",
+        "batch_size=true": "batch_size=True is bool",
+    }.items():
+        assert cli.run(["train", f"output_root={tmp_path / 'out'}", override]) == 2
+        assert said in capsys.readouterr().err

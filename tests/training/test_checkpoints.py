@@ -19,7 +19,6 @@ from bunryu.training.checkpoints import (
     link_checkpoint,
     newest_checkpoint,
     read_checkpoint,
-    remove_checkpoint,
     write_checkpoint,
 )
 
@@ -66,22 +65,21 @@ def test_what_takes_a_name_is_on_the_disk_before_and_its_name_right_after(
 def test_at_every_moment_all_that_is_there_fits_its_checksum(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moments = 0
+    moments: list[Path] = []
     replace = os.replace
 
     def watched(source: Path, target: Path) -> None:
-        nonlocal moments
         replace(source, target)
         for path in tmp_path.glob("*.ckpt"):
             assert sha256(path) in path.with_name(f"{path.name}.sha256").read_text("ascii").split()
-        moments += 1
+        moments.append(target)
 
     monkeypatch.setattr(os, "replace", watched)
     for value in (1.0, 2.0, 3.0):
         write_checkpoint(checkpoint(value), tmp_path / name)
         assert newest_checkpoint(tmp_path) == (tmp_path / name if name == "last.ckpt" else None)
         assert value_in(tmp_path / name) == value
-    assert moments == (2 + 4 + 4 if name == "last.ckpt" else 2 + 2 + 2)
+    assert len(moments) == (2 + 4 + 4 if name == "last.ckpt" else 2 + 2 + 2)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5000, 100_000])
@@ -100,27 +98,15 @@ def test_a_disk_that_fills_up_within_a_checkpoint_is_named_and_the_old_one_kept(
     assert caught.value.what == "the disk is full: a checkpoint of 400,000 bytes could not be written"
     assert caught.value.where == str(path)
     assert caught.value.fix == f"make room, then bunryu resume {tmp_path}/run"
+    with pytest.raises(AttributeError, match="pickle"):  # what cannot be written is no full disk
+        write_checkpoint({"x": lambda: None}, path)
     assert sorted(file.name for file in path.parent.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
-    assert value_in(path) == 1.0
-
-
-def test_what_cannot_be_written_is_no_full_disk_and_costs_nothing(tmp_path: Path) -> None:
-    class Unwritable:
-        def __reduce__(self) -> tuple[Any, ...]:
-            raise ValueError("not this")
-
-    path = tmp_path / "last.ckpt"
-    write_checkpoint(checkpoint(1.0), path)
-    with pytest.raises(ValueError, match="not this"):
-        write_checkpoint({"x": Unwritable()}, path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
     assert value_in(path) == 1.0
 
 
 def test_one_changed_bit_is_refused_by_the_checksum(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     write_checkpoint(checkpoint(1.0), path)
-    assert value_in(path) == 1.0
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -128,12 +114,6 @@ def test_one_changed_bit_is_refused_by_the_checksum(tmp_path: Path) -> None:
         read_checkpoint(path)
     assert caught.value.what == "the checkpoint is damaged: its checksum does not fit"
     assert caught.value.where == str(path)
-
-
-def test_a_removed_checkpoint_leaves_no_checksum(tmp_path: Path) -> None:
-    write_checkpoint(checkpoint(1.0), tmp_path / "best-1.ckpt")
-    remove_checkpoint(tmp_path / "best-1.ckpt")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -154,14 +134,10 @@ def test_a_second_name_is_moved_on_and_what_it_named_before_stays(
     assert (value_in(first), value_in(second)) == (1.0, 2.0)
 
 
-@pytest.mark.parametrize(
-    ("which", "kept"), [("best", ["best.ckpt"]), ("none", []), ("all", ["best.ckpt", "last.ckpt"])]
-)
-def test_a_finished_run_keeps_the_checkpoints_it_is_to_keep(
-    which: str, kept: list[str], tmp_path: Path
-) -> None:
+def test_a_finished_run_keeps_the_checkpoints_it_is_to_keep(tmp_path: Path) -> None:
     for name in ("best.ckpt", "last.ckpt"):
         write_checkpoint(checkpoint(1.0), tmp_path / name)
-    keep_checkpoints(tmp_path, which)
-    there = sorted(path.name for path in tmp_path.iterdir())
-    assert there == sorted([*kept, *(f"{name}.sha256" for name in kept)])
+    for which, kept in (("all", ["best.ckpt", "last.ckpt"]), ("best", ["best.ckpt"]), ("none", [])):
+        keep_checkpoints(tmp_path, which)
+        there = sorted(path.name for path in tmp_path.iterdir())
+        assert there == sorted([*kept, *(f"{name}.sha256" for name in kept)])

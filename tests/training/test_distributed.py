@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import shutil
@@ -13,39 +12,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import pytorch_lightning as pl
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bunryu import cli
-from bunryu.encoding.batching import join_short_batches, part_of, training_batches
-from bunryu.encoding.encoder import Encoded, Template
 from bunryu.errors import BunryuError, BusyError, ConfigError, OutOfMemory, TrainingError
 from bunryu.runs.run import Run
-from bunryu.sweeps.ledger import Ledger
 from bunryu.system.signals import Interrupted
 from bunryu.training import distributed
-from bunryu.training.datamodule import TextDataModule
+from helpers.batches import datamodule
 from helpers.killing import Fork, outcome
 from helpers.sweeping import Driver
 from helpers.together import (
     ROWS,
-    alone,
     as_srun,
     as_torchrun,
-    rows_by_epoch,
+    become,
     runs_in,
     together,
     train,
-    witnessed,
+    trained_alone,
+    trained_together,
     witnesses,
 )  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("warm")
-
-EPOCHS = {0: list(range(ROWS)), 1: list(range(ROWS))}
 
 
 @pytest.fixture(autouse=True)
@@ -53,106 +43,32 @@ def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     witnesses(tmp_path / "package", monkeypatch)
 
 
-# Which process gets which rows
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    rows=st.integers(8, 300),
-    batch_size=st.integers(1, 20),
-    processes=st.integers(1, 8),
-    batching=st.sampled_from(["bucketed", "random"]),
-    epoch=st.integers(0, 9),
-)
-def test_every_row_goes_to_one_process_once_an_epoch(
-    rows: int, batch_size: int, processes: int, batching: str, epoch: int
-) -> None:
-    lengths = np.arange(rows) * 7 % 50 + 3
-    batches = training_batches(lengths, batch_size * processes, batching, 7, epoch)
-    batches = join_short_batches(batches, processes)
-    parts = [[part_of(batch, rank, processes) for batch in batches] for rank in range(processes)]
-    given_out = [row for own in parts for index, _ in own for row in index.tolist()]
-    assert sorted(given_out) == list(range(rows))
-    for number, batch in enumerate(batches):
-        sizes = [len(own[number][0]) for own in parts]
-        assert min(sizes) > 0
-        assert max(sizes) - min(sizes) <= 1
-        # the mean over processes of weighted means is the mean over rows
-        means = [(lengths[index].mean() * weight) for index, weight in (own[number] for own in parts)]
-        assert np.mean(means) == pytest.approx(lengths[batch].mean())
-
-
-def test_a_batch_with_fewer_rows_than_processes_joins_another() -> None:
-    batches = [np.array([1, 2, 3]), np.array([9]), np.array([4, 5, 6])]
-    assert [batch.tolist() for batch in join_short_batches(batches, 2)] == [[1, 2, 3], [4, 5, 6, 9]]
-    assert [batch.tolist() for batch in join_short_batches(batches, 1)] == [[1, 2, 3], [9], [4, 5, 6]]
-
-
-def test_fewer_rows_than_processes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="fewer rows to train on than processes, which are 3") as caught:
-        join_short_batches([np.array([1, 2])], 3)
-    assert (caught.value.where, caught.value.fix) == ("accelerator.devices", "accelerator.devices=1")
-
-
-def test_one_process_has_a_weight_of_one() -> None:
-    assert part_of(np.array([4, 2]), 0, 1)[1] == 1.0
-    assert [part_of(np.array([4, 2, 7]), rank, 2)[1] for rank in (0, 1)] == [4 / 3, 2 / 3]
-
-
-TEMPLATE = Template([(1, 0), (None, 0), (2, 0)], [(1, 0), (None, 0), (2, 0), (None, 1), (2, 1)], True)
-
-
-def data_of(rank: int, size: int, rows: int, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name, value in as_torchrun(rank, size, 1).items():
-        monkeypatch.setenv(name, value)
-    lengths = np.arange(rows) % 7 + 1
-    ids = np.arange(lengths.sum(), dtype=np.uint16) + 3
-    every = np.arange(rows)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    split = Encoded(ids, offsets, None, None, every % 2, every, TEMPLATE)
-    return TextDataModule(
-        split, split, split, pad_id=0, seed=7, batch_size=batch_size, max_seq_length=6,
-        batching="bucketed", padding="longest", num_workers=0,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("size", [2, 3, 5])
 @pytest.mark.parametrize("rows", [8, 15, 16, 17, 41])
 def test_every_process_scores_as_many_batches_and_together_all_rows(
     size: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for loader in ("val_dataloader", "test_dataloader"):
-        scored = []
-        for rank in range(size):
-            data = data_of(rank, size, rows, 4, monkeypatch)
-            scored.append([batch["index"].tolist() for batch in getattr(data, loader)()])
-        assert {len(own) for own in scored} == {math.ceil(math.ceil(rows / 4) / size)}
-        batches = [tuple(batch) for own in scored for batch in own]
-        assert sorted(row for batch in set(batches) for row in batch) == list(range(rows))
-        assert len(batches) - len(set(batches)) < size  # no more twice than there have to be
-
-
-def test_all_processes_count_the_same_steps_and_name_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = [data_of(rank, 3, 40, 4, monkeypatch).batches_per_epoch for rank in range(3)]
-    assert counted == [4, 4, 4]
-    rows = [data_of(rank, 3, 40, 4, monkeypatch).rows_of(1, 2) for rank in range(3)]
-    assert rows[0] == rows[1] == rows[2]
-    assert len(rows[0]) in (4, 12)
-
-
-# Runs
-
-
-def metrics(run: Path) -> list[tuple[tuple[int, int, str], float]]:
-    return [((epoch, step, name), value) for epoch, step, name, value in Run(run).metrics]
+    scored, trained = [], []
+    for rank in range(size):
+        become(as_torchrun(rank, size, 1), monkeypatch)
+        data = datamodule(rows)
+        scored.append([tuple(batch["index"].tolist()) for batch in data.test_dataloader()])
+        assert [tuple(batch["index"].tolist()) for batch in data.val_dataloader()] == scored[rank]
+        trained.append((data.batches_per_epoch, data.rows_of(1, 0)))
+    assert {len(own) for own in scored} == {math.ceil(math.ceil(rows / 4) / size)}
+    batches = [batch for own in scored for batch in own]
+    assert sorted(row for batch in set(batches) for row in batch) == list(range(rows))
+    assert len(batches) - len(set(batches)) < size  # no more twice than there have to be
+    assert trained == trained[:1] * size  # as many steps, and the same rows of a batch of all processes
+    assert len(trained[0][1]) <= 4 * size + size
 
 
 def assert_alike(run: Path, other: Path) -> None:
     """The same records within 1e-5, and the same results and predictions of the same rows."""
-    assert [key for key, _ in metrics(run)] == [key for key, _ in metrics(other)]
-    assert [value for _, value in metrics(run)] == pytest.approx(
-        [value for _, value in metrics(other)], abs=1e-5
-    )
+    records = [[record[:3] for record in Run(path).metrics] for path in (run, other)]
+    values = [[record[3] for record in Run(path).metrics] for path in (run, other)]
+    assert records[0] == records[1]
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
     assert Run(run).results == pytest.approx(Run(other).results, abs=1e-5)
     for split in ("validation", "test"):
         texts = [(path / f"predictions/{split}.csv").read_text("utf-8") for path in (run, other)]
@@ -166,24 +82,16 @@ def assert_alike(run: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def one_device(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One device with twice the batch."""
-    folder = tmp_path_factory.mktemp("one")
-    fork = alone(folder, *train(folder, "batch_size=32"))
-    assert fork.code() == 0, fork.said()
-    (run,) = runs_in(folder)
-    return run
+    return trained_alone(tmp_path_factory.mktemp("one"), "batch_size=32")
 
 
 @pytest.fixture(scope="module")
 def two_processes(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes that were started from outside; their run, with the rows they saw beside it."""
+    """The run of two processes that were started from outside."""
     folder = tmp_path_factory.mktemp("two")
     with pytest.MonkeyPatch.context() as monkeypatch:
         witnesses(folder / "package", monkeypatch)
-        arguments = train(folder, "accelerator.devices=2", *witnessed(folder / "rows"))
-        assert together(folder, arguments) == [0, 0], (folder / "0.log").read_text("utf-8")
-    (run,) = runs_in(folder)
-    assert rows_by_epoch(folder / "rows") == EPOCHS
-    return run
+        return trained_together(folder)
 
 
 @pytest.mark.cpus
@@ -194,9 +102,6 @@ def test_two_processes_come_to_what_one_device_comes_to_with_twice_the_batch(
     manifest = Run(two_processes).manifest
     assert (manifest["status"], manifest["device"]["count"]) == ("finished", 2)
     assert manifest["total_steps"] == Run(one_device).manifest["total_steps"] == 8
-
-
-def test_one_process_speaks_for_both(two_processes: Path) -> None:
     logs = [(two_processes.parents[2] / f"{rank}.log").read_text("utf-8") for rank in (0, 1)]
     assert "run directory: " in logs[0]
     assert "INFO" not in logs[1].replace("Initializing distributed", "")
@@ -208,16 +113,8 @@ def test_one_process_speaks_for_both(two_processes: Path) -> None:
     ids=" ".join,
 )
 def test_three_processes_with_unequal_shares(overrides: list[str], tmp_path: Path) -> None:
-    single = train(tmp_path / "one", *overrides, "batch_size=27", "epochs=1")
-    fork = alone(tmp_path / "one", *single)
-    assert fork.code() == 0, fork.said()
-    arguments = train(
-        tmp_path, *overrides, "epochs=1", "accelerator.devices=3", *witnessed(tmp_path / "rows")
-    )
-    assert together(tmp_path, arguments, 3) == [0, 0, 0], (tmp_path / "0.log").read_text("utf-8")
-    ((one,), (three,)) = runs_in(tmp_path / "one"), runs_in(tmp_path)
-    assert rows_by_epoch(tmp_path / "rows") == {0: list(range(ROWS))}
-    assert_alike(three, one)
+    one = trained_alone(tmp_path / "one", *overrides, "batch_size=27", "epochs=1")
+    assert_alike(trained_together(tmp_path, *overrides, "epochs=1", size=3), one)
 
 
 def slurm_port() -> int:
@@ -236,34 +133,21 @@ def test_srun_s_processes_find_each_other_and_share_a_run(
     def told(rank: int, size: int, port: int) -> dict[str, str]:
         return {**as_srun(rank, size, port), "SLURM_JOB_NAME": name}  # interactive: in salloc's allocation
 
-    arguments = train(tmp_path, "accelerator.devices=2", *witnessed(tmp_path / "rows"))
-    codes = together(tmp_path, arguments, told=told, port=slurm_port())
-    assert codes == [0, 0], (tmp_path / "0.log").read_text("utf-8")
-    (run,) = runs_in(tmp_path)
-    assert rows_by_epoch(tmp_path / "rows") == EPOCHS
-    assert_alike(run, one_device)
+    assert_alike(trained_together(tmp_path, told=told, port=slurm_port()), one_device)
 
 
-def test_lightning_takes_slurm_s_word_under_srun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in as_srun(0, 2, 15000).items():
-        monkeypatch.setenv(name, value)
-    trainer = pl.Trainer(accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
-    environment: Any = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
-    assert type(environment).__name__ == "SLURMEnvironment"
-    assert (environment.world_size(), environment.main_address) == (2, "localhost")
-    for name, value in as_torchrun(0, 2, 15000).items():  # started inside a step
-        monkeypatch.setenv(name, value)
-    trainer = pl.Trainer(accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
-    environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
-    assert type(environment).__name__ == "TorchElasticEnvironment"
-
-
-def test_processes_and_devices_that_do_not_match_are_refused_with_nothing_on_disk(tmp_path: Path) -> None:
-    assert together(tmp_path, train(tmp_path)) == [2, 2]
-    for rank in (0, 1):
-        said = (tmp_path / f"{rank}.log").read_text("utf-8")
-        assert "2 processes were started on this machine for 1 devices" in said
-        assert "fix:   accelerator.devices=2" in said
+@pytest.mark.parametrize(
+    ("overrides", "multirun", "said"),
+    [
+        ([], False, "2 processes were started on this machine for 1 devices"),
+        (["seed=1,2", "accelerator.devices=2"], True, "a sweep starts its jobs' processes itself"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused_by_all_with_nothing_on_disk(
+    overrides: list[str], multirun: bool, said: str, tmp_path: Path
+) -> None:
+    assert together(tmp_path, train(tmp_path, *overrides, multirun=multirun)) == [2, 2]
+    assert all(said in (tmp_path / f"{rank}.log").read_text("utf-8") for rank in (0, 1))
     assert not (tmp_path / "out").exists()
 
 
@@ -272,32 +156,14 @@ def test_a_run_of_one_device_is_not_resumed_by_two_processes(one_device: Path, t
     Run(run).end("interrupted", "SIGTERM")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert together(tmp_path, ["resume", str(run)]) == [2, 2]
-    for rank in (0, 1):
-        said = (tmp_path / f"{rank}.log").read_text("utf-8")
-        assert "2 processes were started on this machine for 1 devices" in said
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_a_sweep_in_torchrun_s_processes_is_refused_with_nothing_on_disk(tmp_path: Path) -> None:
-    arguments = train(tmp_path, "seed=1,2", "accelerator.devices=2", multirun=True)
-    assert together(tmp_path, arguments) == [2, 2]
-    for rank in (0, 1):
-        said = (tmp_path / f"{rank}.log").read_text("utf-8")
-        assert "a sweep starts its jobs' processes itself" in said
-    assert not (tmp_path / "out").exists()
-
-
-# Launches: each takes some seconds for the imports of the processes started
-
-
 def test_the_plain_command_starts_the_processes(two_processes: Path, tmp_path: Path) -> None:
-    fork = alone(tmp_path, *train(tmp_path, "accelerator.devices=2", *witnessed(tmp_path / "rows")))
-    assert fork.code() == 0, fork.said()
-    (run,) = runs_in(tmp_path)
-    assert rows_by_epoch(tmp_path / "rows") == EPOCHS
+    trained_alone(tmp_path, "accelerator.devices=2")
     assert outcome(tmp_path / "out") == outcome(two_processes.parents[1])
-    assert fork.said().count("epoch 1/2") == 1
-    assert sorted(path.name for path in run.parent.parent.iterdir()) == ["sample-tiny"]
+    assert (tmp_path / "console.log").read_text("utf-8").count("epoch 1/2") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sample-tiny"]
 
 
 @pytest.mark.full
@@ -306,7 +172,6 @@ def test_torchrun_starts_the_processes(two_processes: Path, tmp_path: Path) -> N
     command += ["-m", "bunryu", *train(tmp_path, "accelerator.devices=2")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(runs_in(tmp_path)) == 1
     assert outcome(tmp_path / "out") == outcome(two_processes.parents[1])
 
 
@@ -316,14 +181,10 @@ def test_the_jobs_of_a_sweep_start_them_too(two_processes: Path, tmp_path: Path)
     driver = Driver(tmp_path / "console.log", lambda: cli.run(arguments))
     assert driver.code() == 0, driver.log.read_text("utf-8")
     runs = runs_in(tmp_path)
-    assert {Run(run).config["seed"] for run in runs} == {7, 8}
-    assert len(runs) == 2
+    assert sorted(Run(run).config["seed"] for run in runs) == [7, 8]
     (seventh,) = (run for run in runs if Run(run).config["seed"] == 7)
     assert (seventh / "metrics.csv").read_bytes() == (two_processes / "metrics.csv").read_bytes()
-    (record,) = (tmp_path / "out").glob("sweeps/*/sweep.json")
-    jobs = list(Ledger(record.parent).jobs())
-    assert [job.status for job in jobs] == ["finished", "finished"]
-    assert sorted(str(job.run) for job in jobs) == sorted(map(str, runs))
+    assert [Run(run).manifest["status"] for run in runs] == ["finished", "finished"]
 
 
 def test_the_processes_are_told_how_to_go_on(
@@ -338,21 +199,6 @@ def test_the_processes_are_told_how_to_go_on(
     distributed.execute(run)
     join = ("-m", "bunryu", "join", str(run.path))
     assert started == [(*join, "--resume", "--despite-changes"), join]
-
-
-# What ended the processes
-
-
-def a_run(folder: Path, **facts: Any) -> Run:
-    (folder / "run").mkdir()
-    run = Run(folder / "run")
-    (run.path / "config.yaml").write_text("{}", "utf-8")
-    (run.path / "manifest.json").write_text(
-        json.dumps({"schema": 2, "status": "running", "exit_reason": None}), "utf-8"
-    )
-    if facts:
-        run.record(**facts)
-    return run
 
 
 OUT = "OutOfMemory: out\n  fix: less"
@@ -380,15 +226,12 @@ FAILURES: list[tuple[dict[str, str], list[int], BaseException, str]] = [
 def test_a_failure_is_named_by_the_process_that_knows_it(
     facts: dict[str, str], codes: list[int], expected: BaseException, recorded: str, tmp_path: Path
 ) -> None:
-    run = a_run(tmp_path)
+    run = Run.create(tmp_path, "kind", {"seed": 1}, [], [])
     before = run.manifest
-    if facts:
-        run.record(**facts)
+    run.record(**facts)
     error = distributed._failure(run, before, codes)
     assert isinstance(error, type(expected))
-    assert error.exit_code == expected.exit_code  # type: ignore[attr-defined]
-    what = error.what if isinstance(error, BunryuError) else str(error)
-    assert (expected.what if isinstance(expected, BunryuError) else str(expected)) in what
+    assert str(expected) in str(error)
     if recorded:
         assert run.manifest["status"] == "failed"
         assert recorded in run.manifest["exit_reason"]
@@ -396,14 +239,13 @@ def test_a_failure_is_named_by_the_process_that_knows_it(
         assert run.manifest["exit_reason"] == facts["exit_reason"]
 
 
-@pytest.mark.parametrize(("code", "kind"), [(4, BusyError), (2, ConfigError)])
-def test_a_run_that_its_processes_never_opened_is_left_as_it_was(
-    code: int, kind: type[BunryuError], tmp_path: Path
-) -> None:
-    run = a_run(tmp_path, status="interrupted", exit_reason="SIGTERM")
+def test_a_run_that_its_processes_never_opened_is_left_as_it_was(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "kind", {"seed": 1}, [], [])
+    run.end("interrupted", "SIGTERM")
     before = run.manifest
-    assert type(distributed._failure(run, before, [code, -15])) is kind
-    assert run.manifest == before
+    for code, kind in ((4, BusyError), (2, ConfigError)):
+        assert type(distributed._failure(run, before, [code, -15])) is kind
+        assert run.manifest == before
 
 
 def test_processes_started_meanwhile_read_until_this_one_is_gone(tmp_path: Path) -> None:

@@ -42,9 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     if ranks.world_size() > 1:
         what = f"{ranks.world_size()} processes were started: reproduce starts those of a run itself"
         raise ConfigError(what, where=where, fix=f"bunryu reproduce {where}, without torchrun or srun")
-    argv = ["bunryu", "reproduce", *arguments]
-    folder = run.path.parent
-    again = Run.create(folder.parent, folder.name, run.config, argv, manifest["overrides"])
+    argv, kind = ["bunryu", "reproduce", *arguments], run.path.parent
+    again = Run.create(kind.parent, kind.name, run.config, argv, manifest["overrides"])
     again.record(reproduces=run.path.name)
     log_to_console()
     log.info("run directory: %s", again.path)
@@ -55,16 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
-    """Compare the results, recorded metrics and weights of two runs.
-
-    Args:
-        run: the first.
-        again: the second.
-        tolerance: how far results may be from each other, absolutely.
-
-    Returns:
-        0, 5 or 6 for identical, within the tolerance, different; and what was compared, a line each.
-    """
+    """Compare results, recorded metrics and weights: the exit code, and what was compared, a line each."""
     lines, farthest = [], 0.0
     before, now = run.results, again.results
     for name in sorted(before.keys() | now.keys()):
@@ -113,7 +103,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument("--dry-run", action="store_true", help="only say what is different now")
-    parser.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, help=f"of losses and scores ({TOLERANCE:g})"
-    )
+    tolerance = f"of losses and scores ({TOLERANCE:g})"
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=tolerance)
     return parser.parse_args(arguments)

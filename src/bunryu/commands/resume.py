@@ -24,11 +24,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     changes = [*code_changes(run.manifest), *config_changes(run.manifest["config"], run.config)]
     if changes and not options.despite_changes:
-        raise ConfigError(
-            "what the run began with has changed since:\n  " + "\n  ".join(changes),
-            where=str(run.path),
-            fix="the versions and files as they were; or --despite-changes, and another result",
-        )
+        what = "what the run began with has changed since:\n  " + "\n  ".join(changes)
+        fix = "the versions and files as they were; or --despite-changes, and another result"
+        raise ConfigError(what, where=str(run.path), fix=fix)
     log_to_console()
     from bunryu.training import distributed, summary  # torch and Lightning: once there is something to train
 
@@ -40,9 +38,6 @@ def main(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser("bunryu resume", description=__doc__.replace("``", ""))
     parser.add_argument("run", type=Path, help="a run directory")
-    parser.add_argument(
-        "--despite-changes",
-        action="store_true",
-        help="go on though code, configuration or corpus changed",
-    )
+    help_ = "go on though code, configuration or corpus changed"
+    parser.add_argument("--despite-changes", action="store_true", help=help_)
     return parser.parse_args(arguments)

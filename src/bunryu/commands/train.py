@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu train`` with Hydra's command line; returns the exit code."""
     codes: list[int] = []
     lines: list[str] = []
 
@@ -105,8 +104,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _new_run(cfg: DictConfig, config: dict[str, Any]) -> Run:
-    argv = ["bunryu", "train", *sys.argv[1:]]
-    root = Path(cfg.output_root).expanduser()
+    argv, root = ["bunryu", "train", *sys.argv[1:]], Path(cfg.output_root).expanduser()
     # named after the recorded config, in which a secret from the environment is not filled in
     run = Run.create(root, kind_of(config), config, argv, _overrides())
     log.info("run directory: %s", run.path)

@@ -9,12 +9,7 @@ from bunryu.runs.run import Run
 
 
 def find_run(path: Path) -> Run:
-    """The run in a directory, its manifest readable.
-
-    Raises:
-        ConfigError: if it is no run directory.
-        ModelError: if its manifest is damaged or of another version of bunryu.
-    """
+    """The run in a directory; ConfigError if it is none, ModelError if its manifest cannot be used."""
     path = path.expanduser()
     if not (path / "manifest.json").is_file():
         what = "not a run directory" if path.exists() else "no such directory"

@@ -23,10 +23,8 @@ FILE = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder for this process while inside; the system unlocks it however the process ends.
 
-    A file system that cannot lock is named in the log, and nothing is locked there.
-
-    Raises:
-        BusyError: naming the process that has locked it.
+    Raises BusyError, naming the process that has locked it. A file system that cannot lock is named in the
+    log, and nothing is locked there.
     """
     with open(folder / FILE, "a+", encoding="utf-8") as file:
         try:

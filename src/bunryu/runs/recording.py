@@ -41,9 +41,7 @@ def recording(run: Run) -> Iterator[None]:
         handler.close()
 
 
-class _Masking(logging.Formatter):
-    """Writes log lines with secrets masked."""
-
+class _Masking(logging.Formatter):  # of secrets
     def __init__(self, format_: str, secrets: Mapping[str, str]) -> None:
         super().__init__(format_)
         self._secrets = secrets

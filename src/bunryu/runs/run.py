@@ -29,15 +29,10 @@ METRICS_HEADER = "epoch,step,name,value\n"
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory. Paths written inside it are relative, so that it can be moved.
-
-    Args:
-        path: the directory.
-        writes: False in all but the first of several processes that train it together.
-    """
+    """One run directory. Paths written inside it are relative, so that it can be moved."""
 
     path: Path
-    writes: bool = True
+    writes: bool = True  # False in all but the first of several processes that train it together
 
     @classmethod
     def create(
@@ -83,22 +78,14 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The manifest as it stands.
-
-        Raises:
-            ModelError: if another version of bunryu wrote it. No verb reads a run without asking this.
-        """
+        """The manifest as it stands; ModelError if another version of bunryu wrote it."""
         facts: dict[str, Any] = json.loads((self.path / "manifest.json").read_text("utf-8"))
         _refuse_other_schemas(facts["schema"], self.path)
         return facts
 
     @property
     def config(self) -> dict[str, Any]:
-        """The run's config, secrets still as ``${oc.env:NAME}``.
-
-        Raises:
-            ModelError: if it is not what ``create`` writes: a run directory comes from anywhere.
-        """
+        """The run's config, secrets still as ``${oc.env:NAME}``; ModelError if it is damaged."""
         try:
             text = (self.path / "config.yaml").read_text("utf-8")
             # a few aliases stand for billions of values, and one for itself
@@ -115,8 +102,7 @@ class Run:
     def results(self) -> dict[str, Any]:
         """The content of results.json; empty before there is one."""
         path = self.path / "results.json"
-        results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        return results
+        return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
     @property
     def metrics(self) -> list[tuple[int, int, str, float]]:
@@ -132,11 +118,7 @@ class Run:
             return os.fstat(file.fileno()).st_size
 
     def cut_metrics(self, size: int | None) -> None:
-        """Cut metrics.csv to its first ``size`` bytes; None: to its header.
-
-        Raises:
-            ModelError: if it is shorter than that.
-        """
+        """Cut metrics.csv to its first ``size`` bytes (None: to its header); ModelError if it is shorter."""
         path = self.path / "metrics.csv"
         if not self.writes:
             return
@@ -148,12 +130,10 @@ class Run:
             os.truncate(path, size)
 
     def restart(self) -> None:
-        """Record that the run goes on."""
         resumed = [*self.manifest.get("resumed", []), _now()]
         self.record(status="running", end=None, exit_reason=None, resumed=resumed)
 
     def record(self, **facts: Any) -> None:
-        """Add or replace facts of the manifest."""
         self._write_manifest({**self.manifest, **facts})
 
     def end(self, status: str, reason: str | None = None) -> None:
@@ -178,11 +158,8 @@ class Run:
     ) -> None:  # fmt: skip
         """Write predictions/<split>.csv in row order.
 
-        Args:
-            rows: each prediction's row in its file, counted from 0 over the rows used.
-            labels: true class ids.
-            logits: shape (rows, classes).
-            names: the shown names of the classes, in id order.
+        ``rows`` are counted from 0 over the rows of the file that are used, ``labels`` are true class ids,
+        ``logits`` of shape (rows, classes), ``names`` the shown names of the classes in id order.
         """
         if not self.writes:
             return
@@ -216,11 +193,9 @@ def _refuse_other_schemas(schema: int, path: Path) -> None:
     if schema > SCHEMA:
         raise ModelError("the run was made by a later bunryu", where=str(path), fix="use that version")
     if schema < SCHEMA:
-        raise ModelError(
-            f"the run was made by bunryu before 0.1 (run directory schema {schema})",
-            where=str(path),
-            fix="train it again; or copy its model/ folder out of it: predict, serve and export take that",
-        )
+        what = f"the run was made by bunryu before 0.1 (run directory schema {schema})"
+        fix = "train it again; or copy its model/ folder out of it: predict, serve and export take that"
+        raise ModelError(what, where=str(path), fix=fix)
 
 
 def _new_directory(parent: Path) -> Path:

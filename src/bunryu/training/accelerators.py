@@ -23,11 +23,7 @@ Refusal = tuple[str, str, str]  # what is wrong, the key below accelerator, and 
 
 
 def resolve_auto(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the accelerator and precision that ``auto`` comes to on this machine.
-
-    Raises:
-        ConfigError: if what it asks for is not there.
-    """
+    """The config with what ``auto`` comes to on this machine; ConfigError for what is not there."""
     settled = copy.deepcopy(dict(config))
     accelerator, trainer = settled["accelerator"], settled["trainer"]
     before = dict(accelerator)
@@ -47,44 +43,29 @@ def resolve_auto(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuse an accelerator that is not there, more devices than there are, and what they cannot do.
-
-    Args:
-        config: its accelerator and precision concrete.
-
-    Raises:
-        ConfigError: naming what was asked for, what was found, and what works here.
-    """
+    """Raise ConfigError for an accelerator, a number of devices or a precision that this machine lacks."""
     accelerator, trainer = config["accelerator"], config["trainer"]
     name, devices, found = str(accelerator["name"]), accelerator["devices"], available()
-    _refuse_disagreement("accelerator", trainer["accelerator"], name)
     if not isinstance(devices, int) or devices < 1:
         what = f"{devices!r} is no number of devices"
         raise ConfigError(what, where="accelerator.devices", fix="accelerator.devices=1")
-    _refuse_disagreement("devices", trainer["devices"], devices)
+    for key, own, value in (
+        ("accelerator", "accelerator", name),
+        ("devices", "accelerator.devices", devices),
+    ):
+        if NAMES.get(str(trainer[key]), trainer[key]) != value:
+            what, fix = f"trainer.{key}={trainer[key]} beside {own}={value}", f"{own}={trainer[key]}"
+            raise ConfigError(what, where=f"trainer.{key}", fix=f"{fix}, which the trainer follows")
     if name not in found:
-        raise ConfigError(
-            f"there is no {name} here that PyTorch {torch.__version__} can use; it found {_described(found)}",
-            where="accelerator",
-            fix="; ".join(filter(None, [f"accelerator={next(iter(found))}", _hint(name)])),
-        )
+        what = f"there is no {name} here that PyTorch {torch.__version__} can use; it found "
+        fix = "; ".join(filter(None, [f"accelerator={next(iter(found))}", _hint(name)]))
+        raise ConfigError(what + _described(found), where="accelerator", fix=fix)
     refusals = [
         *_number_refusals(name, devices, found[name]),
-        *_precision_refusals(name, str(trainer["precision"])),
-        *_strategy_refusals(name, str(trainer["strategy"])),
+        *_mode_refusals(name, str(trainer["precision"]), str(trainer["strategy"])),
     ]
     for what, key, fix in refusals:
         raise ConfigError(what, where=f"accelerator{key}", fix=fix)
-
-
-def _refuse_disagreement(key: str, trainers: Any, accelerators: Any) -> None:
-    name = "accelerator" if key == "accelerator" else f"accelerator.{key}"
-    if NAMES.get(str(trainers), trainers) != accelerators:
-        raise ConfigError(
-            f"trainer.{key}={trainers} beside {name}={accelerators}",
-            where=f"trainer.{key}",
-            fix=f"{name}={trainers}, which the trainer follows",
-        )
 
 
 def _number_refusals(name: str, devices: int, found: int) -> Iterator[Refusal]:
@@ -103,7 +84,7 @@ def _number_refusals(name: str, devices: int, found: int) -> Iterator[Refusal]:
         yield what, "", f"bunryu train accelerator=tpu {fix}, without torchrun or srun"
 
 
-def _precision_refusals(name: str, precision: str) -> Iterator[Refusal]:
+def _mode_refusals(name: str, precision: str, strategy: str) -> Iterator[Refusal]:
     key, fix = ".precision", "accelerator.precision="
     if name == "tpu" and precision not in ("32-true", "bf16-true"):
         better = "32-true, with accelerator.autocast=true for speed"
@@ -114,9 +95,6 @@ def _precision_refusals(name: str, precision: str) -> Iterator[Refusal]:
     if name == "cpu" and precision.startswith("bf16") and not machine.cpu_has_bf16():
         what = f"this processor ({machine.processor()}) has no bf16 instructions: "
         yield what + "they would be emulated, very slowly", key, fix + "32-true"
-
-
-def _strategy_refusals(name: str, strategy: str) -> Iterator[Refusal]:
     key, fix = ".strategy", "accelerator.strategy=auto"
     if name == "tpu" and strategy != "auto":
         yield f"strategy {strategy} is not for a tpu, whose chips one process has", key, fix

@@ -32,18 +32,12 @@ WEIGHT_COPIES = 4  # themselves, their gradients, and an optimizer's two moments
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "MPS backend out of memory")
 HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
-Fits = Callable[[int], bool]  # whether batches of so many rows fit
 
-
-def settle_batch(config: Mapping[str, Any], fits: Fits | None = None) -> dict[str, Any]:
-    """The config with the batch size that ``auto`` comes to on this machine.
+def settle_batch(config: Mapping[str, Any], fits: Callable[[int], bool] | None = None) -> dict[str, Any]:
+    """The config, accelerator settled, with the batch size that ``auto`` comes to on this machine.
 
     An optimizer's step keeps the rows it has with the shipped batch size: no larger batch is tried, and
-    smaller ones are accumulated.
-
-    Args:
-        config: plain values, its targets checked, its accelerator settled.
-        fits: whether batches of so many rows fit; None to find out on this machine.
+    smaller ones are accumulated. ``fits``: whether so many rows fit; None to find out here.
 
     Raises:
         ConfigError: on a TPU, which cannot be tried.
@@ -55,9 +49,8 @@ def settle_batch(config: Mapping[str, Any], fits: Fits | None = None) -> dict[st
         raise ConfigError("what fits a tpu cannot be tried", where="batch_size", fix="batch_size=32")
     if data["batch_size"] in AUTO:
         wanted = ROWS_PER_STEP * trainer["accumulate_grad_batches"]
-        fits = fits or _fitting(settled)
         sizes = [rows for rows in range(wanted, 0, -1) if wanted % rows == 0]
-        rows = next(filter(fits, sizes), 0)
+        rows = next(filter(fits or _fitting(settled), sizes), 0)
         if not rows:
             what = f"not even one row of {settled['max_seq_length']} tokens fits into the memory"
             raise OutOfMemory(what, where="batch_size", fix="a smaller max_seq_length, or a smaller model")
@@ -68,7 +61,6 @@ def settle_batch(config: Mapping[str, Any], fits: Fits | None = None) -> dict[st
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or any(words in str(error) for words in OUT_OF_MEMORY)
 
@@ -82,16 +74,14 @@ def memory_errors(config: Mapping[str, Any]) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         rows, accumulated = config["batch_size"], config["trainer"]["accumulate_grad_batches"]
+        what = f"out of memory with batch_size={rows} and max_seq_length={config['max_seq_length']}"
         smaller = f"batch_size={rows // 2} trainer.accumulate_grad_batches={2 * accumulated}; "
         smaller += "batch_size=auto, which finds what fits; "
-        raise OutOfMemory(
-            f"out of memory with batch_size={rows} and max_seq_length={config['max_seq_length']}",
-            fix=smaller * (rows > 1) + "a smaller max_seq_length or model",
-        ) from error
+        raise OutOfMemory(what, fix=smaller * (rows > 1) + "a smaller max_seq_length or model") from error
 
 
-def _fitting(config: Mapping[str, Any]) -> Fits:
-    """How to find out whether batches fit, on the accelerator that the config has."""
+def _fitting(config: Mapping[str, Any]) -> Callable[[int], bool]:
+    """Finds out whether batches of so many rows fit, on the accelerator that the config has."""
     kind, length = config["accelerator"]["name"], int(config["max_seq_length"])
     available = machine.available_memory()  # before there is a model
     model = _model(config)
@@ -106,8 +96,7 @@ def _fitting(config: Mapping[str, Any]) -> Fits:
     copies = WEIGHT_COPIES + (processes > 1)  # gradients on their way to the others
     if available is None:
         return lambda rows: True
-    limit = CPU_MEMORY_FRACTION * available
-    return lambda rows: processes * (copies * weights + rows * row) <= limit
+    return lambda rows: processes * (copies * weights + rows * row) <= CPU_MEMORY_FRACTION * available
 
 
 def _model(config: Mapping[str, Any]) -> Any:
@@ -119,26 +108,16 @@ def _model(config: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class MemoryTrial:
-    """Trains a model on batches of the longest rows, to see whether they fit a card.
+    """Trains a model on batches of the longest rows, to see whether they fit a card."""
 
-    Args:
-        model: is moved there for each trial.
-        optimizer: a partial that takes parameters.
-        length: tokens of a row.
-        device: the card.
-        half: the 16-bit type of mixed precision, or None.
-        spare: bytes that have to be left over: gradients on their way to other cards.
-    """
-
-    model: Any
+    model: Any  # moved to the card for each trial
     optimizer: Callable[..., torch.optim.Optimizer]
-    length: int
+    length: int  # tokens of a row
     device: torch.device
-    half: torch.dtype | None
-    spare: int = 0
+    half: torch.dtype | None  # the 16-bit type of mixed precision
+    spare: int = 0  # bytes that have to be left over: gradients on their way to other cards
 
     def __call__(self, rows: int) -> bool:
-        """Whether batches of so many rows fit."""
         if self.device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(CARD_MEMORY_FRACTION)
         try:

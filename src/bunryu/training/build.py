@@ -25,7 +25,6 @@ from bunryu.training.checkpoints import steps_of
 from bunryu.training.datamodule import TextDataModule
 from bunryu.training.inputs import classifier_of, encode_splits, read_corpus, tokenizer_of
 from bunryu.training.run_io import AtomicCheckpointIO, RunLogger
-from bunryu.training.summary import log_and_record_summary
 from bunryu.training.task import ClassificationTask
 
 log = logging.getLogger(__name__)
@@ -35,8 +34,6 @@ WIDTHS = 4  # of batches where each shape is compiled and the config names no nu
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything one run is made of."""
-
     corpus: Corpus
     tokenizer: Any
     datamodule: TextDataModule
@@ -48,34 +45,26 @@ def build(
     config: Mapping[str, Any],
     run: Run,
     stop: StopRequest,
-    start: Path | None = None,
-    recorded: Mapping[str, Any] | None = None,
-    callbacks: Sequence[pl.Callback] = (),
+    start: Path | None = None,  # the checkpoint that training will go on from
+    recorded: Mapping[str, Any] | None = None,  # facts about the corpus that must still be true
+    callbacks: Sequence[pl.Callback] = (),  # beside the config's
 ) -> Experiment:
-    """The only place where configs become objects; what can be refused quickly comes first.
-
-    Args:
-        config: resolved.
-        run: its directory.
-        stop: whether somebody asked to stop.
-        start: the checkpoint that training will go on from.
-        recorded: facts about the corpus that must still be true.
-        callbacks: beside the config's.
-    """
+    """The objects of a resolved config, made only here; what can be refused quickly comes first."""
     optimizer = instantiate(config["optimizer"])
     call(optimizer, "optimizer", [torch.nn.Parameter(torch.zeros(1))])  # refuses its arguments, if it does
     trainer = _trainer(config, run, stop, start, callbacks)
     corpus = _corpus(config, run, recorded)
-    tokenizer, model, datamodule = _inputs(config, corpus)
+    with stage("tokenizer"):
+        source, tokenizer = tokenizer_of(config, corpus)
+    datamodule = _datamodule(config, corpus, tokenizer)
     task = instantiate(config["task"])(
-        model=model,
+        model=classifier_of(config, source, tokenizer, corpus),
         optimizer=optimizer,
         schedule=instantiate(config["scheduler"]),
         total_steps=total_steps(trainer, datamodule.batches_per_epoch),
         seed=config["seed"],
         log_every=config["trainer"]["log_every_n_steps"],
     )
-    log_and_record_summary(run, corpus, tokenizer, datamodule, task, trainer)
     return Experiment(corpus, tokenizer, datamodule, task, trainer)
 
 
@@ -83,7 +72,8 @@ def _corpus(config: Mapping[str, Any], run: Run, recorded: Mapping[str, Any] | N
     with stage("reading the corpus"):
         corpus = read_corpus(config)
         facts = corpus.facts()
-        _refuse_another_corpus(facts, recorded)
+        if recorded is not None and recorded["fingerprint"] != facts["fingerprint"]:
+            raise _other_corpus(recorded["splits"], facts["splits"])
         run.record(corpus=facts)
     if config["strict_data"]:
         corpus.refuse_flaws()
@@ -92,19 +82,15 @@ def _corpus(config: Mapping[str, Any], run: Run, recorded: Mapping[str, Any] | N
     return corpus
 
 
-def _inputs(config: Mapping[str, Any], corpus: Corpus) -> tuple[Any, Any, TextDataModule]:
-    """Tokenizer, classifier and batches."""
-    with stage("tokenizer"):
-        source, tokenizer = tokenizer_of(config, corpus)
+def _datamodule(config: Mapping[str, Any], corpus: Corpus, tokenizer: Any) -> TextDataModule:
     encoded = encode_splits(config, corpus, tokenizer)
-    model = classifier_of(config, source, tokenizer, corpus)
     datamodule: TextDataModule = instantiate(config["datamodule"])(
         *(encoded.get(name) for name in SPLITS),
         pad_id=tokenizer.pad_token_id,
         seed=config["seed"],
         **_fixed_shapes(config),
     )
-    return tokenizer, model, datamodule
+    return datamodule
 
 
 def _fixed_shapes(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,18 +105,11 @@ def _fixed_shapes(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"batch_size": rows, "widths": widths, "fixed_rows": True}
 
 
-def _refuse_another_corpus(facts: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> None:
-    if recorded is None or recorded["fingerprint"] == facts["fingerprint"]:
-        return
-    changed = ", ".join(
-        f"{name} {split['rows']} -> {facts['splits'][name]['rows']} rows"
-        for name, split in recorded["splits"].items()
-    )
-    raise ConfigError(
-        f"the corpus is not the one the run began with ({changed})",
-        where="fingerprint",
-        fix="the files as they were; or --despite-changes, and another result",
-    )
+def _other_corpus(recorded: Mapping[str, Any], splits: Mapping[str, Any]) -> ConfigError:
+    changed = [f"{name} {split['rows']} -> {splits[name]['rows']} rows" for name, split in recorded.items()]
+    what = f"the corpus is not the one the run began with ({', '.join(changed)})"
+    fix = "the files as they were; or --despite-changes, and another result"
+    return ConfigError(what, where="fingerprint", fix=fix)
 
 
 def _trainer(
@@ -170,13 +149,9 @@ def _strategy_and_plugins(accelerator: Mapping[str, Any], strategy: str) -> dict
 
 
 def total_steps(trainer: pl.Trainer, batches: int) -> int:
-    """Optimizer steps of the whole run.
+    """Optimizer steps of the whole run, of so many training batches an epoch.
 
     Counted from the trainer's own limits, since ``estimated_stepping_batches`` would need the loaders.
-
-    Args:
-        trainer: with its epochs, steps, limits and accumulation set.
-        batches: training batches an epoch.
     """
     limit = trainer.limit_train_batches
     taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)

@@ -21,21 +21,13 @@ PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")  # in Mode
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the best checkpoints by a monitor such as ``min val/loss``, with no path outside the run.
-
-    Args:
-        monitor: ``min`` or ``max`` and the metric.
-        save_top_k: how many of the best to keep; the best of several is also ``best.ckpt`` in the end.
-    """
+    """Keeps the best checkpoints by a monitor such as ``min val/loss``, in the end the first as best.ckpt."""
 
     def __init__(self, monitor: str, save_top_k: int) -> None:
         mode, metric = monitor.split()
+        name = "best" if save_top_k == 1 else "best-{epoch}-{step}"
         super().__init__(
-            filename="best" if save_top_k == 1 else "best-{epoch}-{step}",
-            monitor=metric,
-            mode=mode,
-            save_top_k=save_top_k,
-            enable_version_counter=False,
+            filename=name, monitor=metric, mode=mode, save_top_k=save_top_k, enable_version_counter=False
         )
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -60,7 +52,6 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, "dirpath": folder, "best_k_models": best, **placed})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Name the best of several best.ckpt."""
         best = Path(self.best_model_path)
         if trainer.is_global_zero and self.best_model_path and best.name != BEST:
             link_checkpoint(best, best.with_name(BEST))
@@ -70,14 +61,10 @@ class LastCheckpoint(Checkpoint):
     """Keeps the state after every epoch, and every few minutes, for the run to go on from.
 
     Lightning's ``save_last`` skips epochs not among the best.
-
-    Args:
-        every_minutes: 0 for every optimizer step.
     """
 
     def __init__(self, every_minutes: float) -> None:
-        self._seconds = 60 * every_minutes
-        self._saved = time.monotonic()
+        self._seconds = 60 * every_minutes  # 0 for every optimizer step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = time.monotonic()
@@ -85,59 +72,42 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = time.monotonic() - self._saved >= self._seconds
-        if any_rank(trainer, due) and can_go_on_from_here(trainer):
+        if to_save(trainer, time.monotonic() - self._saved >= self._seconds):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save; the task's own hook for the end of the epoch has run before."""
-        self._save(trainer)
+        self._save(trainer)  # the task's own hook for the end of the epoch has run before
 
     def _save(self, trainer: pl.Trainer) -> None:
         save_last(trainer)
         self._saved = time.monotonic()
 
 
-def any_rank(trainer: pl.Trainer, wanted: bool) -> bool:
-    """Whether ``wanted`` is true in any of the processes that train together: they all have to act alike.
-
-    They ask each other only at steps that are recorded anyway, so that no other step waits for it.
-    """
-    if trainer.world_size == 1:
-        return wanted
-    if trainer.lightning_module.steps % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-        return False
-    return trainer.strategy.reduce_boolean_decision(wanted, all=False)
-
-
-def can_go_on_from_here(trainer: pl.Trainer) -> bool:
-    """Whether a run resumed from a checkpoint of this moment comes to the same bits.
+def to_save(trainer: pl.Trainer, wanted: bool) -> bool:
+    """Whether a process wants a checkpoint, and a run resumed from one of this moment has the same bits.
 
     Not between the batches of one optimizer step, whose gradients no checkpoint holds; and not after an
     epoch's last batch: the loop would begin the next epoch without having ended this one.
     """
     done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-    return done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
+    if done % trainer.accumulate_grad_batches or done >= trainer.num_training_batches:
+        return False
+    if trainer.world_size == 1:
+        return wanted
+    # they ask each other only at steps that are recorded anyway, so that no other step waits for it
+    if trainer.lightning_module.steps % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        return False
+    return trainer.strategy.reduce_boolean_decision(wanted, all=False)
 
 
 def save_last(trainer: pl.Trainer) -> None:
-    """Write last.ckpt.
-
-    Raises:
-        TrainingError: if a loss was not finite; nothing is written then.
-    """
+    """Write last.ckpt; TrainingError, and nothing written, if a loss was not finite."""
     trainer.lightning_module.refuse_unless_finite()  # type: ignore[operator]
     trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
 
 
 class EarlyStop(EarlyStopping):
-    """Stops when the monitor has not improved for some epochs.
-
-    Args:
-        monitor: ``min`` or ``max`` and the metric.
-        patience: epochs without improvement to wait for.
-        min_delta: a smaller change is no improvement.
-    """
+    """Stops when a monitor such as ``min val/loss`` has not improved for ``patience`` epochs."""
 
     def __init__(self, monitor: str, patience: int, min_delta: float) -> None:
         mode, metric = monitor.split()
@@ -154,16 +124,13 @@ class ProgressBar(TQDMProgressBar):
 class Pruning(pl.Callback):
     """Reports a metric after every validation, and stops where the study's pruner says so.
 
-    Args:
-        trial: of a study that keeps what is reported, so that a resumed trial is judged as before.
-        metric: the name of the reported metric.
+    The trial's study keeps what is reported, so that a resumed trial is judged as before.
     """
 
     def __init__(self, trial: optuna.trial.Trial, metric: str) -> None:
         self._trial, self._metric = trial, metric
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Raises Pruned to stop; the run can be resumed all the same."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._trial.report(float(trainer.callback_metrics[self._metric]), trainer.current_epoch)
@@ -202,8 +169,7 @@ class StopAndMetricsCallback(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop with a checkpoint, if asked to and if a run can be resumed from here."""
-        if any_rank(trainer, self._stop.received) and can_go_on_from_here(trainer):
+        if to_save(trainer, self._stop.received):
             save_last(trainer)
             self._stop.raise_interrupted()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from bunryu.errors import ModelError, TrainingError
 from bunryu.system.files import FULL, sha256, synchronise, write_atomically, write_durably
@@ -37,11 +38,11 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
         staged.unlink(missing_ok=True)
         cause = failures[0] if failures else error  # torch wraps what the file raised
         if isinstance(cause, OSError) and cause.errno in FULL:
-            raise TrainingError(
-                f"the disk is full: a checkpoint of {_bytes_of(checkpoint):,} bytes could not be written",
-                where=str(path),
-                fix=f"make room, then bunryu resume {path.parent.parent}",
-            ) from error
+            sizes: list[int] = []
+            apply_to_collection(checkpoint, torch.Tensor, lambda tensor: sizes.append(tensor.nbytes))
+            what = f"the disk is full: a checkpoint of {sum(sizes):,} bytes could not be written"
+            fix = f"make room, then bunryu resume {path.parent.parent}"
+            raise TrainingError(what, where=str(path), fix=fix) from error
         raise
     if path.name == LAST and path.exists():
         _write_checksums(path.with_name(PREVIOUS), _checksums(path))
@@ -62,7 +63,6 @@ def link_checkpoint(path: Path, name: Path) -> None:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint and its checksums, if they are there."""
     path.unlink(missing_ok=True)
     _beside(path).unlink(missing_ok=True)
 
@@ -91,11 +91,7 @@ def steps_of(path: Path) -> int:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A whole checkpoint, its tensors on the CPU.
-
-    Raises:
-        ModelError: if its checksum does not fit; one without is taken as it is.
-    """
+    """A checkpoint, its tensors on the CPU; ModelError if it has a checksum that does not fit."""
     known = _checksums(path)
     if known and sha256(path) not in known:
         raise ModelError("the checkpoint is damaged: its checksum does not fit", where=str(path))
@@ -110,9 +106,7 @@ def keep_checkpoints(folder: Path, which: str) -> None:
             remove_checkpoint(path)
 
 
-class _Sink:
-    """A file whose errors are kept."""
-
+class _Sink:  # a file whose errors are kept
     def __init__(self, file: BinaryIO, failures: list[OSError]) -> None:
         self._file, self._failures = file, failures
         self.flush = file.flush
@@ -139,14 +133,3 @@ def _write_checksums(path: Path, checksums: list[str]) -> None:
     """Write the checksums that a file is about to have, and that of the file there now."""
     there = [sha256(path)] if path.exists() else []
     write_atomically(_beside(path), "".join(f"{checksum}\n" for checksum in [*checksums, *there]))
-
-
-def _bytes_of(value: Any) -> int:
-    """Bytes of the tensors in a checkpoint."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Mapping):
-        return sum(map(_bytes_of, value.values()))
-    if isinstance(value, list | tuple):
-        return sum(map(_bytes_of, value))
-    return 0

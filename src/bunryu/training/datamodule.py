@@ -51,20 +51,7 @@ class _Plan(Sampler[Part]):
 
 
 class TextDataModule(pl.LightningDataModule):
-    """Batches of train, validation and test, sliced from flat arrays.
-
-    Args:
-        train, validation, test: encoded splits; test may be None.
-        pad_id: the padding token.
-        seed: with the epoch, fixes the order of training batches.
-        batch_size: rows a batch.
-        max_seq_length: tokens a row may have.
-        batching: ``bucketed`` or ``random``.
-        padding: ``longest`` or ``max_length``.
-        num_workers: loader processes; 0 is fastest for a corpus in memory.
-        widths: how many widths batches are padded to; None for any.
-        fixed_rows: whether short batches are filled up to ``batch_size`` rows; added rows count for nothing.
-    """
+    """Batches of train, validation and test, sliced from flat arrays."""
 
     def __init__(
         self,
@@ -73,14 +60,14 @@ class TextDataModule(pl.LightningDataModule):
         test: Encoded | None,
         *,
         pad_id: int,
-        seed: int,
-        batch_size: int,
-        max_seq_length: int,
-        batching: str,
-        padding: str,
-        num_workers: int,
-        widths: int | None = None,
-        fixed_rows: bool = False,
+        seed: int,  # with the epoch, fixes the order of training batches
+        batch_size: int,  # rows
+        max_seq_length: int,  # tokens of a row, at most
+        batching: str,  # bucketed or random
+        padding: str,  # longest or max_length
+        num_workers: int,  # loader processes; 0 is fastest for a corpus in memory
+        widths: int | None = None,  # how many widths batches are padded to; None for any
+        fixed_rows: bool = False,  # fill short batches up with rows that count for nothing
     ) -> None:
         super().__init__()
         self.train, self.validation, self.test = train, validation, test
@@ -92,8 +79,7 @@ class TextDataModule(pl.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Training batches an epoch, the same for every process."""
-        return len(self._plan(0))
+        return len(self._plan(0))  # the same for every process
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches; a resumed epoch's begin where it was left."""
@@ -130,10 +116,10 @@ class TextDataModule(pl.LightningDataModule):
 
     def _plan(self, epoch: int) -> list[Index]:
         """An epoch's batches; every process takes a part of each."""
-        rows = self.batch_size * ranks.world_size()
-        return join_short_batches(
-            training_batches(self._lengths, rows, self._batching, self._seed, epoch), ranks.world_size()
-        )
+        processes = ranks.world_size()
+        rows = self.batch_size * processes
+        batches = training_batches(self._lengths, rows, self._batching, self._seed, epoch)
+        return join_short_batches(batches, processes)
 
     def _evaluation(self, split: Encoded) -> DataLoader[Batch]:
         batches = evaluation_batches(split.lengths(self._max_length), self.batch_size)
@@ -144,12 +130,11 @@ class TextDataModule(pl.LightningDataModule):
         return self._loader(split, _Plan(len(plan), lambda: plan))
 
     def _loader(self, split: Encoded, plan: _Plan) -> DataLoader[Batch]:
-        options: dict[str, Any] = {"persistent_workers": True} if self._num_workers else {}
         return DataLoader(
             _Batches(self.collator(split)),
             batch_size=None,  # the sampler yields whole batches
             sampler=plan,
             num_workers=self._num_workers,
+            persistent_workers=self._num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            **options,
         )

@@ -66,11 +66,7 @@ def check(run: Run) -> None:
 
 
 def agreed(made: Run | None) -> Run:
-    """The run directory that the first of several processes made, for all of them.
-
-    Args:
-        made: the first process's run; None in the others.
-    """
+    """The run that the first of several processes has ``made``, for all of them."""
     if "RANK" not in os.environ:  # srun's processes have Slurm's variables instead
         slurm = SLURMEnvironment(auto_requeue=False)
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
@@ -85,12 +81,7 @@ def agreed(made: Run | None) -> Run:
 
 
 def _launch(run: Run, processes: int, flags: Sequence[str], threads: int | None) -> None:
-    """Start processes, one a device, and wait until all have ended.
-
-    Raises:
-        Interrupted: if this process was asked to stop; those it started stop with a checkpoint.
-        BunryuError: if the run failed.
-    """
+    """Start processes, one a device, and wait for their end; asked to stop, they leave a checkpoint."""
     before = run.manifest
     start = _launcher(run, processes, threads)
     try:
@@ -115,25 +106,17 @@ def _launcher(run: Run, processes: int, threads: int | None) -> elastic_launch:
     # seconds that a step and a checkpoint may take once a signal has asked to stop
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=run.path.name,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
+        min_nodes=1, max_nodes=1, nproc_per_node=processes, max_restarts=0,
+        run_id=run.path.name, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         signals_to_handle=",".join(number.name for number in SIGNALS),
-    )
+    )  # fmt: skip
     return elastic_launch(config, sys.executable)
 
 
 def _failure(run: Run, before: Mapping[str, Any], codes: Sequence[int]) -> BaseException:
     """The error that ended the processes: the one their first process recorded, or one made of exit codes.
 
-    Args:
-        run: that they trained; an error made here is recorded in it.
-        before: its manifest when they were started.
-        codes: exit codes of those that failed.
+    One made here is recorded in the run. ``before`` is its manifest when they were started.
     """
     manifest = run.manifest
     reason = str(manifest["exit_reason"] or "") if manifest != before else ""

@@ -33,14 +33,7 @@ def quiet() -> Iterator[None]:
 
 
 def settle_and_check(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with ``auto`` made concrete, but for ``batch_size``; what would fail here is refused.
-
-    Args:
-        config: as a run records it.
-
-    Raises:
-        BunryuError: the first of the ``problems_here``.
-    """
+    """The config with all ``auto`` but ``batch_size``'s made concrete; raises what would fail here."""
     from bunryu.training import accelerators
 
     settled = accelerators.resolve_auto(config)
@@ -50,22 +43,16 @@ def settle_and_check(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problems_here(config: Mapping[str, Any]) -> Iterator[BunryuError]:
-    """What a config would fail at: targets, processes, arguments that Lightning or torch refuses.
-
-    Args:
-        config: as a run records it, ``auto`` made concrete.
-    """
+    """What a config without ``auto`` would fail at: targets, processes, arguments of Lightning or torch."""
     if problem := refused(lambda: check_targets(config)):
         yield problem
         return  # nothing of it may be made
-    nodes = config["trainer"].get("num_nodes", 1)
-    if problem := refused(lambda: ranks.check(config["accelerator"]["devices"], nodes)):
-        yield problem
-    fix = "accelerator=auto, which takes what this machine has; or another value of the argument it names"
-    tries: list[tuple[Callable[[], Any], str]] = [(lambda: _optimizer_of(config), "another value")]
+    devices, nodes = config["accelerator"]["devices"], config["trainer"].get("num_nodes", 1)
+    other = "accelerator=auto, which takes what this machine has; or another value of the argument it names"
+    attempts: list[Callable[[], Any]] = [lambda: ranks.check(devices, nodes), lambda: _optimizer_of(config)]
     if config["accelerator"]["name"] != "tpu":  # whose trainer would take the chips
-        tries.append((lambda: trainer_of(config), fix))
-    for attempt, fix in tries:
+        attempts.append(lambda: trainer_of(config))
+    for attempt, fix in zip(attempts, ("", "another value", other), strict=False):
         with quiet():
             problem = refused(attempt)
         if problem is not None:
@@ -81,11 +68,7 @@ def _optimizer_of(config: Mapping[str, Any]) -> Any:
 
 
 def trainer_of(config: Mapping[str, Any]) -> Any:
-    """Lightning's trainer with the run's own arguments, without callbacks and loggers.
-
-    Raises:
-        ConfigError: for arguments it refuses, such as an accelerator that is not there.
-    """
+    """Lightning's trainer without callbacks and loggers; ConfigError for arguments it refuses."""
     factory = instantiate(fill_environment(config["trainer"], "trainer"), "trainer")
     return call(factory, "trainer or accelerator", logger=False)
 

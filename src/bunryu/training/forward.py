@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,23 +18,16 @@ COMPILED_SHAPES = 64  # of one function; PyTorch's own 8 are fewer than widths t
 class Forward:
     """Calls a classifier on a batch. Not a Module, so that what is saved and exported is the plain model.
 
-    Args:
-        model: a transformers sequence classifier.
-        compiled: whether ``torch.compile`` makes kernels for each shape of a batch.
-        autocast: whether to compute in bfloat16 where torch.autocast does; the weights stay as they are.
+    Compiled, it has kernels for each shape of a batch; with autocast the weights stay in 32 bits.
     """
 
     def __init__(self, model: Any, *, compiled: bool, autocast: bool) -> None:
-        def logits(**inputs: torch.Tensor) -> torch.Tensor:
-            answer: torch.Tensor = model(**inputs).logits
-            return answer
-
         self._takes_wide_mask = takes_wide_mask(model)
         self._autocast = autocast
-        self._logits = logits
+        self._logits: Callable[..., torch.Tensor] = lambda **inputs: model(**inputs).logits
         if compiled:
             torch._dynamo.config.recompile_limit = COMPILED_SHAPES
-            self._logits = torch.compile(logits, dynamic=False)
+            self._logits = torch.compile(self._logits, dynamic=False)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         """Logits of shape (rows, classes)."""

@@ -19,11 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def read_corpus(config: Mapping[str, Any]) -> Corpus:
-    """The corpus of a config, cut to ``limit_rows``.
-
-    Args:
-        config: with ``corpus`` and ``limit_rows``, references to the environment filled in.
-    """
+    """The corpus of a config (``corpus`` and ``limit_rows``, no references to the environment left in)."""
     corpus: Corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
     return corpus
 
@@ -56,11 +52,7 @@ def encode_splits(config: Mapping[str, Any], corpus: Corpus, tokenizer: Any) -> 
 
 
 def classifier_of(config: Mapping[str, Any], source: ModelSource, tokenizer: Any, corpus: Corpus) -> Any:
-    """The config's model with an output for each label of the corpus.
-
-    Raises:
-        ConfigError: if the model refuses its arguments or cannot take ``max_seq_length`` tokens.
-    """
+    """The config's model with an output for each label; ConfigError if it cannot be as the config has it."""
     from bunryu.models.weights import check_length
 
     model = call(source.classifier, "model", tokenizer, corpus.label_names)

@@ -24,6 +24,7 @@ from bunryu.training.batch_size import memory_errors
 from bunryu.training.build import Experiment, build, stage
 from bunryu.training.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
 from bunryu.training.early_checks import quiet
+from bunryu.training.summary import log_and_record_summary
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +32,12 @@ log = logging.getLogger(__name__)
 def execute(
     run: Run,
     *,
-    resume: bool = False,
-    despite_changes: bool = False,
-    threads: int | None = None,
-    callbacks: Sequence[pl.Callback] = (),
+    resume: bool = False,  # from the newest whole checkpoint, or from the beginning if there is none
+    despite_changes: bool = False,  # of the corpus
+    threads: int | None = None,  # of PyTorch on the CPU, where another number gives other bits
+    callbacks: Sequence[pl.Callback] = (),  # beside the config's
 ) -> dict[str, Any]:
     """Train, choose the checkpoint on validation, score test once, export; return the results.
-
-    Args:
-        run: a prepared run directory; of several processes the first one writes to it.
-        resume: go on from its newest whole checkpoint, or from the beginning if it has none.
-        despite_changes: go on though the corpus is another one.
-        threads: of PyTorch on the CPU, where another number gives other bits; None for its own choice.
-        callbacks: beside the config's.
 
     Raises:
         BusyError: if another process writes to the run.
@@ -59,6 +53,7 @@ def execute(
             recorded = run.manifest.get("corpus") if resume and not despite_changes else None
             _set_up_torch(config, threads)
             experiment = build(config, run, stop, start, recorded, callbacks)
+            log_and_record_summary(run, experiment)
             _fit(experiment, start, stop)
             results = _score_best(run, experiment)
             if run.writes:
@@ -99,11 +94,9 @@ def _fit(experiment: Experiment, start: Path | None, stop: StopRequest) -> None:
     except RuntimeError as error:
         if start is None or "loading state_dict" not in str(error):
             raise
-        raise ModelError(
-            f"the checkpoint does not fit the model: {str(error).splitlines()[1].strip()}",
-            where=str(start),
-            fix="the corpus and configuration the run began with, or a new run",
-        ) from error
+        what = f"the checkpoint does not fit the model: {str(error).splitlines()[1].strip()}"
+        fix = "the corpus and configuration the run began with, or a new run"
+        raise ModelError(what, where=str(start), fix=fix) from error
     if summary := trainer.profiler.summary():  # type: ignore[attr-defined]
         log.info("%s", summary.strip())
 
@@ -112,12 +105,10 @@ def _score_best(run: Run, experiment: Experiment) -> dict[str, Any]:
     """The metrics of the best checkpoint, on validation and on test if there is one."""
     best = run.path / "checkpoints" / BEST
     checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
-    results: dict[str, Any] = {}
+    splits = ["validation"] if experiment.datamodule.test is None else ["validation", "test"]
     with stage("scoring the best checkpoint"):
-        results |= _score(run, experiment, "validation", checkpoint)
-        if experiment.datamodule.test is not None:
-            results |= _score(run, experiment, "test", checkpoint)
-    return results
+        scored = [_score(run, experiment, split, checkpoint) for split in splits]
+    return {name: value for metrics in scored for name, value in metrics.items()}
 
 
 def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None) -> dict[str, float]:
@@ -140,27 +131,23 @@ def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None)
 
 def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results: dict[str, Any]) -> None:
     """Write model/ and results.json; add to the results where the best checkpoint lies."""
+    shown = run.config  # as recorded: the card is for others to read
     with stage("writing model/"):
-        _export(run, experiment, results)
+        write_model_folder(
+            run.path / "model",
+            experiment.task.model.cpu(),
+            experiment.tokenizer,
+            experiment.corpus.cleaner,
+            shown["max_seq_length"],
+            [(example.text, example.pair) for example in experiment.corpus.validation],
+            results,
+            {"model": shown["model"]["name"], "corpus": shown["corpus"]["name"], "run": run.path.name},
+        )
     keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
     kept = (run.path / "checkpoints" / BEST).is_file()
     results["best_checkpoint"] = f"checkpoints/{BEST}" if kept else None
     run.write_results(results)
     _log_hyperparameters(run, experiment.trainer, results)
-
-
-def _export(run: Run, experiment: Experiment, results: Mapping[str, Any]) -> None:
-    config = run.config  # as recorded: the card is for others to read
-    write_model_folder(
-        run.path / "model",
-        experiment.task.model.cpu(),
-        experiment.tokenizer,
-        experiment.corpus.cleaner,
-        config["max_seq_length"],
-        [(example.text, example.pair) for example in experiment.corpus.validation],
-        results,
-        {"model": config["model"]["name"], "corpus": config["corpus"]["name"], "run": run.path.name},
-    )
 
 
 def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:

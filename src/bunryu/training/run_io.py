@@ -25,8 +25,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """A checkpoint on the CPU; Lightning moves its parts to where they belong."""
-        return read_checkpoint(Path(path))
+        return read_checkpoint(Path(path))  # on the CPU; Lightning moves its parts to where they belong
 
     def remove_checkpoint(self, path: str | Path) -> None:
         remove_checkpoint(Path(path))

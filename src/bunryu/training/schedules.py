@@ -12,27 +12,15 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning-rate schedule and how often it moves.
+    """A learning-rate schedule and how often it moves."""
 
-    Args:
-        interval: ``epoch`` or ``step``.
-        factory: from an optimizer (and ``total_steps`` if it takes that) to a torch scheduler.
-    """
-
-    interval: str
-    factory: Callable[..., LRScheduler]
+    interval: str  # epoch or step
+    factory: Callable[..., LRScheduler]  # from an optimizer (and total_steps, if it takes that)
 
 
 def linear_warmup(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:
     """Rise to the full rate over the first share ``warmup`` of the steps, then fall linearly to 0."""
-    first = math.ceil(total_steps * warmup)
-
-    def factor(step: int) -> float:
-        if step < first:
-            return (step + 1) / first
-        return max(0.0, (total_steps - step) / max(1, total_steps - first))
-
-    return LambdaLR(optimizer, factor)
+    return _warmed_up(optimizer, total_steps, warmup, lambda done, left: max(0.0, left / max(1, done + left)))
 
 
 def cosine_warmup(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:
@@ -40,12 +28,19 @@ def cosine_warmup(optimizer: Optimizer, total_steps: int, warmup: float) -> Lamb
 
     The cosine is Loshchilov and Hutter's (SGDR, 2017) without restarts.
     """
+
+    def factor(done: int, left: int) -> float:
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done / max(1, done + left))))
+
+    return _warmed_up(optimizer, total_steps, warmup, factor)
+
+
+def _warmed_up(
+    optimizer: Optimizer, total_steps: int, warmup: float, factor: Callable[[int, int], float]
+) -> LambdaLR:
+    """``factor`` is the rate's, of the steps taken since the warm-up and those left."""
     first = math.ceil(total_steps * warmup)
-
-    def factor(step: int) -> float:
-        if step < first:
-            return (step + 1) / first
-        done = (step - first) / max(1, total_steps - first)
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-
-    return LambdaLR(optimizer, factor)
+    return LambdaLR(
+        optimizer,
+        lambda step: (step + 1) / first if step < first else factor(step - first, total_steps - step),
+    )

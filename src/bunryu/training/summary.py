@@ -8,13 +8,10 @@ from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
-from bunryu.data.corpus import Corpus
 from bunryu.runs.run import Run
-from bunryu.training.datamodule import TextDataModule
-from bunryu.training.task import ClassificationTask
+from bunryu.training.build import Experiment
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +19,11 @@ EXAMPLES_SHOWN = 5
 UNKNOWN_TOKENS_WARNING = 0.2  # share of train's tokens
 
 
-def log_and_record_summary(
-    run: Run,
-    corpus: Corpus,
-    tokenizer: Any,
-    data: TextDataModule,
-    task: ClassificationTask,
-    trainer: pl.Trainer,
-) -> None:
+def log_and_record_summary(run: Run, experiment: Experiment) -> None:
     """Log the first encoded examples and the run's size; record device, threads, size and cut rows."""
     config, length = run.config, run.config["max_seq_length"]
-    _log_examples(corpus, tokenizer, data, length)
+    data, task, trainer = experiment.datamodule, experiment.task, experiment.trainer
+    _log_examples(experiment, length)
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     truncated = {name: split.truncated(length) for name, split in splits.items() if split is not None}
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
@@ -40,13 +31,11 @@ def log_and_record_summary(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     size = f"{parameters:,} parameters, {task.total_steps} steps on {name}, {threads} threads"
     log.info("%s: %s", config["model"]["name"], size)
-    unknown = data.train.share_of(tokenizer.unk_token_id)
+    unknown = data.train.share_of(experiment.tokenizer.unk_token_id)
     if unknown > UNKNOWN_TOKENS_WARNING:
-        log.warning(
-            "%.0f%% of train's tokens are unknown to the vocabulary: another vocabulary, or "
-            "+model.tokenizer_factory.do_lower_case=false, without which Hangul can be taken apart",
-            100 * unknown,
-        )
+        what = f"{unknown:.0%} of train's tokens are unknown to the vocabulary: another vocabulary, or "
+        fix = "+model.tokenizer_factory.do_lower_case=false, without which Hangul can be taken apart"
+        log.warning("%s", what + fix)
     log.info("rows cut at %d tokens: %s", length, ", ".join(f"{n} of {s}" for s, n in truncated.items()))
     run.record(
         device={
@@ -64,17 +53,18 @@ def log_and_record_summary(
     )
 
 
-def _log_examples(corpus: Corpus, tokenizer: Any, data: TextDataModule, length: int) -> None:
-    widths = data.train.lengths(length)
+def _log_examples(experiment: Experiment, length: int) -> None:
+    corpus, tokenizer, train = experiment.corpus, experiment.tokenizer, experiment.datamodule.train
+    widths = train.lengths(length)
     for index, example in enumerate(corpus.train[:EXAMPLES_SHOWN]):
-        row = data.train.batch(np.array([index]), length, int(widths[index]), tokenizer.pad_token_id)
+        row = train.batch(np.array([index]), length, int(widths[index]), tokenizer.pad_token_id)
         ids = row["input_ids"][0].tolist()
         log.info(
             "example %d\n  sentence: %s\n  tokens: %s\n  label: %s\n  ids: %s",
             index + 1,
             example.text if example.pair is None else f"{example.text} | {example.pair}",
             " ".join(tokenizer.convert_ids_to_tokens(ids)),
-            corpus.label_names[data.train.labels[index]],
+            corpus.label_names[train.labels[index]],
             ids,
         )
 

@@ -43,29 +43,19 @@ class ClassificationTask(pl.LightningModule):
 
     The random numbers of each batch are seeded from (seed, batches seen), and checkpoints hold the sums over
     the epoch: a resumed run continues with the bits of one that was never stopped.
-
-    Args:
-        model: a transformers sequence classifier.
-        optimizer: a partial that takes parameter groups.
-        schedule: the learning-rate schedule.
-        total_steps: optimizer steps of the whole run.
-        seed: the run's seed.
-        log_every: steps between two records of train/loss, train/accuracy and lr.
-        compile: let ``torch.compile`` make kernels for each shape of a batch.
-        autocast: compute in bfloat16 where torch.autocast does; the weights stay as they are.
     """
 
     def __init__(
         self,
         model: torch.nn.Module,
         *,
-        optimizer: Callable[..., Optimizer],
+        optimizer: Callable[..., Optimizer],  # takes parameter groups
         schedule: Schedule,
-        total_steps: int,
+        total_steps: int,  # optimizer steps of the whole run
         seed: int,
-        log_every: int,
-        compile: bool = False,
-        autocast: bool = False,
+        log_every: int,  # steps between two records of train/loss, train/accuracy and lr
+        compile: bool = False,  # let torch.compile make kernels for each shape of a batch
+        autocast: bool = False,  # compute in bfloat16 where torch.autocast does
     ) -> None:
         super().__init__()
         self.model = model
@@ -85,19 +75,14 @@ class ClassificationTask(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, without decay on biases and LayerNorm, and the schedule."""
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [parameter for parameter in trained if parameter.ndim > 1]},
-            {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = self._fused_if_possible(groups)
+        matrices, vectors = ([p for p in trained if (p.ndim > 1) == wanted] for wanted in (True, False))
+        optimizer = self._fused_if_possible([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}])
         factory = self._schedule.factory
         takes_total = "total_steps" in inspect.signature(factory).parameters
         scheduler = factory(optimizer, total_steps=self.total_steps) if takes_total else factory(optimizer)
         # Lightning reads the key lr_scheduler and silently drops any other.
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": self._schedule.interval},
-        }
+        moving: Any = {"scheduler": scheduler, "interval": self._schedule.interval}
+        return {"optimizer": optimizer, "lr_scheduler": moving}
 
     def _fused_if_possible(self, groups: list[dict[str, Any]]) -> Optimizer:
         """The optimizer; where it can, one kernel takes the whole step."""
@@ -112,17 +97,14 @@ class ClassificationTask(pl.LightningModule):
         return optimizer
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Logits of shape (rows, classes)."""
-        return self._forward(batch)
+        return self._forward(batch)  # logits of shape (rows, classes)
 
     def on_train_epoch_start(self) -> None:
         self._epoch_start = time.perf_counter()
-        self._number = None
-        self.scored = None
+        self._number = self.scored = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed this batch's dropout."""
-        number = seed_of(self._seed, self.batches_seen, self.global_rank)
+        number = seed_of(self._seed, self.batches_seen, self.global_rank)  # of this batch's dropout
         torch.manual_seed(number)
         if self.device.type == "xla":
             from bunryu.training import tpu
@@ -130,7 +112,6 @@ class ClassificationTask(pl.LightningModule):
             tpu.seed(number)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """The loss of one batch; sums stay on the device."""
         logits = self(batch)
         loss = cross_entropy(logits.float(), batch["labels"])
         with torch.no_grad():
@@ -154,16 +135,13 @@ class ClassificationTask(pl.LightningModule):
         optimizer: Optimizer | LightningOptimizer,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Take the step; every ``log_every`` steps, record the means since the last record, and the rate.
-
-        Not at the batch's end: a checkpoint callback saves before the module's own hook there, and would
-        keep sums that are recorded already.
-        """
+        """Take the step; every ``log_every`` steps, record the means since the last record, and the rate."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.steps += 1
         self._rate = optimizer.param_groups[0]["lr"]
         if self.steps % self._log_every:
             return
+        # Not at the batch's end: there a checkpoint is saved before the module's own hook, sums and all.
         self.refuse_unless_finite()
         loss, accuracy = self._means(self._window)
         self._window = torch.zeros(3)  # zeroed in place it would make XLA compile another graph
@@ -189,11 +167,9 @@ class ClassificationTask(pl.LightningModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         rows = data.rows_of(self.current_epoch, batch) if data is not None else []
         shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", …" if rows[SHOWN_ROWS:] else "")
-        raise TrainingError(
-            f"the training loss is not finite from batch {batch + 1} of epoch {self.current_epoch + 1} on",
-            where=f"step {self.steps}; rows of that batch: {shown}",
-            fix="a lower optimizer.lr, or trainer.gradient_clip_val=1.0; the last good checkpoint is kept",
-        )
+        what = f"the training loss is not finite from batch {batch + 1} of epoch {self.current_epoch + 1} on"
+        fix = "a lower optimizer.lr, or trainer.gradient_clip_val=1.0; the last good checkpoint is kept"
+        raise TrainingError(what, where=f"step {self.steps}; rows of that batch: {shown}", fix=fix)
 
     def on_validation_epoch_start(self) -> None:
         """Refuse to score, and to keep as the best, weights that are not finite."""
@@ -201,7 +177,6 @@ class ClassificationTask(pl.LightningModule):
             self.refuse_unless_finite()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the logits of one batch."""
         self._outputs.append((self(batch).float(), batch["labels"], batch["index"]))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -214,7 +189,6 @@ class ClassificationTask(pl.LightningModule):
         self._score("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning does not keep: batches seen and the sums."""
         checkpoint["bunryu"] = {
             "steps": self.steps,
             "batches_seen": self.batches_seen,
@@ -223,10 +197,8 @@ class ClassificationTask(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take up batches seen and the sums again."""
         state = checkpoint["bunryu"]
-        self.steps = state["steps"]
-        self.batches_seen = state["batches_seen"]
+        self.steps, self.batches_seen = state["steps"], state["batches_seen"]
         if self.global_rank == 0:  # sums over all processes, added up again from there
             self._window, self._epoch = state["window"], state["epoch"]
 

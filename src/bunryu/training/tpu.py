@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Sized
 from pathlib import Path
@@ -20,10 +19,8 @@ from bunryu.training.run_io import AtomicCheckpointIO
 
 
 def chips() -> int:
-    """How many chips torch_xla finds; 0 where it is not installed."""
-    if importlib.util.find_spec("torch_xla") is None or not XLAAccelerator.is_available():
-        return 0
-    return int(XLAAccelerator.auto_device_count())
+    """How many chips torch_xla finds."""
+    return int(XLAAccelerator.auto_device_count()) if XLAAccelerator.is_available() else 0
 
 
 def seed(number: int) -> None:
@@ -38,12 +35,6 @@ class Chips(SingleDeviceXLAStrategy):
 
     Then each batch's rows are spread over the chips, every chip has all weights, and the compiler adds their
     communication: https://docs.pytorch.org/xla/release/r2.9/perf/spmd_basic.html.
-
-    Args:
-        number: of chips, one or all.
-
-    Raises:
-        ConfigError: if torch_xla has another number of them.
     """
 
     def __init__(self, number: int) -> None:
@@ -51,10 +42,8 @@ class Chips(SingleDeviceXLAStrategy):
         super().__init__(device=0)
 
     def process_dataloader(self, dataloader: object) -> object:
-        """A loader whose batches are uploaded ahead."""
-        if isinstance(dataloader, DeviceLoader):
-            return dataloader
-        return DeviceLoader(dataloader, self.root_device, self._rows)
+        uploads = isinstance(dataloader, DeviceLoader)
+        return dataloader if uploads else DeviceLoader(dataloader, self.root_device, self._rows)
 
 
 def _spread_over(number: int) -> Any:
@@ -72,13 +61,7 @@ def _spread_over(number: int) -> Any:
 
 
 class DeviceLoader:
-    """Uploads batches ahead, and runs the step's graph when the next batch is asked for.
-
-    Args:
-        loader: a sized loader of batches on the CPU.
-        device: the chip or chips.
-        rows: how tensors of shape (rows, width) are spread over several chips; None for one.
-    """
+    """Uploads batches ahead, their rows spread over the chips; the next batch starts the step's graph."""
 
     def __init__(self, loader: Any, device: torch.device, rows: Any = None) -> None:
         self._loader, self._device, self._rows = loader, device, rows
