@@ -117,6 +117,7 @@ def test_bad_choices_of_a_table_are_refused(tmp_path: Path) -> None:
         ({"label_column": "text"}, "the label column 'text' is also a text column"),
         ({"validation": 1.5}, r"validation is 1\.5"),
         ({"test": str(tmp_path)}, "no such file"),
+        ({"encoding": "hex"}, "unknown encoding 'hex'"),
     ]:
         with pytest.raises(ConfigError, match=what):
             table(path, **changes)

@@ -182,7 +182,8 @@ def test_the_fingerprint_changes_with_every_byte_and_place() -> None:
         small(one),
         replace(small(one), validation=[two]),
         replace(small(one), test=[two]),
-        # nothing in a text can pass for the end of one
+        # nothing in a text can pass for the end of one, or for a label
+        small(Example(0, " 나", "0가"), two),
         small(Example(0, "가 나\x1e", "0"), two),
         small(Example(0, '가 나", null]["train", "1", "다', "0", "짝")),
     ]

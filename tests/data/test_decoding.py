@@ -94,12 +94,12 @@ def test_another_encoding_is_refused_by_line_and_probable_name(
         ("cp949", "가".encode("cp949")[:1]),
     ],
 )
-@pytest.mark.parametrize("block", [1, 2, 3, 5, 8, 1 << 20])
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 7, 8, 1 << 20])
 def test_a_bad_byte_is_named_with_its_line_wherever_the_blocks_end(
     path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, bad: bytes, block: int
 ) -> None:
     monkeypatch.setattr(decoding, "BLOCK", block)
-    path.write_bytes("첫째\n둘째\n셋\uac0a째\n넷".encode(encoding) + bad)  # U+AC0A holds a newline's byte
+    path.write_bytes("첫째\n둘째\n셋\uac0a째\n".encode(encoding) + bad)  # U+AC0A holds a newline's byte
     with pytest.raises(DataError) as refused:
         list(decoded_lines(path, encoding))
     assert refused.value.where == f"{path}:4"

@@ -89,7 +89,7 @@ class Encoded:
     def lengths(self, max_length: int) -> Index:
         """Tokens of each row after truncation, special tokens counted, shape (rows,)."""
         lengths: Index = np.sum(self._kept(np.arange(len(self)), max_length), axis=0)
-        return lengths + _special_tokens(self._layout)
+        return lengths + special_tokens(self._layout)
 
     def truncated(self, max_length: int) -> int:
         """How many rows lose tokens at this length."""
@@ -114,7 +114,7 @@ class Encoded:
 
     def _kept(self, index: Index, max_length: int) -> list[Index]:
         """How many tokens truncation leaves of the first, and of the second text of each row."""
-        room = max_length - _special_tokens(self._layout)
+        room = max_length - special_tokens(self._layout)
         assert room >= 0, f"{max_length} tokens do not hold the special tokens"
         lengths = [offsets[index + 1] - offsets[index] for _, offsets in self._texts]
         if len(lengths) == 1:
@@ -149,7 +149,7 @@ class Encoded:
         return {**batch, "token_type_ids": types} if self.template.has_types else batch
 
 
-def _special_tokens(layout: Layout) -> int:
+def special_tokens(layout: Layout) -> int:
     return sum(token is not None for token, _ in layout)
 
 

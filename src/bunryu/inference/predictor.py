@@ -13,7 +13,14 @@ import numpy.typing as npt
 import torch
 
 from bunryu.encoding.batching import Index, bounded_batches
-from bunryu.encoding.encoder import Encoded, Template, smallest_dtype, tokenize, untruncating
+from bunryu.encoding.encoder import (
+    Encoded,
+    Template,
+    smallest_dtype,
+    special_tokens,
+    tokenize,
+    untruncating,
+)
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.models.metadata import ModelMetadata, ParitySample
 from bunryu.models.weights import (
@@ -83,7 +90,7 @@ class Predictor:
         self._template = Template.of(tokenizer)
         self._backend = untruncating(tokenizer)
         self._dtype = smallest_dtype(self._backend)
-        specials = sum(map(len, self._template.pair if about.takes_pairs else self._template.single))
+        specials = special_tokens(self._template.pair if about.takes_pairs else self._template.single)
         if about.max_seq_length < specials:
             raise ModelError(
                 f"max_seq_length is {about.max_seq_length}, special tokens alone take {specials}",
