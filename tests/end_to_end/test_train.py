@@ -65,30 +65,31 @@ def test_the_run_has_exactly_the_files_of_the_contract(trained: Run) -> None:
 
 def test_steps_and_epochs_are_counted(trained: Run) -> None:
     # 72 rows in batches of 16: 5 steps an epoch, the last batch short
-    assert trained.manifest["total_steps"] == 10
     rows = [(epoch, step, name) for epoch, step, name, _ in trained.metrics]
     assert [step for _, step, name in rows if name == "train/loss"] == list(range(1, 11))
-    assert [(epoch, step) for epoch, step, name in rows if name == "val/loss"] == [(0, 5), (1, 10)]
-    assert [(epoch, step) for epoch, step, name in rows if name == "train/loss_epoch"] == [(0, 5), (1, 10)]
+    for metric in ("val/loss", "train/loss_epoch"):
+        assert [(epoch, step) for epoch, step, name in rows if name == metric] == [(0, 5), (1, 10)]
     assert {name for _, _, name in rows} == {
         "train/loss", "train/accuracy", "lr", "train/loss_epoch", "train/accuracy_epoch",
         "val/loss", "val/accuracy", "val/f1_macro",
     }  # fmt: skip
 
 
-def test_the_manifest_says_what_was_run(trained: Run) -> None:
-    manifest = trained.manifest
-    assert manifest["status"] == "finished"
-    assert manifest["exit_reason"] is None
-    assert manifest["seed"] == 7
+def test_the_manifest_and_the_config_say_what_was_run(trained: Run) -> None:
+    manifest, config = trained.manifest, yaml.safe_load((trained.path / "config.yaml").read_text("utf-8"))
+    expected = {"status": "finished", "exit_reason": None, "seed": 7, "total_steps": 10,
+                "threads": torch.get_num_threads()}  # fmt: skip
+    assert {key: manifest[key] for key in expected} == expected
     assert manifest["overrides"][: len(QUICK)] == QUICK
     assert manifest["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert len(manifest["sources"]) == 64
-    assert manifest["threads"] == torch.get_num_threads()
     assert manifest["corpus"]["splits"]["train"]["rows"] == 72
     train = manifest["corpus"]["files"]["train"]
     assert train["read"] == train["used"] + sum(train["rejected"].values()) == 1798
     assert manifest["start"] <= manifest["end"]
+    assert config["optimizer"]["lr"] == config["model"]["lr"] == 0.001
+    assert config["trainer"]["max_epochs"] == config["epochs"] == 2
+    assert "${" not in (trained.path / "config.yaml").read_text("utf-8")
 
 
 def test_results_are_those_of_the_predictions(trained: Run) -> None:
@@ -296,13 +297,6 @@ def test_the_log_shows_what_the_tutorials_shows(trained: Run) -> None:
     for part in ("tokens: [CLS] ", "label: ", "ids: [2, ", "train: 72 rows ", "training took",
                  "parameters, 10 steps on cpu", "epoch 2/2", "val/accuracy"):  # fmt: skip
         assert part in log, part
-
-
-def test_the_recorded_config_is_plain_and_trains_the_same(trained: Run) -> None:
-    config = yaml.safe_load((trained.path / "config.yaml").read_text("utf-8"))
-    assert config["optimizer"]["lr"] == config["model"]["lr"] == 0.001
-    assert config["trainer"]["max_epochs"] == config["epochs"] == 2
-    assert "${" not in (trained.path / "config.yaml").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
