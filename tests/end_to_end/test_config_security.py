@@ -74,7 +74,7 @@ def overrides(draw: st.DrawFn) -> str:
     return f"{prefix}{key}{below}" if value is None else f"{prefix}{key}{below}={value}"
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
 @given(st.lists(overrides(), min_size=1, max_size=2))
 @example(["accelerator=[[[1]]]"])
 @example(["corpus/cleaner=${oc.decode:'{a: 1}'}"])
@@ -159,7 +159,8 @@ def test_a_tampered_run_directory_executes_nothing(
         node = {"_target_": target, **arguments}
         node = filled(node, canary=str(canary), payload=str(payload), folder=str(hub))
         run = tampered(lambda recorded, node=node: placed(recorded, place, node))
-        refused(ConfigError, check_targets, resolved(run.config, str(run.path)))
+        with pytest.raises(ConfigError):
+            check_targets(resolved(run.config, str(run.path)))
         if place != "optimizer":  # evaluate makes nothing of it
             said = error_of(2, "evaluate", run.path)
             assert "may not be called from a config" in said or "could let a checkpoint run code" in said
@@ -175,11 +176,12 @@ def test_neither_evaluate_nor_resume_makes_anything_of_a_run_with_one_foreign_ta
     node = {"_target_": "torch.optim.adam.torch.os.system", "command": "true", "_partial_": True}
     run = tampered(lambda recorded: placed(recorded, "optimizer", node))
     before = (run.path / "manifest.json").read_bytes()
-    assert "where: optimizer._target_" in error_of(2, "evaluate", run.path)
     error = refused(ConfigError, execute, run, resume=True)
     assert "may not be called" in str(error)
     assert error.where == "optimizer._target_"
     assert (run.path / "manifest.json").read_bytes() == before
+    tampered(lambda recorded: placed(recorded, "optimizer", {"_target_": "os.system"}))
+    assert "where: optimizer._target_" in error_of(2, "evaluate", run.path)
 
 
 @pytest.mark.parametrize("place", PLACES)

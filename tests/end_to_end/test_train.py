@@ -324,12 +324,12 @@ def test_what_a_library_refuses_is_a_configuration_error(
 @pytest.mark.usefixtures("bf16_anywhere")
 def test_lower_precision_trains_with_clipping_and_counts_rightly(train: Train) -> None:
     losses = []
-    for precision in ("32-true", "bf16-mixed", "bf16-true"):
+    for precision in ("32-true", "bf16-true"):
         run = train(f"accelerator.precision={precision}", "epochs=1", "optimizer.lr=1e-6", "batch_size=2")
         losses += metrics_of(run, "train/loss_epoch")
         groups = weights_only(run, "last")["optimizer_states"][0]["param_groups"]
         assert [group["fused"] for group in groups] == [True, True]  # one kernel for the step
-    assert losses == pytest.approx(losses[:1] * 3, abs=0.03)
+    assert losses == pytest.approx(losses[:1] * 2, abs=0.03)
 
 
 @pytest.mark.usefixtures("bf16_anywhere")
