@@ -60,17 +60,14 @@ def processes_of(run: Path) -> list[int]:
     return found
 
 
+def steps_of(run: Path) -> int:
+    metrics = run / "metrics.csv"
+    return metrics.read_text("utf-8").count(",train/loss,") if metrics.is_file() else 0
+
+
 def begun(folder: Path, steps: int = 3) -> Path:
     """The run directory, once it has trained so many steps."""
-
-    def logged() -> bool:
-        return any(
-            (run / "metrics.csv").is_file()
-            and (run / "metrics.csv").read_text("utf-8").count(",train/loss,") >= steps
-            for run in runs_in(folder)
-        )
-
-    until(logged, 120.0)
+    until(lambda: any(steps_of(run) >= steps for run in runs_in(folder)), 120.0)
     (run,) = runs_in(folder)
     return run
 
@@ -85,22 +82,9 @@ def ended(fork: Fork, seconds: float = 120.0) -> int:
 
 
 @pytest.mark.cpus
-def test_both_processes_killed_and_resumed(whole: dict[str, Any], tmp_path: Path) -> None:
-    port = free_port()
-    forks = [
-        Fork(tmp_path / f"{rank}.log", lambda: cli.run(train(tmp_path, *TWO)), as_torchrun(rank, 2, port))
-        for rank in (0, 1)
-    ]
-    run = begun(tmp_path)
-    for fork in forks:
-        os.kill(fork.pid, signal.SIGKILL)
-    assert [fork.code() for fork in forks] == [-signal.SIGKILL] * 2
-    assert Run(run).manifest["status"] == "running"
-    assert together(tmp_path, ["resume", str(run)]) == [0, 0], (tmp_path / "0.log").read_text("utf-8")
-    assert outcome(tmp_path / "out") == whole
-
-
-def test_the_command_asked_to_stop_stops_all_with_a_checkpoint(whole: dict[str, Any], tmp_path: Path) -> None:
+def test_the_command_asked_to_stop_stops_all_and_killed_when_resumed_they_still_go_on(
+    whole: dict[str, Any], tmp_path: Path
+) -> None:
     fork = alone(tmp_path, *train(tmp_path, *TWO))
     run = begun(tmp_path)
     assert len(processes_of(run)) == 2
@@ -112,9 +96,17 @@ def test_the_command_asked_to_stop_stops_all_with_a_checkpoint(whole: dict[str, 
     assert Run(run).results == {}
     assert fork.said().count("interrupted; to go on: bunryu resume") == 1
     assert "death signal" not in fork.said()  # the launcher's own words
-    steps = (run / "metrics.csv").read_text("utf-8").count(",train/loss,")
-    assert together(tmp_path, ["resume", str(run)]) == [0, 0]
+    steps, port, resume = steps_of(run), free_port(), ["resume", str(run)]
+    forks = [
+        Fork(tmp_path / f"{rank}.log", lambda: cli.run(resume), as_torchrun(rank, 2, port)) for rank in (0, 1)
+    ]
+    begun(tmp_path, steps + 2)
+    for fork in forks:
+        os.kill(fork.pid, signal.SIGKILL)
+    assert [fork.code() for fork in forks] == [-signal.SIGKILL] * 2
     assert f"step {steps}" in (tmp_path / "0.log").read_text("utf-8")  # none was lost
+    assert Run(run).manifest["status"] == "running"
+    assert together(tmp_path, resume) == [0, 0], (tmp_path / "0.log").read_text("utf-8")
     assert outcome(tmp_path / "out") == whole
 
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from bunryu import cli
 from bunryu.config import schema
 from bunryu.metrics import scores
 from bunryu.runs.run import Run
+from helpers.refusing import error_of
 from helpers.training import QUICK, Train
 
 FILES = {
@@ -43,8 +45,10 @@ def metrics_of(run: Run, name: str) -> list[float]:
     return [value for _, _, key, value in run.metrics if key == name]
 
 
-def last_step(run: Run) -> int:
-    return max(step for _, step, _, _ in run.metrics)
+def weights_only(run: Run, name: str) -> dict[str, Any]:
+    """What a checkpoint holds; one that holds code is refused."""
+    state: dict[str, Any] = torch.load(run.path / f"checkpoints/{name}.ckpt", weights_only=True)
+    return state
 
 
 def predictions_of(run: Run, split: str) -> list[dict[str, str]]:
@@ -61,37 +65,31 @@ def test_the_run_has_exactly_the_files_of_the_contract(trained: Run) -> None:
 
 def test_steps_and_epochs_are_counted(trained: Run) -> None:
     # 72 rows in batches of 16: 5 steps an epoch, the last batch short
-    assert trained.manifest["total_steps"] == 10
     rows = [(epoch, step, name) for epoch, step, name, _ in trained.metrics]
     assert [step for _, step, name in rows if name == "train/loss"] == list(range(1, 11))
-    assert [(epoch, step) for epoch, step, name in rows if name == "val/loss"] == [(0, 5), (1, 10)]
-    assert [(epoch, step) for epoch, step, name in rows if name == "train/loss_epoch"] == [(0, 5), (1, 10)]
+    for metric in ("val/loss", "train/loss_epoch"):
+        assert [(epoch, step) for epoch, step, name in rows if name == metric] == [(0, 5), (1, 10)]
     assert {name for _, _, name in rows} == {
         "train/loss", "train/accuracy", "lr", "train/loss_epoch", "train/accuracy_epoch",
         "val/loss", "val/accuracy", "val/f1_macro",
     }  # fmt: skip
 
 
-def test_the_manifest_says_what_was_run(trained: Run) -> None:
-    manifest = trained.manifest
-    assert manifest["status"] == "finished"
-    assert manifest["exit_reason"] is None
-    assert manifest["seed"] == 7
+def test_the_manifest_and_the_config_say_what_was_run(trained: Run) -> None:
+    manifest, config = trained.manifest, yaml.safe_load((trained.path / "config.yaml").read_text("utf-8"))
+    expected = {"status": "finished", "exit_reason": None, "seed": 7, "total_steps": 10,
+                "threads": torch.get_num_threads()}  # fmt: skip
+    assert {key: manifest[key] for key in expected} == expected
     assert manifest["overrides"][: len(QUICK)] == QUICK
     assert manifest["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert len(manifest["sources"]) == 64
-    assert manifest["device"] == {
-        "kind": "cpu",
-        "name": "cpu",
-        "count": 1,
-        "precision": "32-true",
-        "strategy": "SingleDeviceStrategy",
-    }
-    assert manifest["threads"] == torch.get_num_threads()
     assert manifest["corpus"]["splits"]["train"]["rows"] == 72
     train = manifest["corpus"]["files"]["train"]
     assert train["read"] == train["used"] + sum(train["rejected"].values()) == 1798
     assert manifest["start"] <= manifest["end"]
+    assert config["optimizer"]["lr"] == config["model"]["lr"] == 0.001
+    assert config["trainer"]["max_epochs"] == config["epochs"] == 2
+    assert "${" not in (trained.path / "config.yaml").read_text("utf-8")
 
 
 def test_results_are_those_of_the_predictions(trained: Run) -> None:
@@ -109,34 +107,23 @@ def test_results_are_those_of_the_predictions(trained: Run) -> None:
     assert results["best_checkpoint"] == "checkpoints/best.ckpt"
 
 
-@pytest.mark.parametrize("mode", ["min", "max"])  # the last epoch cannot be the best of both
-def test_the_best_checkpoint_is_the_one_the_monitor_names(
-    train: Train, mode: str, monkeypatch: pytest.MonkeyPatch
+def test_the_monitor_names_the_best_checkpoint_and_save_top_k_keeps_more(
+    trained: Run, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(schema.MONITORED, "val/loss", mode)
-    run = train(f"monitor={mode} val/loss", "epochs=3")
-    losses = metrics_of(run, "val/loss")
-    best = min(losses) if mode == "min" else max(losses)
-    assert run.results["val/loss"] == best
-    epochs = {
-        name: torch.load(run.path / f"checkpoints/{name}.ckpt", weights_only=True)["epoch"]
-        for name in ("best", "last")
-    }
-    assert epochs == {"best": losses.index(best), "last": 2}
-
-
-def test_the_monitor_chooses_the_checkpoint_and_save_top_k_keeps_more(train: Train) -> None:
-    run = train("monitor=max val/accuracy", "save_top_k=2", "epochs=3")
-    kept = sorted(path.name for path in (run.path / "checkpoints").glob("*.ckpt"))
+    monkeypatch.setitem(schema.MONITORED, "val/loss", "max")  # no epoch is the best of both
+    for run, best in (
+        (trained, min),
+        (train("monitor=max val/loss", "save_top_k=2", "trainer.max_epochs=3"), max),
+    ):
+        losses = metrics_of(run, "val/loss")
+        assert run.results["val/loss"] == best(losses)
+        states = {name: weights_only(run, name) for name in ("best", "last")}
+        epochs = {name: state["epoch"] for name, state in states.items()}
+        assert epochs == {"best": losses.index(best(losses)), "last": len(losses) - 1}
+        assert states["last"]["bunryu"]["batches_seen"] > 0
+    kept = {path.name for path in (run.path / "checkpoints").glob("*.ckpt")}
     assert len(kept) == 5
-    assert {"best.ckpt", "last.ckpt", "previous.ckpt"} < set(kept)
-    assert run.results["val/accuracy"] == max(metrics_of(run, "val/accuracy"))
-
-
-def test_checkpoints_hold_no_code(trained: Run) -> None:
-    for name in ("best.ckpt", "last.ckpt"):
-        state = torch.load(trained.path / "checkpoints" / name, weights_only=True)
-        assert state["bunryu"]["batches_seen"] > 0
+    assert {"best.ckpt", "last.ckpt", "previous.ckpt"} < kept
 
 
 def test_the_model_folder_gives_the_logits_of_the_predictions(trained: Run) -> None:
@@ -170,7 +157,10 @@ def test_one_seed_gives_the_same_bits_in_another_process_without_the_cache(
 
 
 def test_a_drawn_seed_is_recorded_and_gives_other_bits_and_the_same_split(trained: Run, train: Train) -> None:
-    other = train("seed=null")
+    other = train("seed=null", "overwrite_cache=true")
+    assert "train: 72 rows encoded" in (other.path / "train.log").read_text(
+        "utf-8"
+    )  # as trained's were before
     assert isinstance(other.manifest["seed"], int)
     assert other.config["seed"] == other.manifest["seed"]
     assert weights_hash(other) != weights_hash(trained)
@@ -182,45 +172,48 @@ def expected_rates(scheduler: str, steps: int, per_epoch: int, lr: float) -> lis
     if scheduler == "constant":
         return [lr] * steps
     if scheduler == "exponential":
-        return [lr * 0.9 ** ((step - 1) // per_epoch) for step in range(1, steps + 1)]
+        return [lr * 0.9 ** (step // per_epoch) for step in range(steps)]
     warm = -(-steps // 10)
-    rates = []
-    for done in range(steps):  # steps taken before the one whose rate this is
-        if done < warm:
-            rates.append(lr * (done + 1) / warm)
-        elif scheduler == "linear_warmup":
-            rates.append(lr * (steps - done) / (steps - warm))
-        else:
-            rates.append(lr * (1 + np.cos(np.pi * (done - warm) / (steps - warm))) / 2)
-    return rates
+    rates = [lr * (done + 1) / warm for done in range(warm)]
+    left = [
+        (steps - done) / (steps - warm) for done in range(warm, steps)
+    ]  # parts of the steps after warm-up
+    if scheduler == "linear_warmup":
+        return rates + [lr * part for part in left]
+    return rates + [lr * (1 - np.cos(np.pi * part)) / 2 for part in left]
 
 
-@pytest.mark.parametrize("scheduler", ["exponential", "linear_warmup", "cosine_warmup", "constant"])
-def test_the_learning_rate_follows_its_schedule(train: Train, scheduler: str) -> None:
-    run = train(f"scheduler={scheduler}", "optimizer=sgd", "optimizer.lr=0.01")
-    names = [name for _, _, name, _ in run.metrics]
-    rates = [
-        value
-        for before, (_, _, name, value) in zip(["", *names], run.metrics, strict=False)
-        if (before, name) == ("train/accuracy", "lr")  # and not the epoch's
-    ]
-    assert rates == pytest.approx(expected_rates(scheduler, 10, 5, 0.01), rel=1e-6)
+@pytest.mark.parametrize(
+    ("scheduler", "overrides", "steps"),
+    [
+        ("exponential", ["trainer.max_epochs=3"], 15),
+        ("linear_warmup", ["trainer.accumulate_grad_batches=2"], 6),  # 5 batches an epoch: the last has one
+        ("cosine_warmup", ["+trainer.max_steps=7"], 7),
+        ("constant", ["+trainer.limit_train_batches=2"], 4),
+        ("linear_warmup", ["+trainer.limit_train_batches=0.5", "trainer.accumulate_grad_batches=2"], 2),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule_over_the_steps_that_are_taken(
+    scheduler: str, overrides: list[str], steps: int, train: Train
+) -> None:
+    run = train(f"scheduler={scheduler}", "optimizer=sgd", "optimizer.lr=0.01", *overrides)
+    assert run.manifest["total_steps"] == max(step for _, step, _, _ in run.metrics) == steps
+    rates = {step: value for _, step, name, value in reversed(run.metrics) if name == "lr"}  # a step's first
+    assert [rates[step] for step in sorted(rates)] == pytest.approx(
+        expected_rates(scheduler, steps, 5, 0.01), rel=1e-6
+    )
 
 
 def test_the_tutorials_batches_and_validation(train: Train) -> None:
-    run = train("batching=random", "padding=max_length", "max_seq_length=32", "corpus.validation=test")
-    assert [row["row"] for row in predictions_of(run, "validation")] == [
-        row["row"] for row in predictions_of(run, "test")
-    ]
+    job = ["batching=random", "padding=max_length", "max_seq_length=32", "corpus.validation=test", "epochs=1"]
+    run = train(*job)
+    validation, test = (predictions_of(run, split) for split in ("validation", "test"))
+    assert [row["row"] for row in validation] == [row["row"] for row in test]
     assert run.results["val/accuracy"] == run.results["test/accuracy"]
 
 
 def test_a_table_with_three_text_labels_and_no_test_split(train: Train, tmp_path: Path) -> None:
-    topics = {
-        "음식": "국물이 진하고 맛있는 식당",
-        "여행": "기차를 타고 바다로 떠난 여행",
-        "운동": "아침마다 공원을 달리는 운동",
-    }
+    topics = {"음식": "국물이 진한 식당", "여행": "바다로 떠난 여행", "운동": "공원을 달리는 운동"}
     rows = [
         f'{{"body": "{text} {i}", "topic": "{label}"}}' for i in range(20) for label, text in topics.items()
     ]
@@ -242,31 +235,23 @@ def test_multirun_makes_ordinary_runs_and_encodes_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cache = tmp_path / "cache"
-    code = cli.run(
-        [
-            "train", "-m", *QUICK, "epochs=1", f"output_root={tmp_path}/out", f"cache_dir={cache}",
-            "seed=1,2", "max_seq_length=8,64",
-        ]
-    )  # fmt: skip
-    assert code == 0
-    runs = [Run(path) for path in (tmp_path / "out/sample-tiny").iterdir()]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sample-tiny", "sweeps"}
-    settings = {(run.config["seed"], run.config["max_seq_length"]) for run in runs}
-    assert len(runs) == len(settings) == 4
+    (tmp_path / "cache").mkdir()
+    job = [*QUICK, "epochs=1", "output_root=out", f"cache_dir={tmp_path}/cache", "max_seq_length=8,64"]
+    assert cli.run(["train", "-m", *job]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sample-tiny", "sweeps"}
+    runs = {run.config["max_seq_length"]: run for run in map(Run, (tmp_path / "out/sample-tiny").iterdir())}
+    assert set(runs) == {8, 64}
     once_saved = {name for name in FILES if "previous" not in name}  # one epoch, one save
-    assert all(files_of(run) >= once_saved for run in runs)
-    assert len(list((cache / "encodings").iterdir())) == 3  # train, validation and test
-    assert len(list((cache / "vocabularies").iterdir())) == 1
-    assert {r.manifest["truncated_rows"]["train"] > 0 for r in runs if r.config["max_seq_length"] == 8} == {
-        True
-    }
+    assert all(files_of(run) >= once_saved for run in runs.values())
+    assert len(list((tmp_path / "cache/encodings").iterdir())) == 3  # train, validation and test
+    assert len(list((tmp_path / "cache/vocabularies").iterdir())) == 1
+    assert "train: 72 rows from the cache" in (runs[64].path / "train.log").read_text("utf-8")
+    assert runs[8].manifest["truncated_rows"]["train"] > 0
 
 
-@pytest.mark.parametrize("name", ["My Drive (1), it's 실험", "a'b [z] x=y"])
-def test_outputs_go_to_paths_of_any_spelling(tmp_path: Path, name: str) -> None:
-    root = tmp_path / name
+def test_outputs_go_to_paths_of_any_spelling(tmp_path: Path) -> None:
+    root = tmp_path / "My Drive (1), it's a'b [z] x=y 실험"
     assert cli.run(["train", *QUICK, "epochs=1", "limit_rows=20", f"output_root={root}"]) == 0
     (run,) = map(Run, (root / "sample-tiny").iterdir())
     assert run.config["output_root"] == str(root)
@@ -275,16 +260,16 @@ def test_outputs_go_to_paths_of_any_spelling(tmp_path: Path, name: str) -> None:
 
 def test_a_run_writes_no_path_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["train", *QUICK, "epochs=1"]) == 0
+    assert cli.run(["train", *QUICK, "epochs=1", "limit_rows=20"]) == 0
     (run,) = map(Run, Path("outputs/sample-tiny").iterdir())
     for name in files_of(run):
         assert bytes(tmp_path) not in (run.path / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("option", ["fast_dev_run", "limit", "overfit", "profiler"])
+@pytest.mark.parametrize("option", ["fast_dev_run", "overfit", "profiler"])
 def test_debug_options_run_to_their_end(tmp_path: Path, option: str) -> None:
-    overrides = ["limit_rows=40", "epochs=1"] if option in ("profiler", "overfit") else []
-    assert cli.run(["train", f"output_root={tmp_path}", f"debug={option}", *overrides]) == 0
+    job = [f"output_root={tmp_path}", f"debug={option}", "limit_rows=40", "epochs=1"]
+    assert cli.run(["train", *job]) == 0
     (run,) = map(Run, (tmp_path / "sample-tiny").iterdir())
     assert run.manifest["status"] == "finished"
     assert ("run_training_epoch" in (run.path / "train.log").read_text("utf-8")) == (option == "profiler")
@@ -314,20 +299,6 @@ def test_the_log_shows_what_the_tutorials_shows(trained: Run) -> None:
         assert part in log, part
 
 
-@pytest.mark.usefixtures("trained")  # which has filled the cache
-def test_a_second_run_says_that_it_used_the_cache(train: Train) -> None:
-    for overwrite, said in (("false", "from the cache"), ("true", "encoded")):
-        log = train("epochs=1", f"overwrite_cache={overwrite}").path / "train.log"
-        assert f"train: 72 rows {said}" in log.read_text("utf-8")
-
-
-def test_the_recorded_config_is_plain_and_trains_the_same(trained: Run) -> None:
-    config = yaml.safe_load((trained.path / "config.yaml").read_text("utf-8"))
-    assert config["optimizer"]["lr"] == config["model"]["lr"] == 0.001
-    assert config["trainer"]["max_epochs"] == config["epochs"] == 2
-    assert "${" not in (trained.path / "config.yaml").read_text("utf-8")
-
-
 @pytest.mark.parametrize(
     ("overrides", "where"),
     [
@@ -342,41 +313,23 @@ def test_the_recorded_config_is_plain_and_trains_the_same(trained: Run) -> None:
     ],
 )
 def test_what_a_library_refuses_is_a_configuration_error(
-    overrides: list[str], where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    overrides: list[str], where: str, tmp_path: Path
 ) -> None:
-    assert cli.run(["train", *QUICK, f"output_root={tmp_path}", *overrides]) == 2
-    said = capsys.readouterr().err
+    said = error_of(2, "train", *QUICK, f"output_root={tmp_path}", *overrides)
     assert f"where: {where}" in said
     assert "Traceback" not in said
-
-
-@pytest.mark.parametrize(
-    ("overrides", "steps"),
-    [
-        (["trainer.max_epochs=3"], 15),
-        (["trainer.accumulate_grad_batches=2"], 6),  # 5 batches an epoch: the last step has one
-        (["+trainer.limit_train_batches=2"], 4),
-        (["+trainer.max_steps=7"], 7),
-        (["+trainer.limit_train_batches=0.5", "trainer.accumulate_grad_batches=2"], 2),
-    ],
-)
-def test_the_schedule_knows_how_many_steps_are_taken(train: Train, overrides: list[str], steps: int) -> None:
-    run = train("scheduler=linear_warmup", *overrides)
-    assert run.manifest["total_steps"] == steps
-    assert last_step(run) == steps
 
 
 @pytest.mark.cpus
 @pytest.mark.usefixtures("bf16_anywhere")
 def test_lower_precision_trains_with_clipping_and_counts_rightly(train: Train) -> None:
     losses = []
-    for precision in ("32-true", "bf16-mixed", "bf16-true"):
+    for precision in ("32-true", "bf16-true"):
         run = train(f"accelerator.precision={precision}", "epochs=1", "optimizer.lr=1e-6", "batch_size=2")
         losses += metrics_of(run, "train/loss_epoch")
-        checkpoint = torch.load(run.path / "checkpoints/last.ckpt", weights_only=True)
-        groups = checkpoint["optimizer_states"][0]["param_groups"]
+        groups = weights_only(run, "last")["optimizer_states"][0]["param_groups"]
         assert [group["fused"] for group in groups] == [True, True]  # one kernel for the step
-    assert losses == pytest.approx(losses[:1] * 3, abs=0.03)
+    assert losses == pytest.approx(losses[:1] * 2, abs=0.03)
 
 
 @pytest.mark.usefixtures("bf16_anywhere")
@@ -384,10 +337,7 @@ def test_a_fused_step_in_bfloat16_clips_as_any_other(train: Train) -> None:
     # plain gradient descent: a step is the rate times the gradient, whose norm clipping has made 0.001
     job = ["accelerator.precision=bf16-mixed", "optimizer=sgd", "optimizer.momentum=0", "scheduler=constant",
            "trainer.gradient_clip_val=1e-3", "+trainer.limit_train_batches=1", "epochs=1"]  # fmt: skip
-    one, two = (
-        torch.load(train(*job, f"optimizer.lr={rate}").path / "checkpoints/last.ckpt", weights_only=True)
-        for rate in (1.0, 2.0)
-    )
+    one, two = (weights_only(train(*job, f"optimizer.lr={rate}"), "last") for rate in (1.0, 2.0))
     assert one["optimizer_states"][0]["param_groups"][0]["fused"] is True
     apart = [(one["state_dict"][name] - two["state_dict"][name]).norm() for name in one["state_dict"]]
     assert float(torch.stack(apart).norm()) == pytest.approx(1e-3, rel=0.01)
@@ -412,13 +362,6 @@ def test_pairs_are_in_the_vocabulary_and_a_missing_one_is_rejected(train: Train,
     first = predictions_of(run, "validation")[0]
     assert parity["pair"] == "둘째문장"
     assert parity["logits"][0] == pytest.approx(float(first["logit:0"]), abs=1e-5)
-
-
-def test_a_limit_draws_rows_from_the_whole_split(train: Train, tmp_path: Path) -> None:
-    rows = [f"글 {i}\t{'앞' if i < 200 else '뒤'}" for i in range(400)]
-    (tmp_path / "sorted.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", "utf-8")
-    run = train("corpus=table", f"corpus.train={tmp_path}/sorted.tsv", "limit_rows=40", "epochs=1")
-    assert min(run.manifest["corpus"]["splits"]["train"]["labels"].values()) > 10
 
 
 def test_a_vocabulary_that_knows_little_is_named(
