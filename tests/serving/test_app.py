@@ -19,18 +19,18 @@ from starlette.testclient import TestClient
 from bunryu.inference.opening import open_predictor
 from bunryu.metrics import softmax
 from bunryu.runs.run import Run
-from bunryu.serving.app import Settings, create_app
+from bunryu.serving.app import Settings
 from bunryu.serving.middleware import HostPolicy
 from bunryu.serving.schemas import Limits
-from helpers.serving import Answer, FakePredictor, ignore, post, queued_texts, request_bytes, running
+from helpers.serving import Answer, FakePredictor, app_of, post, queued_texts, request_bytes, running
 
 JSON = {"content-type": "application/json"}
 TOKEN = "a-token-of-some-length"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
-def client_of(predictor: Any, given: Settings | None = None, log: Any = ignore) -> TestClient:
-    return TestClient(create_app(predictor, given or Settings(), log), base_url="http://localhost")
+def client_of(*arguments: Any) -> TestClient:
+    return TestClient(app_of(*arguments), base_url="http://localhost")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def refused(response: Any) -> tuple[int, str]:
 @pytest.mark.cpus
 def test_predictions_are_the_predictors(trained: Run) -> None:
     predictor = open_predictor(trained.path)
-    texts = ["정말 재미있게 봤어요", "시간이 아까웠다", "", "다시는 보고 싶지 않은 영화였습니다 " * 20]
+    texts = ["정말 재미있게 봤어요", "", "다시는 보고 싶지 않은 영화였습니다 " * 20]
     with client_of(predictor) as client:
         several = client.post("/predict", json={"texts": texts}).json()
         one = client.post("/predict", json={"text": texts[0]}).json()
@@ -115,10 +115,6 @@ def test_pairs() -> None:
         (b'{"text": ' + b"[" * 200_000, 400, "the body is nested too deeply"),
         (b'{"text": ' + b"9" * 5000 + b"}", 400, "the body holds a number that is too large"),
         (b'{"text": "a\nb"}', 400, "the body is not JSON: Invalid control character"),
-        (b'{"text": NaN}', 422, "not a string"),
-        (b'{"text": "\\ud800"}', 422, "a text holds half a surrogate pair, which is no character"),
-        (b'{"texts": [' + b'"a",' * 256 + b'"a"]}', 422, "more than 256 texts in one request"),
-        (b'{"text": "' + b"a" * 10_001 + b'"}', 422, "a text has more than 10000 characters"),
         (b'{"text": "' + b"a" * (10 << 20) + b'"}', 413, "the body has more than 1048576 bytes"),
     ],
 )
@@ -129,18 +125,13 @@ def test_bodies_that_are_refused(client: TestClient, body: bytes, status: int, w
     assert len(response.content) < 400
 
 
-def test_what_is_not_said_to_be_json_is_refused(client: TestClient) -> None:
-    statuses = {}
-    for kind in (
-        "",
-        "text/plain",
-        "application/json5",
-        "application/json",
-        "Application/JSON; charset=utf-8",
-    ):
-        response = client.post("/predict", content=b'{"text": "a"}', headers={"content-type": kind})
-        statuses[kind] = response.status_code
-    assert list(statuses.values()) == [415, 415, 415, 200, 200], statuses
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("", 415), ("text/plain", 415), ("application/json5", 415), ("Application/JSON; charset=utf-8", 200)],
+)
+def test_what_is_not_said_to_be_json_is_refused(client: TestClient, kind: str, status: int) -> None:
+    headers = {"content-type": kind}
+    assert client.post("/predict", content=b'{"text": "a"}', headers=headers).status_code == status
 
 
 def test_paths_and_methods_that_do_not_exist(client: TestClient) -> None:
@@ -151,30 +142,17 @@ def test_paths_and_methods_that_do_not_exist(client: TestClient) -> None:
     assert response.headers["allow"] == "POST"
 
 
-def fuzzed(draw: random.Random) -> bytes:
-    """A body that is hardly ever right: a good one damaged, or JSON of any shape, or noise."""
-    kind = draw.randrange(3)
-    if kind == 0:
-        good = bytearray(json.dumps({"texts": ["좋은 영화", "a\u0001b"]}, ensure_ascii=False).encode())
+def test_five_hundred_damaged_bodies_and_then_a_good_one(client: TestClient) -> None:
+    draw, statuses = random.Random(29), []
+    for path in ["/predict", "/api"] * 250:
+        body = bytearray(
+            '{"texts": ["좋은 영화", "a\\u0001b"]}'.encode() if path == "/predict" else b'"text"'
+        )
         for _ in range(draw.randrange(1, 6)):
-            good[draw.randrange(len(good))] = draw.randrange(256)
-        return bytes(good)
-    if kind == 1:
-        leaves = [None, True, -1, 1e308, "", "\ud800", "\x00", [], {}, "x" * 20_000, [[["a"]]], 10**400]
-        keys = draw.choices(["text", "texts", "pair", "pairs", "", "\x00", "__class__"], k=3)
-        value = draw.choice([draw.choice(leaves), [draw.choice(leaves) for _ in range(300)]])
-        return json.dumps(draw.choice([value, dict.fromkeys(keys, value)])).encode()
-    return draw.randbytes(draw.randrange(200))
-
-
-def test_five_hundred_fuzzed_bodies_and_then_a_good_one(client: TestClient) -> None:
-    draw = random.Random(29)
-    statuses = []
-    for _ in range(500):
-        response = client.post(draw.choice(["/predict", "/api"]), content=fuzzed(draw), headers=JSON)
+            body[draw.randrange(len(body))] = draw.randrange(256)
+        response = client.post(path, content=bytes(body), headers=JSON)
         statuses.append(response.status_code if response.status_code == 200 else refused(response)[0])
-    assert set(statuses) == {200, 400, 413, 422}
-    assert statuses.count(200) < 50
+    assert set(statuses) == {200, 400, 422}
     assert client.post("/predict", json={"text": "좋다"}).json()["label"] == "길다"
 
 
@@ -195,7 +173,7 @@ def test_a_flood_is_answered_rightly_or_not_at_all() -> None:
                 predictor.gate.set()
         return await asyncio.gather(*asked)
 
-    with running(create_app(predictor, limits, ignore)) as port:  # type: ignore[arg-type]
+    with running(app_of(predictor, limits)) as (port, _):
         answers = asyncio.run(flood(port))
     assert [answer.status for answer in answers].count(200) == 16
     for length, answer in enumerate(answers):
@@ -220,7 +198,7 @@ def test_a_request_whose_time_is_up_is_answered_503() -> None:
 def test_a_client_that_has_gone_costs_no_inference() -> None:
     predictor = FakePredictor()
     lines: list[Any] = []
-    with running(create_app(predictor, Settings(), lines.append)) as port:  # type: ignore[arg-type]
+    with running(app_of(predictor, None, lines.append)) as (port, _):
         predictor.reached.clear()
         predictor.gate.clear()
         with socket.create_connection(("127.0.0.1", port)) as first:
@@ -238,29 +216,16 @@ def test_a_client_that_has_gone_costs_no_inference() -> None:
     assert predictor.batches[1:] == [["first"]]
 
 
-# ---- the log
-
-
-def test_a_failing_model_is_an_answer_and_a_line_of_the_log() -> None:
-    lines: list[Any] = []
-    with client_of(FakePredictor(), log=lines.append) as client:
-        response = client.post("/predict", json={"text": "poison"})
-        assert refused(response) == (500, "the service failed to answer")
-        assert client.post("/predict", json={"text": "good"}).status_code == 200
-    failed, access, _ = lines
-    assert failed["error"] == "RuntimeError: the network failed"
-    assert failed["trace"][-1].endswith(" logits")
-    assert (access["path"], access["status"], access["texts"]) == ("/predict", 500, 1)
-
-
-def test_the_log_holds_neither_texts_nor_queries_nor_tokens() -> None:
+def test_the_log_tells_failures_and_holds_neither_texts_nor_queries_nor_tokens() -> None:
     lines: list[Any] = []
     with client_of(FakePredictor(), Settings(token=TOKEN), lines.append) as client:
-        client.post("/predict?q=canary", json={"texts": ["canary", "b"]}, headers=BEARER)
+        failed = client.post("/predict?q=canary", json={"texts": ["canary", "poison"]}, headers=BEARER)
         client.post("/predict", json={"text": "canary" * 9999}, headers=BEARER)
         client.get(f"/docs?token={TOKEN}")
-    assert [(line["status"], line["texts"]) for line in lines] == [(200, 2), (422, 0), (200, 0)]
-    assert [line["path"] for line in lines] == ["/predict", "/predict", "/docs"]
+    assert refused(failed) == (500, "the service failed to answer")
+    assert lines.pop(0)["error"] == "RuntimeError: the network failed"
+    found = [(line["path"], line["status"], line["texts"]) for line in lines]
+    assert found == [("/predict", 500, 2), ("/predict", 422, 0), ("/docs", 200, 0)]
     assert re.search("canary|token", json.dumps(lines)) is None
 
 
@@ -271,13 +236,7 @@ def test_every_answer_carries_the_policy_and_none_lets_another_origin_in(client:
     asks = {"origin": "https://evil.example", "access-control-request-method": "POST"}
     preflight = client.options("/predict", headers=asks)
     assert preflight.status_code == 405
-    for response in (
-        client.get("/"),
-        client.get("/docs"),
-        client.get("/model"),
-        client.get("/no"),
-        preflight,
-    ):
+    for response in (preflight, *map(client.get, ("/", "/docs", "/model", "/no"))):
         policy = response.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert re.search(r"; script-src 'sha256-[\w+/]+='; style-src 'sha256-", policy)
@@ -318,7 +277,7 @@ def test_the_description_and_the_docs_say_what_the_service_does(client: TestClie
 
 @pytest.fixture(scope="module")
 def described() -> Iterator[Any]:
-    with running(create_app(FakePredictor(), Settings(), ignore)) as port:  # type: ignore[arg-type]
+    with running(app_of(FakePredictor())) as (port, _):
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
 
 

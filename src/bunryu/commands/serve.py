@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bunryu.inference.predictor import Predictor
 
 TOKEN_VARIABLE = "BUNRYU_TOKEN"
-IpAddress = IPv4Address | IPv6Address
+Address = IPv4Address | IPv6Address
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -136,11 +136,7 @@ def _cannot_listen(error: OSError, address: Any) -> BunryuError:
 
 
 def _serve(
-    args: argparse.Namespace,
-    listener: socket.socket,
-    names: tuple[str, ...],
-    token: str | None,
-    ip: IpAddress,
+    args: argparse.Namespace, listener: socket.socket, names: tuple[str, ...], token: str | None, ip: Address
 ) -> None:
     inference = ThreadPoolExecutor(1, "inference")
     opened = inference.submit(open_predictor, args.run, args.checkpoint, args.runtime, args.device)
@@ -174,7 +170,7 @@ def _start_message(predictor: Predictor, difference: float, url: str) -> str:
     )
 
 
-def _url(ip: IpAddress, port: int, token: str | None) -> str:
+def _url(ip: Address, port: int, token: str | None) -> str:
     """What to open in a browser on this machine."""
     if ip.is_unspecified:
         ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
