@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route, e
 
 from bunryu.inference.opening import open_predictor
 from bunryu.runs.run import Run
-from bunryu.serving.app import Settings, create_app
-from helpers.serving import ignore, running
+from bunryu.serving.app import Settings
+from helpers.serving import app_of, running
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome")
@@ -33,7 +33,7 @@ Handler = Callable[[Route], None]
 @pytest.fixture(scope="module")
 def url(trained: Run) -> Iterator[str]:
     """The address of a service that wants a token."""
-    with running(create_app(open_predictor(trained.path), Settings(token=TOKEN), ignore)) as port:
+    with running(app_of(open_predictor(trained.path), Settings(token=TOKEN))) as (port, _):
         yield f"http://127.0.0.1:{port}/"
 
 

@@ -102,7 +102,6 @@ TOKEN = "a-token-of-some-length"
         ("/predict", f"token={TOKEN}".encode(), "", 401),
         ("/docs", f"token={TOKEN}".encode(), "", 200),
         ("/docs", b"token=%ff%ed%a0%80", "", 401),
-        ("/docs", b"", "", 401),
     ],
 )
 def test_all_but_health_and_the_page_need_the_token(
@@ -133,9 +132,9 @@ def outside(body: bytes) -> tuple[list[Any], list[Any]]:
 def test_every_answer_has_the_headers_and_a_line_of_the_log() -> None:
     sent, (line,) = outside(b"12345")
     assert (b"x-safe", b"yes") in sent[0]["headers"]
-    assert set(line) == {"time", "client", "method", "path", "status", "ms", "texts"}
-    assert (line["client"], line["method"], line["path"]) == ("192.0.2.1", "POST", "/p" * 100)
-    assert (line["status"], line["texts"]) == (200, 0)
+    assert (type(line.pop("time")), type(line.pop("ms"))) == (str, float)
+    request = {"client": "192.0.2.1", "method": "POST", "path": "/p" * 100}
+    assert line == {**request, "status": 200, "texts": 0}
 
 
 def test_what_goes_wrong_is_logged_with_its_place_and_answered_without() -> None:

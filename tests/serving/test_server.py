@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import os
 import re
@@ -17,7 +16,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from bunryu.serving.server import Server
-from helpers.serving import FakePredictor, app_of, parsed, post, raw, request_bytes, running
+from helpers.serving import parsed, raw, running
 
 MODULE = "bunryu.serving.server"
 
@@ -39,16 +38,6 @@ def port() -> Iterator[int]:
 
 
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n"
-
-
-def test_silent_and_half_open_clients_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{MODULE}.HEAD_SECONDS", 60.0)
-    half = request_bytes("/predict", b"x" * 100)[:-50]
-    with running(app_of(FakePredictor())) as (port, _), ExitStack() as stack:
-        for start in [b""] * 20 + [b"POST /pre"] * 10 + [GET] * 10 + [half] * 10:
-            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(start)
-        answer = asyncio.run(post(port, {"text": "영화"}))
-    assert (answer.status, answer.json["label"]) == (200, "길다")
 
 
 @pytest.mark.parametrize("start", [b"", b"GET ", GET, GET + b"\r\n" + GET])
