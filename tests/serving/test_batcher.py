@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -23,17 +22,6 @@ def expected(texts: list[str]) -> Logits:
     return np.array([[0.0, len(text) / 10] for text in texts], dtype=np.float32)
 
 
-@asynccontextmanager
-async def started(predictor: Any, capacity: int = 2048, wait: float = 0.002) -> AsyncIterator[Batcher]:
-    batcher = Batcher(predictor, ThreadPoolExecutor(1), capacity, wait)
-    batcher.start()
-    try:
-        yield batcher
-    finally:
-        predictor.gate.set()
-        await batcher.stop()
-
-
 def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def run() -> None:
         asyncio.run(asyncio.wait_for(test(), 60))
@@ -47,28 +35,17 @@ async def occupied(
     pairs: bool = False, capacity: int = 2048, wait: float = 0.002
 ) -> AsyncIterator[tuple[Batcher, FakePredictor, asyncio.Future[Logits]]]:
     """A batcher whose thread is busy with the text "first" until the predictor's gate opens."""
-    predictor = FakePredictor(pairs)
-    async with started(predictor, capacity, wait) as batcher:
-        yield batcher, predictor, await occupy(batcher, predictor)
-
-
-async def occupy(batcher: Batcher, predictor: FakePredictor) -> asyncio.Future[Logits]:
+    predictor: Any = FakePredictor(pairs)
+    batcher = Batcher(predictor, ThreadPoolExecutor(1), capacity, wait)
+    batcher.start()
     predictor.gate.clear()
-    predictor.reached.clear()
-    answer = batcher.submit(["first"], None, SECONDS)
+    first = batcher.submit(["first"], None, SECONDS)
     await asyncio.to_thread(predictor.reached.wait, SECONDS)
-    return answer
-
-
-@in_loop
-async def test_every_request_gets_its_own_logits() -> None:
-    predictor, draw = FakePredictor(), random.Random(1)
-    async with started(predictor) as batcher:
-        requests = [["x" * draw.randrange(200) for _ in range(draw.randrange(1, 9))] for _ in range(150)]
-        answers = await asyncio.gather(*(batcher.submit(texts, None, SECONDS) for texts in requests))
-    for texts, answer in zip(requests, answers, strict=True):
-        assert np.array_equal(answer, expected(texts))
-    assert batcher.queued == 0
+    try:
+        yield batcher, predictor, first
+    finally:
+        predictor.gate.set()
+        await batcher.stop()
 
 
 @in_loop
@@ -76,7 +53,9 @@ async def test_what_waits_together_is_sorted_together_and_pairs_stay_with_their_
     async with occupied(pairs=True) as (batcher, predictor, first):
         others = [batcher.submit(texts, [*"12"[: len(texts)]], SECONDS) for texts in (["ccc", "a"], ["bb"])]
         predictor.gate.set()
-        await asyncio.gather(first, *others)
+        answers = await asyncio.gather(first, *others)
+    for answer, texts in zip(answers, (["first"], ["ccc1", "a2"], ["bb1"]), strict=True):
+        assert np.array_equal(answer, expected(texts))
     assert predictor.rounds == [["first"], ["ccc1", "a2", "bb1"]]
     assert predictor.batches == [["first"], ["a2", "bb1", "ccc1"]]
 
@@ -109,7 +88,9 @@ async def test_a_round_waits_for_company_once_there_is_some() -> None:
 
 @in_loop
 async def test_a_lone_client_is_not_kept_waiting() -> None:
-    async with started(FakePredictor(), wait=1000.0) as batcher:
+    async with occupied(wait=1000.0) as (batcher, predictor, first):
+        predictor.gate.set()
+        await first
         for text in ("a", "bb"):
             assert np.array_equal(await batcher.submit([text], None, SECONDS), expected([text]))
 
@@ -133,16 +114,13 @@ async def test_a_failing_batch_fails_only_its_requests() -> None:
 
 @in_loop
 async def test_texts_without_ids_or_finite_logits_fail_alone() -> None:
-    predictor = FakePredictor()
-    async with started(predictor) as batcher:
-        for text, error in (("unreadable", ValueError), ("nan", ArithmeticError)):
-            first = await occupy(batcher, predictor)
+    for text, error in (("unreadable", ValueError), ("nan", ArithmeticError)):
+        async with occupied() as (batcher, predictor, _):
             bad, good = [batcher.submit([sent], None, SECONDS) for sent in (text, "good")]
             predictor.gate.set()
             with pytest.raises(error, match=r"cannot be encoded|not a finite number"):
                 await bad
             assert np.array_equal(await good, expected(["good"]))
-            await first
 
 
 @in_loop
