@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -108,24 +108,20 @@ def parsed(answer: bytes) -> Answer:
     return Answer(int(first.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body)
 
 
-def request_bytes(path: str, body: bytes | None = None, **headers: str) -> bytes:
-    """A POST request of JSON, or a GET request if there is no body."""
-    given = {"host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    if body is not None:
-        given = {"content-type": "application/json", "content-length": str(len(body)), **given}
-    method = "GET" if body is None else "POST"
-    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b"")
+def predict_request(body: bytes, **headers: str) -> bytes:
+    length = str(len(body))
+    given = {"host": "localhost", "content-type": "application/json", "content-length": length, **headers}
+    lines = ["POST /predict HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 async def ask(port: int, request: bytes) -> Answer:
     """One request on a connection of its own, once the server listens."""
     while True:
-        try:
+        with suppress(ConnectionRefusedError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             break
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)
     try:
         writer.write(request)
         answer = parsed(await reader.readuntil(b"\r\n\r\n"))
@@ -136,13 +132,13 @@ async def ask(port: int, request: bytes) -> Answer:
 
 
 async def post(port: int, body: object, **headers: str) -> Answer:
-    return await ask(port, request_bytes("/predict", json.dumps(body).encode(), **headers))
+    return await ask(port, predict_request(json.dumps(body).encode(), **headers))
 
 
 async def queued_texts(port: int, least: int) -> int:
     """How many texts wait in the server, once there are at least so many."""
     while True:
-        health = await ask(port, request_bytes("/health"))
+        health = await ask(port, b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
         if (queued := int(health.json["queued_texts"])) >= least:
             return queued
 

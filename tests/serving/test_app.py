@@ -22,7 +22,7 @@ from bunryu.runs.run import Run
 from bunryu.serving.app import Settings
 from bunryu.serving.middleware import HostPolicy
 from bunryu.serving.schemas import Limits
-from helpers.serving import Answer, FakePredictor, app_of, post, queued_texts, request_bytes, running
+from helpers.serving import Answer, FakePredictor, app_of, post, predict_request, queued_texts, running
 
 JSON = {"content-type": "application/json"}
 TOKEN = "a-token-of-some-length"
@@ -165,10 +165,10 @@ def test_a_client_that_has_gone_costs_no_inference() -> None:
         predictor.reached.clear()
         predictor.gate.clear()
         with socket.create_connection(("127.0.0.1", port)) as first:
-            first.sendall(request_bytes("/predict", b'{"text": "first"}'))
+            first.sendall(predict_request(b'{"text": "first"}'))
             assert predictor.reached.wait(30)
             with socket.create_connection(("127.0.0.1", port)) as other:
-                other.sendall(request_bytes("/predict", b'{"text": "gone"}'))
+                other.sendall(predict_request(b'{"text": "gone"}'))
                 assert asyncio.run(queued_texts(port, least=2)) == 2
             until = time.monotonic() + 30
             while not any(line["status"] == 499 for line in lines):
