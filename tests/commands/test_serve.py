@@ -24,21 +24,17 @@ from bunryu.errors import ConfigError
 from bunryu.runs.run import Run
 from helpers.serving import Answer, FakePredictor, post, queued_texts
 
-# ---- command lines
-
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
         ([], "the following arguments are required: run"),
         (["RUN", "--port", "65536"], "argument --port: '65536' is not a number from 0 to 65535"),
-        (["RUN", "--port", "web"], "argument --port: 'web' is not a number"),
         (["RUN", "--wait", "nan"], "argument --wait: 'nan' is not a number"),
         (["RUN", "--queue", "1"], "argument --queue: '1' is not a number from 256"),
         (["RUN", "--deadline", "0"], "argument --deadline: '0' is not a number from 0.1"),
         (["RUN", "--runtime", "tf"], "argument --runtime: invalid choice"),
         (["RUN", "--host", "0.0.0.0"], "others can reach 0.0.0.0, and nothing would keep them out"),
-        (["RUN", "--host", "0.0.0.0"], "fix:   add --token"),
         (["RUN", "--host", "::"], "others can reach ::, and nothing would keep them out"),
         (["RUN", "--host", "no.such.name.invalid"], "no address 'no.such.name.invalid'"),
         (["RUN", "--host", ""], "no address ''"),
@@ -98,9 +94,6 @@ def test_a_port_in_use_is_noticed_before_a_model_is_looked_for(capsys: pytest.Ca
     assert "--port 0 picks a free one" in error
 
 
-# ---- what is not served
-
-
 def test_what_is_no_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.run(["serve", str(tmp_path), "--port", "0"]) == 2
     assert "bunryu serve: " in capsys.readouterr().err
@@ -116,9 +109,6 @@ def test_a_model_that_answers_otherwise_than_when_it_was_saved_is_refused(
     assert cli.run(["serve", str(model), "--port", "0"]) == 1
     error = capsys.readouterr().err
     assert "the loaded model is not the one that was saved: a logit is off by 0.01" in error
-
-
-# ---- from the start to the end
 
 
 @pytest.fixture

@@ -6,27 +6,22 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fastapi import FastAPI
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.models.metadata import ModelMetadata, ParitySample
+from bunryu.serving.app import Settings, create_app
 from bunryu.serving.server import Server
 
 LENGTH = 128
-
-
-@dataclass(frozen=True)
-class FakeEncoded:
-    texts: list[str]
-
-    def lengths(self, max_length: int) -> npt.NDArray[np.int64]:
-        return np.array([min(len(text) + 2, max_length) for text in self.texts])
 
 
 class FakePredictor:
@@ -37,21 +32,21 @@ class FakePredictor:
 
     def __init__(self, pairs: bool = False) -> None:
         self.about = ModelMetadata(Cleaner(), LENGTH, [ParitySample("a", "b" if pairs else None, (0.0, 0.0))])
-        self.gate = threading.Event()
+        self.gate, self.reached = threading.Event(), threading.Event()
         self.gate.set()
-        self.reached = threading.Event()
         self.rounds: list[list[str]] = []
         self.batches: list[list[str]] = []
 
     def check_parity(self) -> float:
         return 0.0
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> FakeEncoded:
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Any:
         if "unreadable" in texts:
             raise ValueError("cannot be encoded")
         joined = [text + pair for text, pair in zip(texts, pairs or [""] * len(texts), strict=True)]
         self.rounds.append(joined)
-        return FakeEncoded(joined)
+        lengths = np.array([min(len(text) + 2, LENGTH) for text in joined])
+        return SimpleNamespace(texts=joined, lengths=lambda _: lengths)
 
     def logits(self, encoded: Any, batches: Iterable[Any]) -> npt.NDArray[np.float32]:
         logits = np.zeros((len(encoded.texts), len(self.labels)), dtype=np.float32)
@@ -66,8 +61,12 @@ class FakePredictor:
         return logits
 
 
+def app_of(predictor: Any, settings: Settings | None = None, log: Any = lambda _: None) -> FastAPI:
+    return create_app(predictor, settings or Settings(), log)
+
+
 @contextmanager
-def server_of(app: Any) -> Iterator[tuple[int, Server]]:
+def running(app: Any) -> Iterator[tuple[int, Server]]:
     """A server in a thread; gives its port and itself."""
     ready = threading.Event()
     server = Server(app, ready.set)
@@ -81,13 +80,6 @@ def server_of(app: Any) -> Iterator[tuple[int, Server]]:
             server.should_exit = True
             thread.join(60)
     assert not thread.is_alive()
-
-
-@contextmanager
-def running(app: Any) -> Iterator[int]:
-    """A server in a thread; gives its port."""
-    with server_of(app) as (port, _):
-        yield port
 
 
 @dataclass(frozen=True)
@@ -116,45 +108,37 @@ def parsed(answer: bytes) -> Answer:
     return Answer(int(first.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body)
 
 
-async def read_answer(reader: asyncio.StreamReader) -> Answer:
-    answer = parsed(await reader.readuntil(b"\r\n\r\n"))
-    return replace(answer, body=await reader.readexactly(int(answer.headers["content-length"])))
-
-
-def request_bytes(path: str, body: bytes | None = None, **headers: str) -> bytes:
-    """A POST request of JSON, or a GET request if there is no body."""
-    given = {"host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    if body is not None:
-        given = {"content-type": "application/json", "content-length": str(len(body)), **given}
-    method = "GET" if body is None else "POST"
-    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b"")
+def predict_request(body: bytes, **headers: str) -> bytes:
+    length = str(len(body))
+    given = {"host": "localhost", "content-type": "application/json", "content-length": length, **headers}
+    lines = ["POST /predict HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 async def ask(port: int, request: bytes) -> Answer:
     """One request on a connection of its own, once the server listens."""
     while True:
-        try:
+        with suppress(ConnectionRefusedError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             break
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)
     try:
         writer.write(request)
-        return await read_answer(reader)
+        answer = parsed(await reader.readuntil(b"\r\n\r\n"))
+        return replace(answer, body=await reader.readexactly(int(answer.headers["content-length"])))
     finally:
         writer.close()
         await writer.wait_closed()
 
 
 async def post(port: int, body: object, **headers: str) -> Answer:
-    return await ask(port, request_bytes("/predict", json.dumps(body).encode(), **headers))
+    return await ask(port, predict_request(json.dumps(body).encode(), **headers))
 
 
 async def queued_texts(port: int, least: int) -> int:
     """How many texts wait in the server, once there are at least so many."""
     while True:
-        health = await ask(port, request_bytes("/health"))
+        health = await ask(port, b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
         if (queued := int(health.json["queued_texts"])) >= least:
             return queued
 
@@ -163,11 +147,5 @@ def raw(port: int, data: bytes) -> bytes:
     """All that the server answers to some bytes until it hangs up."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(data)
-        answer = b""
-        while part := connection.recv(1 << 16):
-            answer += part
-    return answer
-
-
-def ignore(_: Mapping[str, object]) -> None:
-    """A log that nobody reads."""
+        with connection.makefile("rb") as answer:
+            return answer.read()

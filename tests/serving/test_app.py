@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
+import math
 import re
 import socket
-import time
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,18 +19,18 @@ from starlette.testclient import TestClient
 from bunryu.inference.opening import open_predictor
 from bunryu.metrics import softmax
 from bunryu.runs.run import Run
-from bunryu.serving.app import Settings, create_app
+from bunryu.serving.app import Settings
 from bunryu.serving.middleware import HostPolicy
 from bunryu.serving.schemas import Limits
-from helpers.serving import Answer, FakePredictor, ignore, post, queued_texts, request_bytes, running
+from helpers.serving import Answer, FakePredictor, app_of, post, predict_request, queued_texts, running
 
 JSON = {"content-type": "application/json"}
 TOKEN = "a-token-of-some-length"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
-def client_of(predictor: Any, given: Settings | None = None, log: Any = ignore) -> TestClient:
-    return TestClient(create_app(predictor, given or Settings(), log), base_url="http://localhost")
+def client_of(*arguments: Any) -> TestClient:
+    return TestClient(app_of(*arguments), base_url="http://localhost")
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,10 @@ def refused(response: Any) -> tuple[int, str]:
     return response.status_code, Answer(response.status_code, response.headers, response.content).what
 
 
-# ---- answers
-
-
 @pytest.mark.cpus
 def test_predictions_are_the_predictors(trained: Run) -> None:
     predictor = open_predictor(trained.path)
-    texts = ["정말 재미있게 봤어요", "시간이 아까웠다", "", "다시는 보고 싶지 않은 영화였습니다 " * 20]
+    texts = ["정말 재미있게 봤어요", "", "다시는 보고 싶지 않은 영화였습니다 " * 20]
     with client_of(predictor) as client:
         several = client.post("/predict", json={"texts": texts}).json()
         one = client.post("/predict", json={"text": texts[0]}).json()
@@ -65,26 +62,16 @@ def test_predictions_are_the_predictors(trained: Run) -> None:
         assert prediction["label"] == predictor.labels[row.argmax()]
         assert prediction["probability"] == prediction["probabilities"][prediction["label"]]
     assert model.pop("version").count(".") == 2
-    assert model == {
-        "name": predictor.name,
-        "labels": list(predictor.labels),
-        "takes_pairs": False,
-        "max_seq_length": 128,
-        "runtime": "torch",
-        "device": "cpu",
-        "limits": {"texts": 256, "characters": 10_000, "bytes": 1 << 20},
-    }
+    limits = {"texts": 256, "characters": 10_000, "bytes": 1 << 20}
+    facts = {"takes_pairs": False, "max_seq_length": 128, "runtime": "torch", "device": "cpu"}
+    assert model == {"name": predictor.name, "labels": list(predictor.labels), **facts, "limits": limits}
 
 
 def test_the_tutorials_api(client: TestClient) -> None:
-    assert client.post("/api", json="길지 않은 문장").json() == {
-        "sentence": "길지 않은 문장",
-        "prediction": "길다 (positive)",
-        "positive_data": "길다 0.69",
-        "negative_data": "짧다 0.31",
-        "positive_width": "69.0%",
-        "negative_width": "31.0%",
-    }
+    said = {"sentence": "길지 않은 문장", "prediction": "길다 (positive)"}
+    positive = {"positive_data": "길다 0.69", "positive_width": "69.0%"}
+    negative = {"negative_data": "짧다 0.31", "negative_width": "31.0%"}
+    assert client.post("/api", json="길지 않은 문장").json() == said | positive | negative
     assert client.post("/api", json="").json()["prediction"] == "짧다 (negative)"
     three = FakePredictor()
     three.labels = ("a", "b", "c")
@@ -99,26 +86,17 @@ def test_pairs() -> None:
         assert client.post("/predict", json={"text": "a", "pair": "b"}).status_code == 200
         both = client.post("/predict", json={"texts": ["a", "cc"], "pairs": ["b", "dd"]})
         assert len(both.json()["predictions"]) == 2
+        assert '{"text": "정말 재미있게 봤어요", "pair": "' in client.get("/openapi.json").text
     assert predictor.rounds[1:] == [["ab"], ["ab", "ccdd"]]  # the first is the warm-up's
-
-
-# ---- refusals
 
 
 @pytest.mark.parametrize(
     ("body", "status", "what"),
     [
         (b"", 400, "the body is not JSON: Expecting value at character 0"),
-        (b'{"text": "a"', 400, "the body is not JSON: Expecting ',' delimiter at character 12"),
         (b"\xff\xfe", 400, "the body is not UTF-8: byte 0"),
-        (b'\xef\xbb\xbf{"text": "a"}', 400, "the body is not JSON: Unexpected UTF-8 BOM"),
         (b'{"text": ' + b"[" * 200_000, 400, "the body is nested too deeply"),
         (b'{"text": ' + b"9" * 5000 + b"}", 400, "the body holds a number that is too large"),
-        (b'{"text": "a\nb"}', 400, "the body is not JSON: Invalid control character"),
-        (b'{"text": NaN}', 422, "not a string"),
-        (b'{"text": "\\ud800"}', 422, "a text holds half a surrogate pair, which is no character"),
-        (b'{"texts": [' + b'"a",' * 256 + b'"a"]}', 422, "more than 256 texts in one request"),
-        (b'{"text": "' + b"a" * 10_001 + b'"}', 422, "a text has more than 10000 characters"),
         (b'{"text": "' + b"a" * (10 << 20) + b'"}', 413, "the body has more than 1048576 bytes"),
     ],
 )
@@ -130,55 +108,16 @@ def test_bodies_that_are_refused(client: TestClient, body: bytes, status: int, w
 
 
 def test_what_is_not_said_to_be_json_is_refused(client: TestClient) -> None:
-    statuses = {}
-    for kind in (
-        "",
-        "text/plain",
-        "application/json5",
-        "application/json",
-        "Application/JSON; charset=utf-8",
-    ):
-        response = client.post("/predict", content=b'{"text": "a"}', headers={"content-type": kind})
-        statuses[kind] = response.status_code
-    assert list(statuses.values()) == [415, 415, 415, 200, 200], statuses
+    kinds = ["", "text/plain", "application/json5", "Application/JSON; charset=utf-8"]
+    sent = [client.post("/predict", content=b'"a"', headers={"content-type": kind}) for kind in kinds]
+    assert [response.status_code for response in sent] == [415, 415, 415, 422]
 
 
 def test_paths_and_methods_that_do_not_exist(client: TestClient) -> None:
     assert refused(client.get("/nothing")) == (404, "Not Found")
-    assert refused(client.get("/health/")) == (404, "Not Found")
     response = client.get("/predict")
     assert refused(response) == (405, "Method Not Allowed")
     assert response.headers["allow"] == "POST"
-
-
-def fuzzed(draw: random.Random) -> bytes:
-    """A body that is hardly ever right: a good one damaged, or JSON of any shape, or noise."""
-    kind = draw.randrange(3)
-    if kind == 0:
-        good = bytearray(json.dumps({"texts": ["좋은 영화", "a\u0001b"]}, ensure_ascii=False).encode())
-        for _ in range(draw.randrange(1, 6)):
-            good[draw.randrange(len(good))] = draw.randrange(256)
-        return bytes(good)
-    if kind == 1:
-        leaves = [None, True, -1, 1e308, "", "\ud800", "\x00", [], {}, "x" * 20_000, [[["a"]]], 10**400]
-        keys = draw.choices(["text", "texts", "pair", "pairs", "", "\x00", "__class__"], k=3)
-        value = draw.choice([draw.choice(leaves), [draw.choice(leaves) for _ in range(300)]])
-        return json.dumps(draw.choice([value, dict.fromkeys(keys, value)])).encode()
-    return draw.randbytes(draw.randrange(200))
-
-
-def test_five_hundred_fuzzed_bodies_and_then_a_good_one(client: TestClient) -> None:
-    draw = random.Random(29)
-    statuses = []
-    for _ in range(500):
-        response = client.post(draw.choice(["/predict", "/api"]), content=fuzzed(draw), headers=JSON)
-        statuses.append(response.status_code if response.status_code == 200 else refused(response)[0])
-    assert set(statuses) == {200, 400, 413, 422}
-    assert statuses.count(200) < 50
-    assert client.post("/predict", json={"text": "좋다"}).json()["label"] == "길다"
-
-
-# ---- too much at once
 
 
 def test_a_flood_is_answered_rightly_or_not_at_all() -> None:
@@ -195,16 +134,14 @@ def test_a_flood_is_answered_rightly_or_not_at_all() -> None:
                 predictor.gate.set()
         return await asyncio.gather(*asked)
 
-    with running(create_app(predictor, limits, ignore)) as port:  # type: ignore[arg-type]
+    with running(app_of(predictor, limits)) as (port, _):
         answers = asyncio.run(flood(port))
     assert [answer.status for answer in answers].count(200) == 16
     for length, answer in enumerate(answers):
         if answer.status == 200:
-            short, long = answer.json["probabilities"].values()
-            assert long / short == pytest.approx(2.718281828 ** (length / 10), rel=1e-3)
+            assert answer.json["probabilities"]["길다"] == pytest.approx(1 / (1 + math.exp(-length / 10)))
         else:
-            assert (answer.status, answer.what) == (503, "too many texts are waiting")
-            assert answer.headers["retry-after"] == "1"
+            assert (answer.what, answer.headers["retry-after"]) == ("too many texts are waiting", "1")
 
 
 def test_a_request_whose_time_is_up_is_answered_503() -> None:
@@ -219,88 +156,57 @@ def test_a_request_whose_time_is_up_is_answered_503() -> None:
 
 def test_a_client_that_has_gone_costs_no_inference() -> None:
     predictor = FakePredictor()
-    lines: list[Any] = []
-    with running(create_app(predictor, Settings(), lines.append)) as port:  # type: ignore[arg-type]
+    gone = threading.Event()
+    with running(app_of(predictor, None, lambda line: line["status"] == 499 and gone.set())) as (port, _):
         predictor.reached.clear()
         predictor.gate.clear()
         with socket.create_connection(("127.0.0.1", port)) as first:
-            first.sendall(request_bytes("/predict", b'{"text": "first"}'))
+            first.sendall(predict_request(b'{"text": "first"}'))
             assert predictor.reached.wait(30)
             with socket.create_connection(("127.0.0.1", port)) as other:
-                other.sendall(request_bytes("/predict", b'{"text": "gone"}'))
+                other.sendall(predict_request(b'{"text": "gone"}'))
                 assert asyncio.run(queued_texts(port, least=2)) == 2
-            until = time.monotonic() + 30
-            while not any(line["status"] == 499 for line in lines):
-                assert time.monotonic() < until
-                time.sleep(0.01)
+            assert gone.wait(30)
             predictor.gate.set()
             assert first.recv(1 << 16).startswith(b"HTTP/1.1 200")
     assert predictor.batches[1:] == [["first"]]
 
 
-# ---- the log
-
-
-def test_a_failing_model_is_an_answer_and_a_line_of_the_log() -> None:
-    lines: list[Any] = []
-    with client_of(FakePredictor(), log=lines.append) as client:
-        response = client.post("/predict", json={"text": "poison"})
-        assert refused(response) == (500, "the service failed to answer")
-        assert client.post("/predict", json={"text": "good"}).status_code == 200
-    failed, access, _ = lines
-    assert failed["error"] == "RuntimeError: the network failed"
-    assert failed["trace"][-1].endswith(" logits")
-    assert (access["path"], access["status"], access["texts"]) == ("/predict", 500, 1)
-
-
-def test_the_log_holds_neither_texts_nor_queries_nor_tokens() -> None:
+def test_the_log_tells_failures_and_holds_neither_texts_nor_queries_nor_tokens() -> None:
     lines: list[Any] = []
     with client_of(FakePredictor(), Settings(token=TOKEN), lines.append) as client:
-        client.post("/predict?q=canary", json={"texts": ["canary", "b"]}, headers=BEARER)
+        failed = client.post("/predict?q=canary", json={"texts": ["canary", "poison"]}, headers=BEARER)
         client.post("/predict", json={"text": "canary" * 9999}, headers=BEARER)
         client.get(f"/docs?token={TOKEN}")
-    assert [(line["status"], line["texts"]) for line in lines] == [(200, 2), (422, 0), (200, 0)]
-    assert [line["path"] for line in lines] == ["/predict", "/predict", "/docs"]
+    assert refused(failed) == (500, "the service failed to answer")
+    assert lines.pop(0)["error"] == "RuntimeError: the network failed"
+    found = [(line["path"], line["status"], line["texts"]) for line in lines]
+    assert found == [("/predict", 500, 2), ("/predict", 422, 0), ("/docs", 200, 0)]
     assert re.search("canary|token", json.dumps(lines)) is None
 
 
-# ---- browsers
-
-
-def test_every_answer_carries_the_policy_and_none_lets_another_origin_in(client: TestClient) -> None:
+def test_every_answer_carries_the_policy_and_none_lets_another_origin_in() -> None:
     asks = {"origin": "https://evil.example", "access-control-request-method": "POST"}
-    preflight = client.options("/predict", headers=asks)
-    assert preflight.status_code == 405
-    for response in (
-        client.get("/"),
-        client.get("/docs"),
-        client.get("/model"),
-        client.get("/no"),
-        preflight,
-    ):
+    with client_of(FakePredictor(), Settings(HostPolicy(names=("*.tunnel.example",)))) as client:
+        forged = client.get("/", headers={"host": "evil.example"})
+        framed = client.get("/", headers={"host": "abc.tunnel.example"})
+        preflight = client.options("/predict", headers=asks)
+        others = [client.get(path) for path in ("/docs", "/model", "/no")]
+    assert [response.status_code for response in (forged, framed, preflight)] == [400, 200, 405]
+    for response in (forged, framed, preflight, *others):
         policy = response.headers["content-security-policy"]
-        assert "default-src 'none'" in policy
+        assert policy.startswith("default-src 'none'; ")
+        assert policy.endswith(" https://*.tunnel.example")
         assert re.search(r"; script-src 'sha256-[\w+/]+='; style-src 'sha256-", policy)
         assert not [name for name in response.headers if name.startswith("access-control")]
-
-
-def test_a_forged_host_is_refused_and_an_allowed_one_may_frame_the_page() -> None:
-    with client_of(FakePredictor(), Settings(HostPolicy(names=("*.tunnel.example",)))) as client:
-        assert refused(client.get("/", headers={"host": "evil.example"}))[0] == 400
-        response = client.get("/", headers={"host": "abc.tunnel.example"})
-    assert response.status_code == 200
-    assert response.headers["content-security-policy"].endswith(" https://*.tunnel.example")
-
-
-# ---- its own description
 
 
 def test_what_needs_the_token_is_refused_without_and_described() -> None:
     with client_of(FakePredictor(), Settings(token=TOKEN)) as client:
         response = client.get("/openapi.json")
-        assert refused(response) == (401, "the token is missing or wrong")
-        assert response.headers["www-authenticate"] == "Bearer"
         api = client.get("/openapi.json", headers=BEARER).json()
+    assert refused(response) == (401, "the token is missing or wrong")
+    assert response.headers["www-authenticate"] == "Bearer"
     assert api["security"] == [{"token": []}]
     assert api["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
     assert api["paths"]["/health"]["get"]["security"] == []
@@ -312,40 +218,32 @@ def test_the_description_and_the_docs_say_what_the_service_does(client: TestClie
     statuses = set(api["paths"]["/predict"]["post"]["responses"])
     assert statuses == {"200", "400", "401", "408", "413", "415", "422", "500", "503"}
     assert "security" not in api
+    assert '"maxItems": 256' in json.dumps(api)
     assert "at most 10000 characters" in docs
     assert "Authorization" not in docs
 
 
 @pytest.fixture(scope="module")
 def described() -> Iterator[Any]:
-    with running(create_app(FakePredictor(), Settings(), ignore)) as port:  # type: ignore[arg-type]
+    with running(app_of(FakePredictor())) as (port, _):
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
 
 
-RIGHT, WRONG = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
+RIGHT = schemathesis.GenerationMode.POSITIVE
 
 
 @pytest.mark.parametrize(
     ("path", "method", "mode"),
     [
-        ("/predict", "POST", RIGHT),
-        ("/predict", "POST", WRONG),
-        ("/api", "POST", RIGHT),
-        ("/api", "POST", WRONG),
+        *((path, "POST", mode) for path in ("/predict", "/api") for mode in schemathesis.GenerationMode),
         ("/health", "GET", RIGHT),
         ("/model", "GET", RIGHT),
     ],
 )
-def test_the_service_is_as_it_describes_itself(
-    described: Any, path: str, method: str, mode: schemathesis.GenerationMode
-) -> None:
-    cases: list[schemathesis.Case] = []
-
+def test_the_service_is_as_it_says(described: Any, path: str, method: str, mode: Any) -> None:
     @settings(max_examples=30, derandomize=True, deadline=None, database=None)
     @given(described[path][method].as_strategy(generation_mode=mode))
     def check(case: schemathesis.Case) -> None:
         case.call_and_validate(timeout=30)
-        cases.append(case)
 
     check()
-    assert len(cases) >= 1

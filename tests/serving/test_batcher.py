@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -23,17 +22,6 @@ def expected(texts: list[str]) -> Logits:
     return np.array([[0.0, len(text) / 10] for text in texts], dtype=np.float32)
 
 
-@asynccontextmanager
-async def started(predictor: Any, capacity: int = 2048, wait: float = 0.002) -> AsyncIterator[Batcher]:
-    batcher = Batcher(predictor, ThreadPoolExecutor(1), capacity, wait)
-    batcher.start()
-    try:
-        yield batcher
-    finally:
-        predictor.gate.set()
-        await batcher.stop()
-
-
 def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def run() -> None:
         asyncio.run(asyncio.wait_for(test(), 60))
@@ -42,69 +30,55 @@ def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
     return run
 
 
-async def occupied(batcher: Batcher, predictor: FakePredictor) -> asyncio.Future[Logits]:
-    """A request that the thread is busy with until the gate opens."""
+@asynccontextmanager
+async def occupied(
+    pairs: bool = False, capacity: int = 2048, wait: float = 0.002
+) -> AsyncIterator[tuple[Batcher, FakePredictor, asyncio.Future[Logits]]]:
+    """A batcher whose thread is busy with the text "first" until the predictor's gate opens."""
+    predictor: Any = FakePredictor(pairs)
+    batcher = Batcher(predictor, ThreadPoolExecutor(1), capacity, wait)
+    batcher.start()
     predictor.gate.clear()
-    predictor.reached.clear()
-    answer = batcher.submit(["first"], None, SECONDS)
+    first = batcher.submit(["first"], None, SECONDS)
     await asyncio.to_thread(predictor.reached.wait, SECONDS)
-    return answer
-
-
-@in_loop
-async def test_every_request_gets_its_own_logits() -> None:
-    predictor, draw = FakePredictor(), random.Random(1)
-    async with started(predictor) as batcher:
-        requests = [["x" * draw.randrange(200) for _ in range(draw.randrange(1, 9))] for _ in range(150)]
-        answers = await asyncio.gather(*(batcher.submit(texts, None, SECONDS) for texts in requests))
-    for texts, answer in zip(requests, answers, strict=True):
-        assert np.array_equal(answer, expected(texts))
-    assert batcher.queued == 0
+    try:
+        yield batcher, predictor, first
+    finally:
+        predictor.gate.set()
+        await batcher.stop()
 
 
 @in_loop
 async def test_what_waits_together_is_sorted_together_and_pairs_stay_with_their_texts() -> None:
-    predictor = FakePredictor(pairs=True)
-    async with started(predictor) as batcher:
-        first = await occupied(batcher, predictor)
+    async with occupied(pairs=True) as (batcher, predictor, first):
         others = [batcher.submit(texts, [*"12"[: len(texts)]], SECONDS) for texts in (["ccc", "a"], ["bb"])]
         predictor.gate.set()
-        await asyncio.gather(first, *others)
+        answers = await asyncio.gather(first, *others)
+    for answer, texts in zip(answers, (["first"], ["ccc1", "a2"], ["bb1"]), strict=True):
+        assert np.array_equal(answer, expected(texts))
     assert predictor.rounds == [["first"], ["ccc1", "a2", "bb1"]]
     assert predictor.batches == [["first"], ["a2", "bb1", "ccc1"]]
 
 
 @in_loop
-async def test_batches_are_bounded_in_tokens() -> None:
-    predictor = FakePredictor()
-    async with started(predictor) as batcher:
-        await batcher.submit(["x" * LENGTH] * 40, None, SECONDS)
+async def test_batches_are_bounded_in_tokens_and_rounds_in_texts() -> None:
     rows = MAX_TOKENS // LENGTH
-    assert [len(batch) for batch in predictor.batches] == [rows, rows, 40 - 2 * rows]
-
-
-@in_loop
-async def test_a_round_is_bounded_in_texts() -> None:
-    predictor = FakePredictor()
-    async with started(predictor) as batcher:
-        first = await occupied(batcher, predictor)
-        others = [batcher.submit(["x"], None, SECONDS) for _ in range(MAX_ROUND_TEXTS + 10)]
+    async with occupied() as (batcher, predictor, first):
+        others = [batcher.submit(["x" * LENGTH], None, SECONDS) for _ in range(MAX_ROUND_TEXTS + rows + 1)]
         predictor.gate.set()
         await asyncio.gather(first, *others)
-    assert [len(texts) for texts in predictor.rounds] == [1, MAX_ROUND_TEXTS, 10]
+    assert [len(texts) for texts in predictor.rounds] == [1, MAX_ROUND_TEXTS, rows + 1]
+    assert {len(batch) for batch in predictor.batches[1:-2]} == {rows}
+    assert [len(batch) for batch in predictor.batches[-2:]] == [rows, 1]
 
 
 @in_loop
 async def test_a_round_waits_for_company_once_there_is_some() -> None:
-    predictor = FakePredictor()
-    async with started(predictor, wait=20.0) as batcher:
-        first = await occupied(batcher, predictor)
+    async with occupied(wait=20.0) as (batcher, predictor, first):
         crowd = [batcher.submit([text], None, SECONDS) for text in "ab"]
         predictor.gate.set()
-        crowd += [
-            batcher.submit(["c"] * (MAX_ROUND_TEXTS - 2), None, SECONDS)
-        ]  # full: nothing more to wait for
-        await asyncio.gather(first, *crowd)
+        full = batcher.submit(["c"] * (MAX_ROUND_TEXTS - 2), None, SECONDS)  # nothing more to wait for
+        await asyncio.gather(first, *crowd, full)
         one = batcher.submit(["early"], None, SECONDS)
         await asyncio.sleep(0.1)
         assert len(predictor.rounds) == 2
@@ -114,17 +88,17 @@ async def test_a_round_waits_for_company_once_there_is_some() -> None:
 
 @in_loop
 async def test_a_lone_client_is_not_kept_waiting() -> None:
-    async with started(FakePredictor(), wait=1000.0) as batcher:
+    async with occupied(wait=1000.0) as (batcher, predictor, first):
+        predictor.gate.set()
+        await first
         for text in ("a", "bb"):
             assert np.array_equal(await batcher.submit([text], None, SECONDS), expected([text]))
 
 
 @in_loop
 async def test_a_failing_batch_fails_only_its_requests() -> None:
-    predictor = FakePredictor()
     rows = MAX_TOKENS // LENGTH
-    async with started(predictor) as batcher:
-        first = await occupied(batcher, predictor)
+    async with occupied() as (batcher, predictor, first):
         bad = batcher.submit(["poison"], None, SECONDS)
         beside = batcher.submit(["x" * LENGTH] * (rows - 1), None, SECONDS)  # with it fills a batch
         good = batcher.submit(["x" * LENGTH] * 3, None, SECONDS)
@@ -139,75 +113,43 @@ async def test_a_failing_batch_fails_only_its_requests() -> None:
 
 
 @in_loop
-async def test_what_cannot_be_encoded_fails_alone() -> None:
-    predictor = FakePredictor()
-    async with started(predictor) as batcher:
-        first = await occupied(batcher, predictor)
-        bad = batcher.submit(["unreadable"], None, SECONDS)
-        good = batcher.submit(["good"], None, SECONDS)
-        predictor.gate.set()
-        with pytest.raises(ValueError, match="cannot be encoded"):
-            await bad
-        assert np.array_equal(await good, expected(["good"]))
-        await first
-
-
-@in_loop
-async def test_logits_that_are_no_numbers_are_no_answer() -> None:
-    async with started(FakePredictor()) as batcher:
-        answers = batcher.submit(["nan"], None, SECONDS), batcher.submit(["good"], None, SECONDS)
-        with pytest.raises(ArithmeticError, match="not a finite number"):
-            await answers[0]
-        assert np.array_equal(await answers[1], expected(["good"]))
-
-
-@in_loop
-async def test_the_queue_is_bounded_in_texts() -> None:
-    predictor = FakePredictor()
-    async with started(predictor, capacity=4) as batcher:
-        first = await occupied(batcher, predictor)
-        second = batcher.submit(["a", "b"], None, SECONDS)
-        with pytest.raises(Busy):
-            batcher.submit(["c", "d"], None, SECONDS)
-        third = batcher.submit(["e"], None, SECONDS)
-        assert batcher.queued == 4
-        predictor.gate.set()
-        await asyncio.gather(first, second, third)
-        assert batcher.queued == 0
-        await batcher.submit(["c", "d", "e", "f"], None, SECONDS)
+async def test_texts_without_ids_or_finite_logits_fail_alone() -> None:
+    for text, error in (("unreadable", ValueError), ("nan", ArithmeticError)):
+        async with occupied() as (batcher, predictor, _):
+            bad, good = [batcher.submit([sent], None, SECONDS) for sent in (text, "good")]
+            predictor.gate.set()
+            with pytest.raises(error, match=r"cannot be encoded|not a finite number"):
+                await bad
+            assert np.array_equal(await good, expected(["good"]))
 
 
 @in_loop
 async def test_cancelled_and_late_requests_cost_no_inference_but_hold_their_place() -> None:
-    predictor = FakePredictor()
-    async with started(predictor, capacity=3) as batcher:
-        first = await occupied(batcher, predictor)
-        gone = batcher.submit(["gone"], None, SECONDS)
+    async with occupied(capacity=4) as (batcher, predictor, first):
+        gone = batcher.submit(["gone", "with it"], None, SECONDS)
         late = batcher.submit(["late"], None, 0.0)
         gone.cancel()
-        with pytest.raises(Busy):  # cancelled, its text is still in memory
+        with pytest.raises(Busy):  # cancelled, its texts are still in memory
             batcher.submit(["more"], None, SECONDS)
+        assert batcher.queued == 4
         predictor.gate.set()
         with pytest.raises(TimeoutError):
             await late
         await first
-        await batcher.submit(["next"], None, SECONDS)
-    assert predictor.batches == [["first"], ["next"]]
+        await batcher.submit([*"next"], None, SECONDS)
+    assert predictor.batches == [["first"], [*"next"]]
     assert batcher.queued == 0
 
 
 @in_loop
 async def test_stopping_answers_what_was_accepted_and_takes_nothing_more() -> None:
-    predictor = FakePredictor()
-    batcher = Batcher(predictor, ThreadPoolExecutor(1), 2048, 0.0)  # type: ignore[arg-type]
-    batcher.start()
-    first = await occupied(batcher, predictor)
-    others = [batcher.submit([text], None, SECONDS) for text in ("a", "bb", "ccc")]
-    stop = asyncio.create_task(batcher.stop())
-    await asyncio.sleep(0)
-    with pytest.raises(Busy):
-        batcher.submit(["late"], None, SECONDS)
-    predictor.gate.set()
-    await stop
-    assert [answer.done() for answer in (first, *others)] == [True] * 4
-    assert np.array_equal(await others[2], expected(["ccc"]))
+    async with occupied() as (batcher, predictor, first):
+        others = [batcher.submit([text], None, SECONDS) for text in ("a", "bb", "ccc")]
+        asyncio.get_running_loop().call_later(0.1, predictor.gate.set)
+        stop = asyncio.create_task(batcher.stop())
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            batcher.submit(["late"], None, SECONDS)
+        await stop
+        assert [answer.done() for answer in (first, *others)] == [True] * 4
+        assert np.array_equal(await others[2], expected(["ccc"]))

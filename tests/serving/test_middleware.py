@@ -13,39 +13,21 @@ from bunryu.serving.errors import HttpError
 from bunryu.serving.middleware import AccessMiddleware, ErrorMiddleware, HostPolicy
 
 LOCAL, OPEN = HostPolicy(), HostPolicy(loopback=False, names=("bound.lan", "*.tunnel.example"))
+ADDRESSES = ["localhost", "localhost:8000", "127.0.0.1:8000", "127.8.9.1", "[::1]:8000"]
+FOREIGN = ["192.168.0.2", "0.0.0.0:8000", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example"]
+MALFORMED = ["localhost@evil.example", "localhost:8000:9", "localhost:x", "::1", "[::1", ""]
+ALLOWED = ["192.168.0.2:8000", "[2001:db8::1]", "bound.lan:80", "abc.tunnel.example", "a.b.tunnel.example"]
 
 
 @pytest.mark.parametrize(
-    ("hosts", "host", "allowed"),
+    ("hosts", "allowed", "refused"),
     [
-        (LOCAL, "localhost", True),
-        (LOCAL, "localhost:8000", True),
-        (LOCAL, "127.0.0.1:8000", True),
-        (LOCAL, "127.8.9.1", True),
-        (LOCAL, "[::1]:8000", True),
-        (LOCAL, "192.168.0.2", False),
-        (LOCAL, "0.0.0.0:8000", False),
-        (LOCAL, "evil.example", False),
-        (LOCAL, "localhost.evil.example", False),
-        (LOCAL, "127.0.0.1.evil.example", False),
-        (LOCAL, "localhost@evil.example", False),
-        (LOCAL, "localhost:8000:9", False),
-        (LOCAL, "localhost:x", False),
-        (LOCAL, "::1", False),
-        (LOCAL, "[::1", False),
-        (LOCAL, "", False),
-        (OPEN, "192.168.0.2:8000", True),
-        (OPEN, "[2001:db8::1]", True),
-        (OPEN, "bound.lan:80", True),
-        (OPEN, "abc.tunnel.example", True),
-        (OPEN, "a.b.tunnel.example", True),
-        (OPEN, "tunnel.example", False),
-        (OPEN, "eviltunnel.example", False),
-        (OPEN, "x.bound.lan", False),
+        (LOCAL, ADDRESSES, FOREIGN + MALFORMED),
+        (OPEN, ADDRESSES + ALLOWED, [*MALFORMED, "tunnel.example", "eviltunnel.example", "x.bound.lan"]),
     ],
 )
-def test_hosts(hosts: HostPolicy, host: str, allowed: bool) -> None:
-    assert hosts.allow(host) is allowed
+def test_hosts(hosts: HostPolicy, allowed: list[str], refused: list[str]) -> None:
+    assert [host for host in allowed + refused if hosts.allow(host)] == allowed
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -83,9 +65,7 @@ def status_of(
     return statuses[0]
 
 
-def test_a_forged_a_doubled_and_a_missing_host_are_refused() -> None:
-    assert status_of() == 200
-    assert status_of(host="evil.example") == 400
+def test_a_doubled_and_a_missing_host_are_refused() -> None:
     middleware = AccessMiddleware(echo, hosts=LOCAL, token=None, body_bytes=10, body_seconds=1.0)
     for hosts in ([], [(b"host", b"localhost"), (b"host", b"evil.example")]):
         scope = {"type": "http", "path": "/", "headers": hosts}
@@ -93,48 +73,25 @@ def test_a_forged_a_doubled_and_a_missing_host_are_refused() -> None:
             asyncio.run(middleware(scope, None, None))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("length", ["11", "99999999999999999999"])
-def test_a_body_that_is_said_to_be_too_large_is_not_read(length: str) -> None:
-    assert status_of(None, content_length=length) == 413
-
-
-def test_a_body_that_becomes_too_large_is_not_read_on() -> None:
+def test_a_body_that_is_too_large_or_does_not_arrive_is_not_read_on() -> None:
     assert status_of(b"12345", b"67890") == 200
     assert status_of(b"12345", b"67890", b"1", None) == 413
-
-
-def test_a_body_that_does_not_arrive_is_given_up() -> None:
+    for length in ("11", "99999999999999999999"):
+        assert status_of(None, content_length=length) == 413
     assert status_of(b"12345", None) == 408
 
 
-TOKEN = "a-token-of-some-length"
-
-
-@pytest.mark.parametrize(
-    ("path", "query", "authorization", "status"),
-    [
-        ("/", b"", "", 200),
-        ("/health", b"", "", 200),
-        ("/predict", b"", "", 401),
-        ("/nothing", b"", "", 401),
-        ("/predict", b"", f"Bearer {TOKEN}", 200),
-        ("/predict", b"", f"bearer  {TOKEN} ", 200),
-        ("/predict", b"", f"Bearer {TOKEN}x", 401),
-        ("/predict", b"", f"Basic {TOKEN}", 401),
-        ("/predict", b"", TOKEN, 401),
-        ("/predict", b"", "Bearer é", 401),
-        ("/predict", f"token={TOKEN}".encode(), "", 401),
-        ("/docs", f"token={TOKEN}".encode(), "", 200),
-        ("/docs", b"token=wrong", "", 401),
-        ("/docs", b"token=%ff%ed%a0%80", "", 401),
-        ("/docs", b"", "", 401),
-    ],
-)
-def test_all_but_health_and_the_page_need_the_token(
-    path: str, query: bytes, authorization: str, status: int
-) -> None:
-    headers = {"authorization": authorization} if authorization else {}
-    assert status_of(path=path, query=query, token=TOKEN, **headers) == status
+def test_all_but_health_and_the_page_need_the_token() -> None:
+    token = "a-token-of-some-length"
+    paths = ("/", "/health", "/predict", "/docs", "/nothing")
+    assert [status_of(path=path, token=token) for path in paths] == [200, 200, 401, 401, 401]
+    right = [f"Bearer {token}", f"bearer  {token} "]
+    given = [*right, f"Bearer {token}x", f"Basic {token}", token, "Bearer é"]
+    assert [sent for sent in given if status_of(path="/p", token=token, authorization=sent) == 200] == right
+    query = f"token={token}".encode()
+    assert status_of(path="/predict", query=query, token=token) == 401
+    assert status_of(path="/docs", query=query, token=token) == 200
+    assert status_of(path="/docs", query=b"token=%ff%ed%a0%80", token=token) == 401
 
 
 def outside(body: bytes) -> tuple[list[Any], list[Any]]:
@@ -158,9 +115,9 @@ def outside(body: bytes) -> tuple[list[Any], list[Any]]:
 def test_every_answer_has_the_headers_and_a_line_of_the_log() -> None:
     sent, (line,) = outside(b"12345")
     assert (b"x-safe", b"yes") in sent[0]["headers"]
-    assert set(line) == {"time", "client", "method", "path", "status", "ms", "texts"}
-    assert (line["client"], line["method"], line["path"]) == ("192.0.2.1", "POST", "/p" * 100)
-    assert (line["status"], line["texts"]) == (200, 0)
+    assert (type(line.pop("time")), type(line.pop("ms"))) == (str, float)
+    request = {"client": "192.0.2.1", "method": "POST", "path": "/p" * 100}
+    assert line == {**request, "status": 200, "texts": 0}
 
 
 def test_what_goes_wrong_is_logged_with_its_place_and_answered_without() -> None:

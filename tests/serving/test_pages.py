@@ -20,9 +20,8 @@ def test_a_page_is_one_file_that_the_policy_can_name_by_hash(name: str, scripts:
 
 
 def test_the_policy_allows_the_inline_blocks_and_nothing_else() -> None:
-    headers = dict(
-        security_headers(["<script>1</script>", "<p>", "<script>2</script>"], ["*.tunnel.example"])
-    )
+    pages = ["<script>1</script>", "<p>", "<script>2</script>"]
+    headers = dict(security_headers(pages, ["*.tunnel.example"]))
     policy = dict(part.split(" ", 1) for part in headers[b"content-security-policy"].decode().split("; "))
     assert policy == {
         "default-src": "'none'",
@@ -35,26 +34,17 @@ def test_the_policy_allows_the_inline_blocks_and_nothing_else() -> None:
         "form-action": "'none'",
         "frame-ancestors": "'self' http://localhost:* http://127.0.0.1:* https://*.tunnel.example",
     }
-    assert headers[b"x-content-type-options"] == b"nosniff"
-    assert headers[b"referrer-policy"] == b"no-referrer"
-    assert headers[b"cross-origin-resource-policy"] == b"same-origin"
-    assert headers[b"cache-control"] == b"no-store"
+    assert list(headers.values())[1:] == [b"nosniff", b"no-referrer", b"same-origin", b"no-store"]
 
 
 def test_the_docs_show_text_as_text() -> None:
     hostile = "<script>x</script>'; rm -rf ~; '"
     body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Text"}}}}
-    operation = {"summary": hostile, "description": hostile, "requestBody": body}
-    text = {
-        "properties": {hostile: {"type": "string", "description": hostile}},
-        "examples": [{"text": hostile}],
-    }
-    page = docs_page(
-        {
-            "info": {"title": hostile, "version": "1", "description": hostile},
-            "paths": {"/predict": {"post": {**operation, "responses": {"200": {"description": hostile}}}}},
-            "components": {"schemas": {"Text": text}},
-        }
-    )
+    shown = {"summary": hostile, "description": hostile}
+    operation = {**shown, "requestBody": body, "responses": {"200": shown}}
+    text = {"properties": {hostile: {"type": "string", **shown}}, "examples": [{"text": hostile}]}
+    info = {"title": hostile, "version": "1", **shown}
+    components = {"schemas": {"Text": text}}
+    page = docs_page({"info": info, "paths": {"/predict": {"post": operation}}, "components": components})
     assert "<script" not in page
     assert r"\u003cscript\u003ex\u003c/script\u003e\u0027; rm -rf ~; \u0027" in page

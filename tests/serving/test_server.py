@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import os
 import re
@@ -16,9 +15,8 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
-from bunryu.serving.app import Settings, create_app
 from bunryu.serving.server import Server
-from helpers.serving import FakePredictor, ignore, parsed, post, raw, request_bytes, running, server_of
+from helpers.serving import parsed, raw, running
 
 MODULE = "bunryu.serving.server"
 
@@ -35,27 +33,15 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    with running(hello) as port:
+    with running(hello) as (port, _):
         yield port
 
 
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n"
 
 
-def test_silent_and_half_open_clients_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{MODULE}.HEAD_SECONDS", 60.0)
-    half = request_bytes("/predict", b"x" * 100)[:-50]
-    with running(create_app(FakePredictor(), Settings(), ignore)) as port, ExitStack() as stack:  # type: ignore[arg-type]
-        for start in [b""] * 20 + [b"POST /pre"] * 10 + [GET] * 10 + [half] * 10:
-            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(start)
-        answer = asyncio.run(post(port, {"text": "영화"}))
-    assert (answer.status, answer.json["label"]) == (200, "길다")
-
-
 @pytest.mark.parametrize("start", [b"", b"GET ", GET, GET + b"\r\n" + GET])
-def test_a_request_that_does_not_arrive_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, port: int, start: bytes
-) -> None:
+def test_a_silent_client_is_given_up(monkeypatch: pytest.MonkeyPatch, port: int, start: bytes) -> None:
     monkeypatch.setattr(f"{MODULE}.HEAD_SECONDS", 0.1)
     answers = re.split(rb"(?=HTTP/1.1 \d)", raw(port, start))[1:]
     last = parsed(answers[-1])
@@ -63,17 +49,17 @@ def test_a_request_that_does_not_arrive_is_given_up(
     assert [parsed(answer).status for answer in answers[:-1]] == [200] * start.count(b"\r\n\r\n")
 
 
-def test_headers_are_bounded(port: int) -> None:
-    answer = parsed(raw(port, GET + b"x-long: " + b"x" * (1 << 16)))
-    assert (answer.status, answer.what) == (431, "the headers have more than 65536 bytes")
-
-
 @pytest.mark.parametrize(
-    "start", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"HELLO\r\n\r\n", b"GET / HTTP/1.1\r\nbad\r\n\r\n"]
+    ("start", "status", "what"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", 400, "this is no HTTP/1.1 request"),
+        (GET + b"bad\r\n\r\n", 400, "this is no HTTP/1.1 request"),
+        (GET + b"x-long: " + b"x" * (1 << 16), 431, "the headers have more than 65536 bytes"),
+    ],
 )
-def test_what_is_no_http_gets_an_answer_in_the_form_of_errors(port: int, start: bytes) -> None:
+def test_what_is_no_http_is_answered_with_an_error(port: int, start: bytes, status: int, what: str) -> None:
     answer = parsed(raw(port, start))
-    assert (answer.status, answer.what) == (400, "this is no HTTP/1.1 request")
+    assert (answer.status, answer.what) == (status, what)
     assert raw(port, GET + b"connection: close\r\n\r\n").endswith(b"hello")
 
 
@@ -118,7 +104,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, port: int) -> 
 
 def test_a_request_on_its_way_at_shutdown_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{MODULE}.LAST_REQUEST_SECONDS", 20.0)
-    with server_of(hello) as (port, server), socket.create_connection(("127.0.0.1", port), 30) as kept:
+    with running(hello) as (port, server), socket.create_connection(("127.0.0.1", port), 30) as kept:
         kept.sendall(GET + b"\r\n")
         assert kept.recv(1 << 16).endswith(b"hello")
         server.should_exit = True
@@ -137,16 +123,8 @@ def test_the_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
     server = Server(hello)
-    server.handle_exit(signal.SIGTERM, None)
+    for _ in range(2):
+        server.handle_exit(signal.SIGTERM, None)
     assert (server.should_exit, codes) == (True, [])
-    server.handle_exit(signal.SIGTERM, None)
-    assert codes == []
     server.handle_exit(signal.SIGINT, None)
     assert codes == [130]
-
-
-def test_a_server_in_a_thread_leaves_signals_alone() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with running(hello) as port:
-        assert raw(port, GET + b"connection: close\r\n\r\n").endswith(b"hello")
-        assert signal.getsignal(signal.SIGTERM) == before

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from bunryu.inference.predictor import Predictor
 
 TOKEN_VARIABLE = "BUNRYU_TOKEN"
-MIN_TOKEN_CHARACTERS = 16
-
-_NAME = re.compile(r"(\*\.[a-z0-9-]+\.)?[a-z0-9-]+(\.[a-z0-9-]+)*")
+Address = IPv4Address | IPv6Address
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,11 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     ip = ip_address(address[0])
     token = _token(args.token)
     if token is None and not ip.is_loopback:
-        raise ConfigError(
-            f"others can reach {args.host}, and nothing would keep them out",
-            where="--host",
-            fix="add --token, or leave --host out to serve this machine only",
-        )
+        what = f"others can reach {args.host}, and nothing would keep them out"
+        fix = "add --token, or leave --host out to serve this machine only"
+        raise ConfigError(what, where="--host", fix=fix)
     names = _host_names(args.allow_host, args.host)
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         _bind(listener, address)  # before the model is loaded, so that a port in use is noticed first
@@ -100,24 +96,18 @@ def _host_names(allowed: Sequence[str], host: str) -> tuple[str, ...]:
     except ValueError:
         names.append(host)
     for name in names:
-        if _NAME.fullmatch(name.lower()) is None:
-            raise ConfigError(
-                f"'{name}' is no host name",
-                where="--allow-host",
-                fix="the name alone, such as abc.example.org, or *.example.org for all below it",
-            )
+        if re.fullmatch(r"(\*\.[a-z0-9-]+\.)?[a-z0-9-]+(\.[a-z0-9-]+)*", name.lower()) is None:
+            fix = "the name alone, such as abc.example.org, or *.example.org for all below it"
+            raise ConfigError(f"'{name}' is no host name", where="--allow-host", fix=fix)
     return tuple(name.lower() for name in names)
 
 
 def _token(given: str | None) -> str | None:
     """The token to ask for: the value given, the environment's, a random one, or none."""
     token = given or os.environ.get(TOKEN_VARIABLE) or (None if given is None else secrets.token_urlsafe(24))
-    if token is not None and (len(token) < MIN_TOKEN_CHARACTERS or re.fullmatch(r"[!-~]+", token) is None):
-        raise ConfigError(
-            f"a token has at least {MIN_TOKEN_CHARACTERS} characters, all ASCII and no blanks",
-            where="--token" if given else TOKEN_VARIABLE,
-            fix="--token without a value draws one",
-        )
+    if token is not None and re.fullmatch(r"[!-~]{16,}", token) is None:
+        what, where = "a token has at least 16 characters, all ASCII and no blanks", TOKEN_VARIABLE
+        raise ConfigError(what, where="--token" if given else where, fix="--token without a value draws one")
     return token
 
 
@@ -141,19 +131,12 @@ def _bind(listener: socket.socket, address: Any) -> None:
 
 
 def _cannot_listen(error: OSError, address: Any) -> BunryuError:
-    return BunryuError(
-        f"cannot listen: {(error.strerror or str(error)).lower()}",
-        where=f"{address[0]} port {address[1]}",
-        fix="another --port; --port 0 picks a free one",
-    )
+    what, where = (error.strerror or str(error)).lower(), f"{address[0]} port {address[1]}"
+    return BunryuError(f"cannot listen: {what}", where=where, fix="another --port; --port 0 picks a free one")
 
 
 def _serve(
-    args: argparse.Namespace,
-    listener: socket.socket,
-    names: tuple[str, ...],
-    token: str | None,
-    ip: IPv4Address | IPv6Address,
+    args: argparse.Namespace, listener: socket.socket, names: tuple[str, ...], token: str | None, ip: Address
 ) -> None:
     inference = ThreadPoolExecutor(1, "inference")
     opened = inference.submit(open_predictor, args.run, args.checkpoint, args.runtime, args.device)
@@ -187,7 +170,7 @@ def _start_message(predictor: Predictor, difference: float, url: str) -> str:
     )
 
 
-def _url(ip: IPv4Address | IPv6Address, port: int, token: str | None) -> str:
+def _url(ip: Address, port: int, token: str | None) -> str:
     """What to open in a browser on this machine."""
     if ip.is_unspecified:
         ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")

@@ -20,7 +20,7 @@ from bunryu.serving.batcher import Batcher
 from bunryu.serving.errors import HttpError, Log
 from bunryu.serving.handlers import Handlers
 from bunryu.serving.middleware import AccessMiddleware, ErrorMiddleware, HostPolicy
-from bunryu.serving.pages import demo_page, docs_page, security_headers
+from bunryu.serving.pages import TEMPLATES, docs_page, security_headers
 
 PATHS = "POST /predict; GET /health, /model, /openapi.json, /docs, /; POST /api with two-class models"
 ERRORS = {
@@ -51,12 +51,7 @@ class Settings:
 def create_app(
     predictor: Predictor, settings: Settings, log: Log, inference: ThreadPoolExecutor | None = None
 ) -> FastAPI:
-    """The application; its batcher runs from start-up to shutdown.
-
-    Args:
-        predictor: the model, loaded and checked.
-        inference: an executor of one thread, the one in which the predictor has run so far.
-    """
+    """The application; its batcher runs from start-up to shutdown, in the one thread of ``inference``."""
     limits, about = settings.limits, predictor.about
     assert limits.texts <= settings.capacity, "the largest request has to fit into the queue"
     inference = inference or ThreadPoolExecutor(1, "inference")
@@ -87,13 +82,7 @@ def create_app(
     _add_facts(app, predictor, batcher, limits)
     pages = _add_pages(app, with_token=settings.token is not None)
     app.add_exception_handler(HTTPException, _not_found)
-    app.add_middleware(
-        AccessMiddleware,
-        hosts=settings.hosts,
-        token=settings.token,
-        body_bytes=limits.bytes,
-        body_seconds=settings.body_seconds,
-    )
+    app.add_middleware(AccessMiddleware, settings.hosts, settings.token, limits.bytes, settings.body_seconds)
     app.add_middleware(ErrorMiddleware, headers=security_headers(pages, settings.hosts.names), log=log)
     return app
 
@@ -146,7 +135,7 @@ def _add_pages(app: FastAPI, with_token: bool) -> list[str]:
         api["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         api["security"] = [{"token": []}]
         api["paths"]["/health"]["get"]["security"] = []
-    pages = {"/": demo_page(), "/docs": docs_page(api)}
+    pages = {"/": (TEMPLATES / "demo.html").read_text("utf-8"), "/docs": docs_page(api)}
     for path, page in pages.items():
         _add_page(app, path, page, "text/html")
     _add_page(app, "/openapi.json", json.dumps(api, ensure_ascii=False), "application/json")
@@ -159,8 +148,7 @@ def _add_page(app: FastAPI, path: str, content: str, media_type: str) -> None:
         return Response(content, media_type=media_type)
 
 
-async def _not_found(_: Request, error: Exception) -> Response:
+async def _not_found(_: Request, error: Any) -> Response:
     """The answer for a path or method that does not exist."""
-    assert isinstance(error, HTTPException)
-    status, what, headers = error.status_code, error.detail, error.headers
-    return HttpError(status, what, where="path or method", fix=PATHS, headers=headers).response()
+    place, headers = "path or method", error.headers
+    return HttpError(error.status_code, error.detail, where=place, fix=PATHS, headers=headers).response()

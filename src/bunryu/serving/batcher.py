@@ -51,10 +51,8 @@ class Batcher:
         self, predictor: Predictor, inference: ThreadPoolExecutor, capacity: int, wait: float
     ) -> None:
         self.queued = 0  # texts accepted and not answered; changed by the event loop's thread only
-        self._predictor = predictor
-        self._inference = inference
-        self._capacity = capacity
-        self._wait = wait
+        self._predictor, self._inference = predictor, inference
+        self._capacity, self._wait = capacity, wait
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
         self._stopping = False
 
@@ -72,14 +70,10 @@ class Batcher:
     def submit(
         self, texts: Sequence[str], pairs: Sequence[str] | None, seconds: float
     ) -> asyncio.Future[Logits]:
-        """Queue documents, which expire after some seconds; called in the event loop.
+        """Queue documents, which expire after some seconds, or raise Busy; called in the event loop.
 
-        Returns:
-            A future of the logits, shape (texts, classes); it raises TimeoutError if the documents expired
-            before their turn, and whatever the predictor raised for them.
-
-        Raises:
-            Busy: if more texts would be waiting than may be.
+        The future gives logits of shape (texts, classes). It raises TimeoutError if the documents expired
+        before their turn, and whatever the predictor raised for them.
         """
         if self._stopping or self.queued + len(texts) > self._capacity:
             raise Busy

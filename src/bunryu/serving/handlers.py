@@ -18,15 +18,11 @@ from bunryu.serving.schemas import RequestSchemas, read_json
 
 
 @dataclass(frozen=True)
-class Handlers:
-    """Answers requests for predictions."""
-
+class Handlers:  # the name of a handler is in /openapi.json, and so its docstring would be
     labels: Sequence[str]
     batcher: Batcher
     schemas: RequestSchemas
     deadline: float  # seconds that a request may take once its body has arrived
-
-    # The name of a handler is in /openapi.json, and so its docstring would be.
 
     async def predict(self, request: Request) -> Response:
         texts, pairs, listed = self.schemas.documents(await read_json(request))
@@ -50,12 +46,7 @@ class Handlers:
         )
 
     async def _logits(self, request: Request, texts: Sequence[str], pairs: Sequence[str] | None) -> Logits:
-        """Logits of shape (texts, classes).
-
-        Raises:
-            HttpError: if the queue is full, the time is up or the client has gone.
-            Exception: whatever the predictor raised for these texts.
-        """
+        """Logits of shape (texts, classes); HttpError if there is no room, time or client left."""
         request.state.texts = len(texts)  # for the access log
         try:
             answer = self.batcher.submit(texts, pairs, self.deadline)

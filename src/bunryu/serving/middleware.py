@@ -37,27 +37,20 @@ class HostPolicy:
 
     def allow(self, host: str) -> bool:
         """Whether to answer a Host header, given in lower case."""
-        match = _HOST.fullmatch(host)
-        if match is None:
+        if (match := _HOST.fullmatch(host)) is None:
             return False
         name = match[1]
         try:
             address = ip_address(name.strip("[]"))
         except ValueError:
-            return name == "localhost" or any(_matches(name, pattern) for pattern in self.names)
+            below = tuple(pattern[1:] for pattern in self.names if pattern.startswith("*."))
+            return name == "localhost" or name in self.names or name.endswith(below)
         return address.is_loopback or not self.loopback
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name.endswith(pattern[1:]) if pattern.startswith("*.") else name == pattern
 
 
 @dataclass(frozen=True)
 class AccessMiddleware:
-    """Passes on requests with an allowed Host, the token where one is needed, and a body within bounds.
-
-    Raises HttpError for the others.
-    """
+    """Passes on requests with an allowed Host, the token if needed, a body within bounds; else HttpError."""
 
     app: ASGIApp
     hosts: HostPolicy
@@ -77,27 +70,19 @@ class AccessMiddleware:
 
     def _check_host(self, given: list[bytes]) -> None:
         if len(given) != 1 or not self.hosts.allow(given[0].decode("latin-1").lower()):
-            raise HttpError(
-                400,
-                "this service does not answer under that Host name",
-                where="header Host",
-                fix="open it by its address, or start bunryu serve with --allow-host NAME",
-            )
+            what = "this service does not answer under that Host name"
+            fix = "open it by its address, or start bunryu serve with --allow-host NAME"
+            raise HttpError(400, what, where="header Host", fix=fix)
 
     def _check_token(self, scope: Scope, token: str, authorization: bytes) -> None:
         scheme, _, given = authorization.partition(b" ")
         if scope["path"] in TOKEN_IN_QUERY_PATHS and not authorization:
             queried = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])
             scheme, given = b"bearer", queried[0].encode("utf-8", "replace")
-        same = secrets.compare_digest(given.strip(), token.encode())
-        if scheme.lower() != b"bearer" or not same:
-            raise HttpError(
-                401,
-                "the token is missing or wrong",
-                where="header Authorization",
-                fix="Authorization: Bearer TOKEN, with the token of the address that bunryu serve printed",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+        if not secrets.compare_digest(given.strip(), token.encode()) or scheme.lower() != b"bearer":
+            what, headers = "the token is missing or wrong", {"WWW-Authenticate": "Bearer"}
+            fix = "Authorization: Bearer TOKEN, with the token of the address that bunryu serve printed"
+            raise HttpError(401, what, where="header Authorization", fix=fix, headers=headers)
 
     def _check_size(self, size: int) -> None:
         if size > self.body_bytes:
@@ -157,10 +142,8 @@ class ErrorMiddleware:
             self.log(error_record(error))
             if status:  # the answer has begun, so no other can be sent
                 raise
-            failed = HttpError(
-                500, "the service failed to answer", where="service", fix="its log says why; try again later"
-            )
-            await failed.response()(scope, receive, complete)
+            what, fix = "the service failed to answer", "its log says why; try again later"
+            await HttpError(500, what, where="service", fix=fix).response()(scope, receive, complete)
         finally:
             self.log(_access_record(scope, status, time.perf_counter() - start))
 

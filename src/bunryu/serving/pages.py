@@ -14,10 +14,6 @@ from jinja2 import Environment, FileSystemLoader
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def demo_page() -> str:
-    return (TEMPLATES / "demo.html").read_text("utf-8")
-
-
 def docs_page(api: Mapping[str, Any]) -> str:
     """The page that documents an OpenAPI description."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)

@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from bunryu.serving.errors import HttpError
 
-MAX_KEY_CHARACTERS = 40  # that an error repeats of an unknown key; of a text it repeats nothing
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -100,8 +98,7 @@ class RequestSchemas:
     """The request bodies that a model takes, of single texts or of pairs."""
 
     def __init__(self, limits: Limits, takes_pairs: bool) -> None:
-        self._limits = limits
-        self._takes_pairs = takes_pairs
+        self._limits, self._takes_pairs = limits, takes_pairs
         # NUL is refused as it is in corpora; other control characters are text like any other.
         text = Annotated[str, Field(max_length=limits.characters, pattern=r"^[^\x00]*$", strict=True)]
         texts = Annotated[list[text], Field(min_length=1, max_length=limits.texts)]
@@ -114,11 +111,7 @@ class RequestSchemas:
         self._bare: TypeAdapter[str] = TypeAdapter(text)
 
     def documents(self, body: object) -> tuple[list[str], list[str] | None, bool]:
-        """The texts of a request to /predict, their pairs, and whether they came as a list.
-
-        Raises:
-            HttpError: if the body is not what the model takes.
-        """
+        """The texts of a request to /predict, their pairs, and whether they came as a list; or HttpError."""
         listed = isinstance(body, dict) and "texts" in body
         try:
             (self._many if listed else self._one).model_validate(body)
@@ -133,11 +126,7 @@ class RequestSchemas:
         return given["texts"], given.get("pairs"), True
 
     def sentence(self, body: object) -> str:
-        """The text of a request to /api, whose body is a bare JSON string.
-
-        Raises:
-            HttpError: if it is none.
-        """
+        """The text of a request to /api, whose body is a bare JSON string; or HttpError."""
         try:
             return self._bare.validate_python(body)
         except ValidationError as error:
@@ -158,12 +147,11 @@ class RequestSchemas:
             "extra_forbidden": "a key that is not known here",
         }
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" for part in first["loc"])
-        fix = 'this model takes single texts: {"text": "…"} or {"texts": ["…", …]}'
+        taken = 'single texts: {"text": "…"} or {"texts": ["…", …]}'
         if self._takes_pairs:
-            fix = (
-                'this model takes pairs of texts: {"text": "…", "pair": "…"} or {"texts": […], "pairs": […]}'
-            )
-        return HttpError(422, messages.get(first["type"], first["msg"]), where=f"body{where}", fix=fix)
+            taken = 'pairs of texts: {"text": "…", "pair": "…"} or {"texts": […], "pairs": […]}'
+        what, fix = messages.get(first["type"], first["msg"]), f"this model takes {taken}"
+        return HttpError(422, what, where=f"body{where}", fix=fix)
 
     def openapi_documents(self) -> dict[str, Any]:
         """The request body of /predict for an OpenAPI description."""
@@ -191,23 +179,17 @@ def _request_body(schema: dict[str, Any], **examples: object) -> dict[str, Any]:
 
 
 def _shown(key: str) -> str:
-    """The beginning of a key that somebody sent, with control characters replaced."""
-    plain = "".join(c if c.isprintable() else "?" for c in key[:MAX_KEY_CHARACTERS])
-    return plain if len(key) <= MAX_KEY_CHARACTERS else f"{plain}…"
+    """The beginning of an unknown key, with control characters replaced."""
+    return "".join(c if c.isprintable() else "?" for c in key[:40]) + "…" * (len(key) > 40)
 
 
 async def read_json(request: Request) -> object:
-    """A request's body, parsed.
-
-    Raises:
-        HttpError: if it is not JSON.
-    """
+    """A request's body, parsed; HttpError if it is not JSON."""
     # A page of another origin can send other types without being asked; before this one the browser asks
     # the service (preflight), which does not allow it.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HttpError(
-            415, "the body is not said to be JSON", where="header Content-Type", fix="application/json"
-        )
+        what, where = "the body is not said to be JSON", "header Content-Type"
+        raise HttpError(415, what, where=where, fix="application/json")
     body = await request.body()
     try:
         return json.loads(body.decode("utf-8"))

@@ -24,7 +24,6 @@ MAX_HEAD_BYTES = 1 << 16
 MAX_MESSAGE_BYTES = 16 << 20  # the rest of a refused request is read and dropped, up to as many
 LINGER_SECONDS = 1.0  # for the rest of a refused body to arrive and for the client to read its answer
 LAST_REQUEST_SECONDS = 0.05  # for a request to arrive that was sent before the shutdown
-SHUTDOWN_SECONDS = 30  # for the requests that are being answered
 
 
 class Connection(HttpToolsProtocol):
@@ -45,9 +44,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for timer in (self._head_timer, self._linger_timer):
-            if timer is not None:
-                timer.cancel()
+        for timer in filter(None, (self._head_timer, self._linger_timer)):
+            timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -114,7 +112,6 @@ class Connection(HttpToolsProtocol):
 
 
 async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application that answers connections beyond ``MAX_SERVED_CONNECTIONS``."""
     what = f"more than {MAX_SERVED_CONNECTIONS} connections are open"
     headers = {"Retry-After": "1", "Connection": "close"}
     error = HttpError(503, what, where="service", fix="try again later", headers=headers)
@@ -135,7 +132,7 @@ class Server(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            timeout_graceful_shutdown=30,  # seconds for the requests that are being answered
         )
         super().__init__(config)
         self._on_listening = on_listening
