@@ -180,7 +180,10 @@ def test_it_says_what_became_of_the_corpus_and_shows_two_encoded_examples(execut
     assert re.findall(r"^(\w+): 72행", said, re.MULTILINE) == ["train", "validation", "test"]
     examples, log = executed.printed("examples"), (executed.runs[0].path / "train.log").read_text("utf-8")
     assert [example for example in examples.strip().split("\n\n") if example not in log] == []
-    assert re.findall(r"example (\d)\n  sentence: .+\n  tokens: \[CLS\] .+\n", examples) == ["1", "2"]
+    pattern = r"example (\d)\n  sentence: .+\n  tokens: (\[CLS\] .+)\n  label: .+\n  ids: (.+)\n"
+    found = re.findall(pattern, examples)
+    assert [number for number, *_ in found] == ["1", "2"]
+    assert all(len(tokens.split()) == len(json.loads(ids)) for _, tokens, ids in found)
 
 
 def test_it_shows_the_evaluation_page_whole(executed: Executed) -> None:
