@@ -1,4 +1,4 @@
-"""Every verb that takes a run refuses one that another version of bunryu wrote, with the way out."""
+"""Every verb that needs a run whole refuses one that another version of bunryu wrote, with the way out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bunryu.system.signals import Interrupted
 from bunryu.training import recipe
 
 OLD = "the run was made by bunryu before 0.1 (run directory schema 1)\n"
-VERBS = ["evaluate", "predict", "serve", "export", "resume", "reproduce", "report", "join"]
+VERBS = ["evaluate", "predict", "serve", "export", "resume", "reproduce", "join"]
 
 
 @pytest.fixture
