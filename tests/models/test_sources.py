@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import pickle
-import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import subprocess
+import sys
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import close_session, constants, hf_api
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
@@ -231,79 +230,88 @@ def test_kcberts_own_folder(shared: Path, caplog: pytest.LogCaptureFixture) -> N
 # --- the Hub ------------------------------------------------------------------------------------
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Serves the model someone/model of a folder, and nothing else."""
+HUB = """
+import json, sys, threading, time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-    folder: Path
-    asked: list[str]
+folder = Path(sys.argv[1])
+asked = []
 
-    def do_HEAD(self) -> bytes:
-        self.asked.append(self.path)
+class Hub(SimpleHTTPRequestHandler):
+    def do_HEAD(self):
+        asked.append(self.path)
         name = self.path.rpartition("/")[2].partition("?")[0]
-        found = self.path.startswith("/someone/model/resolve/main/") and (self.folder / name).is_file()
-        content = (self.folder / name).read_bytes() if found else b""
+        file = folder / name
+        found = self.path.startswith("/someone/model/resolve/main/") and file.is_file()
+        content = file.read_bytes() if found else b""
         self.send_response(200 if found or self.path == "/" else 404)
-        headers = {"Content-Length": len(content), "X-Repo-Commit": "0" * 40, "ETag": f'"{name}"'}
-        for key, value in headers.items():
-            self.send_header(key, str(value))
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", '"' + name + '"')
         if not found:
             self.send_header("X-Error-Code", "EntryNotFound")
         self.end_headers()
         return content
-
-    def do_GET(self) -> None:
+    def do_GET(self):
         self.wfile.write(self.do_HEAD())
+    def log_message(self, *args):
+        pass
 
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+import os
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
 
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from bunryu.errors import DownloadError
+from bunryu.models.sources import Pretrained
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
-    """A Hub on this machine, which the Hub's library takes for the real one."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    Hub.folder, Hub.asked = weights_folder(tmp_path / "hub"), []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    url = f"http://127.0.0.1:{server.server_port}"
-    files = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    changed = {"ENDPOINT": url, "HUGGINGFACE_CO_URL_TEMPLATE": files, "HF_HUB_OFFLINE": False}
-    for name, value in {
-        **changed,
-        "HF_HUB_CACHE": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_XET": True,
-    }.items():
-        monkeypatch.setattr(constants, name, value)
-    monkeypatch.setattr(hf_api.api, "endpoint", url)
-    close_session()
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    close_session()
-
-
-def test_a_hub_that_serves_lacks_and_is_gone(hub: ThreadingHTTPServer) -> None:
-    def weights_of(name: str) -> torch.Tensor:
-        model = build(pretrained(name, family=AutoModelForSequenceClassification))
-        weights: torch.Tensor = model.bert.embeddings.word_embeddings.weight
-        return weights
-
-    stored = load_file(Hub.folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
-    assert torch.equal(weights_of("someone/model"), stored)
-    missing = refused(DownloadError, weights_of, "someone/else")
-    hub.shutdown()
-    hub.server_close()
-    asked = len(Hub.asked)
-    assert torch.equal(weights_of("someone/model"), stored)  # once fetched, it needs no network
+def load(name):
+    source = Pretrained(name, 1e-5, 40, partial(AutoModelForSequenceClassification.from_pretrained),
+                        partial(AutoTokenizer.from_pretrained, do_lower_case=False))
     start = time.monotonic()
-    offline = refused(DownloadError, weights_of, "someone/else")
-    assert time.monotonic() - start < 20  # without the Hub library's long retries
-    assert len(Hub.asked) == asked
-    for error in (missing, offline):
-        assert "the tokenizer of 'someone/else' is not cached and could not be fetched" in error.what
-        assert error.where == "model.name"
+    try:
+        tokenizer = source.tokenizer([], None, None)
+        model = source.classifier(tokenizer, ["no", "yes"])
+        answer = {"tokens": len(tokenizer), "sum": model.bert.embeddings.word_embeddings.weight.sum().item()}
+    except DownloadError as error:
+        answer = {"what": error.what, "where": error.where, "fix": error.fix}
+    return {**answer, "seconds": time.monotonic() - start, "asked": len(asked)}
+
+answers = {"served": load("someone/model"), "missing": load("someone/else")}
+server.shutdown()
+server.server_close()
+answers["cached"] = load("someone/model")
+answers["offline"] = load("someone/else")
+print(json.dumps(answers))
+"""
+
+
+def test_a_hub_that_serves_lacks_and_is_gone(tmp_path: Path) -> None:
+    folder = weights_folder(tmp_path / "hub")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environment |= {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", HUB, str(folder)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.splitlines()[-1])
+    total = load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"].sum().item()
+    assert answers["served"]["tokens"] == len(WORDS)
+    assert answers["served"]["sum"] == pytest.approx(total)
+    for case in ("missing", "offline"):
+        assert (
+            "the tokenizer of 'someone/else' is not cached and could not be fetched" in answers[case]["what"]
+        )
+        assert answers[case]["where"] == "model.name"
         for way_out in ("check the network", "model.name=<a folder", "model=tiny"):
-            assert way_out in error.fix
+            assert way_out in answers[case]["fix"]
+    # Once fetched, it needs no network; what was not fetched fails without the Hub library's long retries.
+    assert answers["cached"]["sum"] == answers["served"]["sum"]
+    assert answers["offline"]["asked"] == answers["missing"]["asked"]
+    assert answers["offline"]["seconds"] < 20
 
 
 def test_the_hub_is_asked_once_with_a_limit_when_it_does_not_answer(
