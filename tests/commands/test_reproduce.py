@@ -11,7 +11,7 @@ from bunryu import cli
 from bunryu.commands.reproduce import compare
 from bunryu.runs.provenance import git_state
 from bunryu.runs.run import Run
-from helpers.together import as_torchrun, become
+from helpers.together import become
 
 
 def others(run: Run) -> list[Run]:
@@ -91,7 +91,7 @@ def test_one_of_several_processes_and_an_unfinished_run_make_none(
 ) -> None:
     path = finished.path / "config.yaml"
     path.write_text(path.read_text("utf-8").replace("devices: 1", "devices: 2"), "utf-8")
-    become(as_torchrun(1, 2, 1), monkeypatch)
+    become({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, monkeypatch)
     assert cli.run(["reproduce", str(finished.path)]) == 2
     assert "2 processes were started: reproduce starts those of a run itself" in capsys.readouterr().err
     finished.end("interrupted", "SIGTERM")
