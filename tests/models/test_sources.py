@@ -231,7 +231,7 @@ def test_kcberts_own_folder(shared: Path, caplog: pytest.LogCaptureFixture) -> N
 
 
 HUB = """
-import json, sys, threading, time
+import json, sys, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -271,14 +271,13 @@ from bunryu.models.sources import Pretrained
 def load(name):
     source = Pretrained(name, 1e-5, 40, partial(AutoModelForSequenceClassification.from_pretrained),
                         partial(AutoTokenizer.from_pretrained, do_lower_case=False))
-    start = time.monotonic()
     try:
         tokenizer = source.tokenizer([], None, None)
         model = source.classifier(tokenizer, ["no", "yes"])
         answer = {"tokens": len(tokenizer), "sum": model.bert.embeddings.word_embeddings.weight.sum().item()}
     except DownloadError as error:
         answer = {"what": error.what, "where": error.where, "fix": error.fix}
-    return {**answer, "seconds": time.monotonic() - start, "asked": len(asked)}
+    return {**answer, "asked": len(asked)}
 
 answers = {"served": load("someone/model"), "missing": load("someone/else")}
 server.shutdown()
@@ -308,10 +307,9 @@ def test_a_hub_that_serves_lacks_and_is_gone(tmp_path: Path) -> None:
         assert answers[case]["where"] == "model.name"
         for way_out in ("check the network", "model.name=<a folder", "model=tiny"):
             assert way_out in answers[case]["fix"]
-    # Once fetched, it needs no network; what was not fetched fails without the Hub library's long retries.
+    # Once fetched, it needs no network. That nothing is retried: the next test.
     assert answers["cached"]["sum"] == answers["served"]["sum"]
     assert answers["offline"]["asked"] == answers["missing"]["asked"]
-    assert answers["offline"]["seconds"] < 20
 
 
 def test_the_hub_is_asked_once_with_a_limit_when_it_does_not_answer(
