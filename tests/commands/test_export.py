@@ -99,14 +99,14 @@ def test_onnxruntime_gives_pytorchs_logits_and_has_parity_samples_of_its_own(exp
     theirs = open_predictor(exported, runtime="onnx", device="cpu")
     assert (theirs.runtime, theirs.device) == ("onnx", "cpu")
     assert (theirs.name, theirs.labels) == (ours.name, ours.labels)
-    assert (theirs.about.cleaner, theirs.about.max_seq_length) == (ours.about.cleaner, 128)
+    assert (theirs.metadata.cleaner, theirs.metadata.max_seq_length) == (ours.metadata.cleaner, 128)
     expected, encoded = ours.predict(TEXTS), theirs.encode(TEXTS)
     assert len({tuple(row) for row in expected.round(4).tolist()}) > 2
     assert theirs.predict(TEXTS).dtype == np.float32
     for batches in ([np.array([index]) for index in range(6)], [np.arange(6)]):
         np.testing.assert_allclose(theirs.logits(encoded, batches), expected, rtol=0, atol=1e-5)
     assert theirs.check_parity() <= 1e-6
-    for sample, original in zip(theirs.about.parity, ours.about.parity, strict=True):
+    for sample, original in zip(theirs.metadata.parity, ours.metadata.parity, strict=True):
         assert (sample.text, sample.pair) == (original.text, original.pair)
         assert sample.logits == pytest.approx(original.logits, abs=1e-5, rel=0)
 
@@ -186,8 +186,8 @@ def test_other_architectures_at_their_longest(
     assert theirs.encode(texts, seconds).lengths(24).max() == 24
     np.testing.assert_allclose(theirs.predict(texts, seconds), expected, rtol=0, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.01
-    assert theirs.about.takes_pairs is pairs
-    assert len(theirs.about.parity) == (len(samples) or 1)
+    assert theirs.metadata.takes_pairs is pairs
+    assert len(theirs.metadata.parity) == (len(samples) or 1)
     assert theirs.check_parity() <= 1e-6
 
 
@@ -204,7 +204,7 @@ def test_another_checkpoint_and_fewer_samples(run: Path, capfd: pytest.CaptureFi
     theirs = open_predictor(run, runtime="onnx")
     np.testing.assert_allclose(theirs.predict(TEXTS), last, rtol=0, atol=1e-5)
     assert np.abs(last - open_predictor(run, device="cpu").predict(TEXTS)).max() > 1
-    assert len(theirs.about.parity) == 2  # those of the folder, and the former export is replaced
+    assert len(theirs.metadata.parity) == 2  # those of the folder, and the former export is replaced
     assert theirs.check_parity() <= 1e-6
     assert sorted(path.name for path in (run / "exports").iterdir()) == ["onnx"]
 

@@ -86,9 +86,9 @@ def test_the_same_logits_as_before(imported: Imported, base: Path) -> None:
         assert predictor.predict([text])[0].tolist() == pytest.approx(logits, abs=1e-6, rel=0)
     assert len({tuple(row) for row in expected}) == len(TEXTS)
     assert predictor.check_parity() <= 1e-6
-    assert len(predictor.about.parity) == 8
-    assert (predictor.labels, predictor.about.max_seq_length) == (("부정", "긍정"), 16)
-    assert not predictor.about.takes_pairs
+    assert len(predictor.metadata.parity) == 8
+    assert (predictor.labels, predictor.metadata.max_seq_length) == (("부정", "긍정"), 16)
+    assert not predictor.metadata.takes_pairs
 
 
 def test_what_is_written_and_said(imported: Imported) -> None:

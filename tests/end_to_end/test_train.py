@@ -132,9 +132,9 @@ def test_the_model_folder_gives_the_logits_of_the_predictions(trained: Run) -> N
     model = AutoModelForSequenceClassification.from_pretrained(trained.path / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(trained.path / "model")
     assert model.config.id2label == {0: "부정", 1: "긍정"}
-    about = json.loads((trained.path / "model/bunryu.json").read_text("utf-8"))
-    assert about["max_seq_length"] == tokenizer.model_max_length == 128
-    for sample in about["parity"]:
+    metadata = json.loads((trained.path / "model/bunryu.json").read_text("utf-8"))
+    assert metadata["max_seq_length"] == tokenizer.model_max_length == 128
+    for sample in metadata["parity"]:
         with torch.inference_mode():
             logits = model(**tokenizer(sample["text"], return_tensors="pt", truncation=True)).logits[0]
         assert torch.allclose(logits, torch.tensor(sample["logits"]), atol=1e-6)

@@ -31,7 +31,9 @@ class FakePredictor:
     name, runtime, device = "fake", "torch", "cpu"
 
     def __init__(self, pairs: bool = False) -> None:
-        self.about = ModelMetadata(Cleaner(), LENGTH, [ParitySample("a", "b" if pairs else None, (0.0, 0.0))])
+        self.metadata = ModelMetadata(
+            Cleaner(), LENGTH, [ParitySample("a", "b" if pairs else None, (0.0, 0.0))]
+        )
         self.gate, self.reached = threading.Event(), threading.Event()
         self.gate.set()
         self.rounds: list[list[str]] = []

@@ -80,14 +80,14 @@ def test_logits_are_those_of_tokenizer_and_model_called_by_hand(trained: Run) ->
 def test_pairs_and_cleaning_as_by_hand(pair_folder: Path) -> None:
     predictor = load(pair_folder)
     dirty = ["a1b! c", "", "a " * 9, "b", "b"]
-    clean = [predictor.about.cleaner(text) for text in dirty]
+    clean = [predictor.metadata.cleaner(text) for text in dirty]
     assert clean[0] == "a b  c"
     seconds = [pair for _, pair in PAIRS]
     expected = by_hand(pair_folder, clean, seconds, 8)
     np.testing.assert_allclose(predictor.predict(dirty, seconds), expected, rtol=0, atol=1e-5)
     swapped = predictor.predict(seconds, dirty)
     assert np.abs(swapped - expected).max() > 0.01  # which text is first matters
-    assert predictor.about.takes_pairs
+    assert predictor.metadata.takes_pairs
     assert predictor.check_parity() <= 1e-6
 
 
@@ -144,7 +144,7 @@ def test_saved_logits_may_be_off_by_less_than_the_tolerance(folder: Path) -> Non
 def test_a_length_or_sample_that_cannot_be_is_refused(
     folder: Path, facts: dict[str, Any], error: type[BunryuError], what: str
 ) -> None:
-    edit_json(folder / "bunryu.json", lambda about: {**about, **facts})
+    edit_json(folder / "bunryu.json", lambda metadata: {**metadata, **facts})
     assert refused(error, check, folder).what == what
 
 
@@ -208,10 +208,10 @@ def test_a_checkpoint_gives_its_weights_and_samples(pair_folder: Path, tmp_path:
     assert set(kept) == set(weights)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in kept.items())
     assert np.abs(moved.predict(["a"], ["b"]) - plain.predict(["a"], ["b"])).max() > 1
-    samples = [(sample.text, sample.pair) for sample in moved.about.parity]
-    assert samples == [(sample.text, sample.pair) for sample in plain.about.parity] == PAIRS
+    samples = [(sample.text, sample.pair) for sample in moved.metadata.parity]
+    assert samples == [(sample.text, sample.pair) for sample in plain.metadata.parity] == PAIRS
     logits = moved.predict([PAIRS[0][0]], [PAIRS[0][1]])[0].tolist()
-    assert moved.about.parity[0].logits == pytest.approx(logits, abs=1e-6, rel=0)
+    assert moved.metadata.parity[0].logits == pytest.approx(logits, abs=1e-6, rel=0)
     assert moved.check_parity() <= 1e-6
     torch.save({"state_dict": {"model.x": torch.ones(1)}}, file)
     error = refused(ModelError, load, pair_folder, checkpoint=file)

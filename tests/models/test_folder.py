@@ -66,13 +66,13 @@ def test_the_files_and_what_they_hold(written: tuple[Path, Any]) -> None:
     assert config["label2id"] == {"부정": 0, "긍정": 1, "중립": 2}
     weights = load_file(folder / "model.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
-    about = read(folder)
-    assert sorted(about) == ["cleaner", "max_seq_length", "parity", "schema"]
-    assert (about["schema"], about["max_seq_length"]) == (1, MAX_LENGTH)
-    assert Cleaner(**about["cleaner"]) == CLEANER
-    assert [sample["text"] for sample in about["parity"]] == TEXTS[:PARITY_SAMPLES]
-    assert {len(sample["logits"]) for sample in about["parity"]} == {3}
-    assert len({tuple(sample["logits"]) for sample in about["parity"]}) > 2
+    metadata = read(folder)
+    assert sorted(metadata) == ["cleaner", "max_seq_length", "parity", "schema"]
+    assert (metadata["schema"], metadata["max_seq_length"]) == (1, MAX_LENGTH)
+    assert Cleaner(**metadata["cleaner"]) == CLEANER
+    assert [sample["text"] for sample in metadata["parity"]] == TEXTS[:PARITY_SAMPLES]
+    assert {len(sample["logits"]) for sample in metadata["parity"]} == {3}
+    assert len({tuple(sample["logits"]) for sample in metadata["parity"]}) > 2
 
 
 PLAIN = """

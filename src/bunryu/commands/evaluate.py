@@ -116,7 +116,9 @@ def _split(opened: OpenedModel, split: str) -> Documents:
 
 def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
     """A labelled file; labels are spelt as in the run's corpus, or as they are shown."""
-    table = table_options(options.data, options, opened.run, opened.about.takes_pairs, options.label_column)
+    table = table_options(
+        options.data, options, opened.run, opened.metadata.takes_pairs, options.label_column
+    )
     ids = _label_ids(opened)
     columns = [table.text_column, table.label_column, *table.columns[1:]]
     examples, account, _ = read_examples(options.data, columns, table.format, list(ids))
@@ -160,7 +162,7 @@ def score(
             predictor.network = TorchNetwork(predictor.network.model, mixed)
     pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
     encoded = predictor.encode([example.text for example in examples], pairs)
-    batches = evaluation_batches(encoded.lengths(predictor.about.max_seq_length), batch_size)
+    batches = evaluation_batches(encoded.lengths(predictor.metadata.max_seq_length), batch_size)
     logits = predictor.logits(encoded, batches, padding)
     return encoded, logits, {
         "batch_size": batch_size,
@@ -180,7 +182,7 @@ def _origin(opened: OpenedModel) -> dict[str, str]:
 
 def _text_facts(predictor: Predictor, encoded: Encoded) -> dict[str, Any]:
     """How many tokens the vocabulary does not know and how many documents are cut: many a mistake's cause."""
-    limit = predictor.about.max_seq_length
+    limit = predictor.metadata.max_seq_length
     return {
         "max_seq_length": limit,
         "truncated_rows": encoded.truncated(limit),

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         worst = export_onnx(predictor, opened.model, staging)
     print(f"wrote {folder}")
     print(f"its logits are within {worst:.1e} of PyTorch's, alone and padded, from 1 to ", end="")
-    print(f"{predictor.about.max_seq_length} tokens")
+    print(f"{predictor.metadata.max_seq_length} tokens")
     print(f"next: bunryu predict {shlex.quote(str(opened.folder))} --runtime onnx")
     return 0
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu predict``; returns the exit code."""
     options = _parser().parse_args(arguments)
     opened = locate(options.run)
-    pairs = opened.about.takes_pairs
+    pairs = opened.metadata.takes_pairs
     kind = _kind(options)
     with flags_named():
         if options.file is None:

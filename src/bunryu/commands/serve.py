@@ -160,12 +160,12 @@ def _serve(
 
 
 def _start_message(predictor: Predictor, difference: float, url: str) -> str:
-    about = predictor.about
-    kind = "pairs of texts" if about.takes_pairs else "texts"
-    parity = f"logits as saved within {difference:.1g}" if about.parity else "no parity samples"
+    metadata = predictor.metadata
+    kind = "pairs of texts" if metadata.takes_pairs else "texts"
+    parity = f"logits as saved within {difference:.1g}" if metadata.parity else "no parity samples"
     return (
         f"serving {predictor.name}: {' | '.join(predictor.labels)}\n"
-        f"  {kind} of at most {about.max_seq_length} tokens; "
+        f"  {kind} of at most {metadata.max_seq_length} tokens; "
         f"{predictor.runtime} on {predictor.device}, {parity}\n  {url}\n  Ctrl-C stops"
     )
 

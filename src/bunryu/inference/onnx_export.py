@@ -56,12 +56,12 @@ def export_onnx(predictor: Predictor, source: Path, folder: Path) -> float:
     """
     assert isinstance(predictor.network, TorchNetwork)
     predictor.network.model.float()
-    example = _probe(predictor, rows=2, tokens=min(8, predictor.about.max_seq_length))
+    example = _probe(predictor, rows=2, tokens=min(8, predictor.metadata.max_seq_length))
     _write_graph(predictor.network.model, example, folder / GRAPH)
     shutil.copyfile(source / "config.json", folder / "config.json")
     load_tokenizer(source).save_pretrained(folder)
-    about = replace(predictor.about, parity=predictor.about.parity or [SPARE])
-    about.write(folder)
+    metadata = replace(predictor.metadata, parity=predictor.metadata.parity or [SPARE])
+    metadata.write(folder)
     exported = load_onnx_predictor(folder, predictor.name, "cpu")
     own = exported.sample_anew()
     worst = _largest_difference(predictor, exported)
@@ -71,7 +71,7 @@ def export_onnx(predictor: Predictor, source: Path, folder: Path) -> float:
             where=predictor.name,
             fix="predict and serve it with --runtime torch",
         )
-    replace(about, parity=own).write(folder)
+    replace(metadata, parity=own).write(folder)
     return worst
 
 
@@ -120,16 +120,16 @@ def _quiet() -> Iterator[None]:
 
 def _largest_difference(ours: Predictor, exported: Predictor) -> float:
     """Of a logit: over the samples one by one and in one batch, and over the shortest and longest row."""
-    samples = exported.about.parity
+    samples = exported.metadata.parity
     texts = [sample.text for sample in samples]
-    pairs = [sample.pair or "" for sample in samples] if exported.about.takes_pairs else None
+    pairs = [sample.pair or "" for sample in samples] if exported.metadata.takes_pairs else None
     rows = np.arange(len(samples))
     differences = [
         exported.logits(exported.encode(texts, pairs), batches)
         - ours.logits(ours.encode(texts, pairs), batches)
         for batches in (list(rows[:, None]), [rows])
     ]
-    for tokens in (1, 2, ours.about.max_seq_length):
+    for tokens in (1, 2, ours.metadata.max_seq_length):
         batch = _probe(ours, rows=1, tokens=tokens)
         differences.append(exported.network(batch) - ours.network(batch))
     return float(np.abs(np.concatenate(differences)).max())
@@ -137,7 +137,7 @@ def _largest_difference(ours: Predictor, exported: Predictor) -> float:
 
 def _probe(predictor: Predictor, rows: int, tokens: int) -> dict[str, npt.NDArray[np.int64]]:
     """A batch of exactly this shape, without padding."""
-    encoded = predictor.encode([SPARE.text], [SPARE.text] if predictor.about.takes_pairs else None)
-    limit = predictor.about.max_seq_length
+    encoded = predictor.encode([SPARE.text], [SPARE.text] if predictor.metadata.takes_pairs else None)
+    limit = predictor.metadata.max_seq_length
     batch = encoded.batch(np.array([0]), limit, int(encoded.lengths(limit)[0]), 0)
     return {name: np.resize(array, (rows, tokens)) for name, array in batch.items()}

@@ -53,7 +53,7 @@ def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
     if not (folder / GRAPH).is_file():
         fix = f"bunryu export {folder.parents[1]} --format onnx"
         raise ConfigError("there is no export", where=str(folder), fix=fix)
-    about = ModelMetadata.read(folder)
+    metadata = ModelMetadata.read(folder)
     tokenizer = load_tokenizer(folder)
     labels = read_labels(folder)
     session = _open(folder / GRAPH, device)
@@ -63,7 +63,7 @@ def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
     check_vocabulary(tokenizer, _vocabulary_size(folder), str(folder))
     runs_on = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else _cuda(device)
     predictor = Predictor(
-        name, about, tokenizer, labels, OnnxNetwork(session, str(folder)), runtime="onnx", device=runs_on
+        name, metadata, tokenizer, labels, OnnxNetwork(session, str(folder)), runtime="onnx", device=runs_on
     )
     _check_graph(predictor, session, folder)
     return predictor
@@ -71,8 +71,8 @@ def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
 
 def _check_graph(predictor: Predictor, session: Any, folder: Path) -> None:
     """Refuse a graph with other inputs than the tokenizer gives, or too short for max_seq_length."""
-    encoded = predictor.encode([""], [""] if predictor.about.takes_pairs else None)
-    index, limit = np.array([0]), predictor.about.max_seq_length
+    encoded = predictor.encode([""], [""] if predictor.metadata.takes_pairs else None)
+    index, limit = np.array([0]), predictor.metadata.max_seq_length
     given = set(encoded.batch(index, limit, limit, 0))
     if unknown := {graph_input.name for graph_input in session.get_inputs()} - given:
         raise _misfit(f"the graph wants {sorted(unknown)[0]}, the tokenizer gives {sorted(given)}", folder)

@@ -29,7 +29,7 @@ class OpenedModel:
         return f"{self.run.path.parent.name}/{self.run.path.name}" if self.run else self.model.name
 
     @property
-    def about(self) -> ModelMetadata:
+    def metadata(self) -> ModelMetadata:
         return ModelMetadata.read(self.model)
 
     @property

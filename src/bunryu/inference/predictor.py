@@ -61,7 +61,7 @@ class Predictor:
 
     Args:
         name: the run's or folder's, for messages and pages.
-        about: the model folder's bunryu.json.
+        metadata: the model folder's bunryu.json.
         tokenizer: the model folder's.
         labels: names of the classes in id order.
         network: from padded arrays to logits of shape (rows, classes).
@@ -73,7 +73,7 @@ class Predictor:
     def __init__(
         self,
         name: str,
-        about: ModelMetadata,
+        metadata: ModelMetadata,
         tokenizer: Any,
         labels: Sequence[str],
         network: Network,
@@ -82,7 +82,7 @@ class Predictor:
         device: str,
         tolerance: float = TOLERANCE,
     ) -> None:
-        self.name, self.about, self.labels, self.network = name, about, tuple(labels), network
+        self.name, self.metadata, self.labels, self.network = name, metadata, tuple(labels), network
         self.runtime, self.device = runtime, device
         self.unknown_id: int | None = tokenizer.unk_token_id
         self._tolerance = tolerance
@@ -90,20 +90,20 @@ class Predictor:
         self._template = Template.of(tokenizer)
         self._backend = untruncating(tokenizer)
         self._dtype = smallest_dtype(self._backend)
-        specials = special_tokens(self._template.pair if about.takes_pairs else self._template.single)
-        if about.max_seq_length < specials:
+        specials = special_tokens(self._template.pair if metadata.takes_pairs else self._template.single)
+        if metadata.max_seq_length < specials:
             raise ModelError(
-                f"max_seq_length is {about.max_seq_length}, special tokens alone take {specials}",
+                f"max_seq_length is {metadata.max_seq_length}, special tokens alone take {specials}",
                 where=name,
                 fix="bunryu.json as it was written",
             )
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         """Clean and tokenize documents; their labels are all 0, their rows count from 0."""
-        first = tokenize(self._backend, self.about.cleaner, texts, self._dtype)
+        first = tokenize(self._backend, self.metadata.cleaner, texts, self._dtype)
         second = (None, None)
         if pairs is not None:
-            second = tokenize(self._backend, self.about.cleaner, pairs, self._dtype)  # type: ignore[assignment]
+            second = tokenize(self._backend, self.metadata.cleaner, pairs, self._dtype)  # type: ignore[assignment]
         labels = np.zeros(len(texts), dtype=np.int64)
         return Encoded(*first, *second, labels, np.arange(len(texts)), self._template)
 
@@ -117,7 +117,7 @@ class Predictor:
             batches: which of them go together; every row stands in one.
             padding: ``longest`` or ``max_length``, as in training.
         """
-        limit = self.about.max_seq_length
+        limit = self.metadata.max_seq_length
         lengths = encoded.lengths(limit)
         logits = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
         for index in batches:
@@ -128,13 +128,15 @@ class Predictor:
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> npt.NDArray[np.float32]:
         """Logits of shape (texts, classes), computed in batches of like length."""
         encoded = self.encode(texts, pairs)
-        return self.logits(encoded, bounded_batches(encoded.lengths(self.about.max_seq_length), MAX_TOKENS))
+        return self.logits(
+            encoded, bounded_batches(encoded.lengths(self.metadata.max_seq_length), MAX_TOKENS)
+        )
 
     def sample_anew(self) -> list[ParitySample]:
         """The parity samples with the logits this predictor gives for them, one at a time."""
         return [
             replace(sample, logits=tuple(self.predict([sample.text], pairs)[0].tolist()))
-            for sample in self.about.parity
+            for sample in self.metadata.parity
             for pairs in [None if sample.pair is None else [sample.pair]]
         ]
 
@@ -145,7 +147,7 @@ class Predictor:
             ModelError: if it is more than the tolerance.
         """
         worst = 0.0
-        for kept, found in zip(self.about.parity, self.sample_anew(), strict=True):
+        for kept, found in zip(self.metadata.parity, self.sample_anew(), strict=True):
             saved, now = np.array(kept.logits), np.array(found.logits)
             if saved.shape != now.shape:
                 what = f"a parity sample has {len(saved)} logits, the model {len(now)} classes"
@@ -177,7 +179,7 @@ def load_predictor(
         ModelError: if something is missing, damaged, a pickle, or does not fit together.
         ConfigError: if there is no such device.
     """
-    about = ModelMetadata.read(folder)
+    metadata = ModelMetadata.read(folder)
     tokenizer = load_tokenizer(folder)
     place = _device(device)
     model = load_classifier(folder)
@@ -188,14 +190,14 @@ def load_predictor(
         raise ModelError("id2label does not count from 0", where=str(folder / "config.json"))
     labels = [str(names[index]) for index in range(len(names))]
     check_vocabulary(tokenizer, model.config.vocab_size, str(folder))
-    check_length(model, about.max_seq_length)
+    check_length(model, metadata.max_seq_length)
     wide = next(model.parameters()).dtype == torch.float32
     predictor = Predictor(
-        name, about, tokenizer, labels, TorchNetwork(model.to(place).eval()),
+        name, metadata, tokenizer, labels, TorchNetwork(model.to(place).eval()),
         runtime="torch", device=str(place), tolerance=TOLERANCE if wide else TOLERANCE_16_BIT,
     )  # fmt: skip
     if checkpoint is not None:  # the folder's logits tell of other weights
-        predictor.about = replace(about, parity=predictor.sample_anew())
+        predictor.metadata = replace(metadata, parity=predictor.sample_anew())
     return predictor
 
 

@@ -52,7 +52,7 @@ def create_app(
     predictor: Predictor, settings: Settings, log: Log, inference: ThreadPoolExecutor | None = None
 ) -> FastAPI:
     """The application; its batcher runs from start-up to shutdown, in the one thread of ``inference``."""
-    limits, about = settings.limits, predictor.about
+    limits, metadata = settings.limits, predictor.metadata
     assert limits.texts <= settings.capacity, "the largest request has to fit into the queue"
     inference = inference or ThreadPoolExecutor(1, "inference")
     batcher = Batcher(predictor, inference, settings.capacity, settings.wait)
@@ -62,7 +62,7 @@ def create_app(
         batcher.start()
         try:
             # Before the first client comes, as the first batch is much slower than the others.
-            await batcher.submit([""], [""] if about.takes_pairs else None, 60.0)
+            await batcher.submit([""], [""] if metadata.takes_pairs else None, 60.0)
             yield
         finally:
             await batcher.stop()
@@ -76,9 +76,9 @@ def create_app(
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    bodies = schemas.RequestSchemas(limits, about.takes_pairs)
+    bodies = schemas.RequestSchemas(limits, metadata.takes_pairs)
     handlers = Handlers(predictor.labels, batcher, bodies, settings.deadline)
-    _add_predictions(app, handlers, with_demo=len(predictor.labels) == 2 and not about.takes_pairs)
+    _add_predictions(app, handlers, with_demo=len(predictor.labels) == 2 and not metadata.takes_pairs)
     _add_facts(app, predictor, batcher, limits)
     pages = _add_pages(app, with_token=settings.token is not None)
     app.add_exception_handler(HTTPException, _not_found)
@@ -107,8 +107,8 @@ def _add_facts(app: FastAPI, predictor: Predictor, batcher: Batcher, limits: sch
     model = schemas.Model(
         name=predictor.name,
         labels=list(predictor.labels),
-        takes_pairs=predictor.about.takes_pairs,
-        max_seq_length=predictor.about.max_seq_length,
+        takes_pairs=predictor.metadata.takes_pairs,
+        max_seq_length=predictor.metadata.max_seq_length,
         runtime=predictor.runtime,
         device=predictor.device,
         version=app.version,

@@ -119,7 +119,7 @@ class Batcher:
         pairs = [pair for request in requests for pair in request.pairs] or None
         try:
             encoded = self._predictor.encode(texts, pairs)
-            batches = bounded_batches(encoded.lengths(self._predictor.about.max_seq_length), MAX_TOKENS)
+            batches = bounded_batches(encoded.lengths(self._predictor.metadata.max_seq_length), MAX_TOKENS)
         except Exception as error:
             if len(requests) == 1:
                 return [error]
