@@ -1,0 +1,27 @@
+"""Texts and names that look alike made equal: composed characters, and names without invisible ones."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+
+def normalised(text: str) -> str:
+    """The text with its characters composed (NFC), as readers give it out and models are given it."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def name_of(written: str) -> str:
+    """A label's or column's name as it is compared: composed, nothing invisible, blanks as one space.
+
+    Format characters are Unicode's category Cf: zero-width spaces and joiners, byte-order marks, soft hyphens.
+    """
+    if written.isascii():
+        return " ".join(written.split())
+    visible = "".join(character for character in written if unicodedata.category(character) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", visible).split())
+
+
+def spelt_out(written: str) -> str:
+    """A name for messages, with the code point of each character that does not show as what it is."""
+    return re.sub(r"[^\w\s!-~]|[^\S ]|[\u1100-\u11ff]", lambda found: f"<U+{ord(found[0]):04X}>", written)
