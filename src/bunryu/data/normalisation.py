@@ -14,7 +14,7 @@ def normalised(text: str) -> str:
 def name_of(written: str) -> str:
     """A label's or column's name as it is compared: composed, nothing invisible, blanks as one space.
 
-    Format characters are Unicode's category Cf: zero-width spaces and joiners, byte-order marks, soft hyphens.
+    Invisible is Unicode's category Cf: zero-width spaces and joiners, byte-order marks, soft hyphens.
     """
     if written.isascii():
         return " ".join(written.split())
