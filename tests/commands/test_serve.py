@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import http.client
 import json
 import os
 import re
@@ -127,6 +128,7 @@ def test_sigterm_under_load_answers_what_was_accepted_and_exits_0(
 ) -> None:
     predictor, token = FakePredictor(), "a-token-of-some-length"
     monkeypatch.setattr(serve, "open_predictor", lambda *_: predictor)
+    monkeypatch.setattr(serve, "positive_of", lambda _: None)
     monkeypatch.setenv("BUNRYU_TOKEN", token)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -167,15 +169,40 @@ def test_sigterm_under_load_answers_what_was_accepted_and_exits_0(
     assert "token" not in log
 
 
+@pytest.mark.parametrize("written", ["null", "부정", "1"])
+def test_the_label_that_is_positive_is_the_runs(trained: Run, tmp_path: Path, written: str) -> None:
+    run = shutil.copytree(trained.path, tmp_path / "run")
+    config = (run / "config.yaml").read_text("utf-8")
+    (run / "config.yaml").write_text(
+        config.replace("\ncorpus:\n", f"\ncorpus:\n  positive: {written}\n"), "utf-8"
+    )
+    assert serve.positive_of(run) == (None if written == "null" else written)
+
+
 def test_the_command_says_what_it_serves_and_ctrl_c_ends_it(trained: Run) -> None:
-    command = [sys.executable, "-m", "bunryu", "serve", str(trained.path), "--port=0"]
+    command = [sys.executable, "-m", "bunryu", "serve", str(trained.path), "--port=0", "--name=영화"]
+    command.append("--token=a-token-of-some-length")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines = [process.stdout.readline().rstrip() for _ in range(4)]
+    port = int(re.findall(r":(\d+)/", lines[2])[0])
+    answer = model_under(socket.gethostname(), port)
     process.send_signal(signal.SIGINT)
     out, log = process.communicate(timeout=60)
+    assert answer == "영화"
     assert lines[0] == f"serving {trained.path.parent.name}/{trained.path.name}: 부정 | 긍정"
     within = r"  texts of at most 128 tokens; torch on cpu, logits as saved within [\de.-]+"
     assert re.fullmatch(within, lines[1])
-    assert re.fullmatch(r"  http://127\.0\.0\.1:\d+/", lines[2])
-    assert (process.returncode, out, log) == (0, "", "")
+    assert re.fullmatch(r"  http://127\.0\.0\.1:\d+/\?token=a-token-of-some-length", lines[2])
+    assert (process.returncode, out, json.loads(log)["path"]) == (0, "", "/model")
+
+
+def model_under(host: str, port: int) -> str:
+    """The model's name, asked for under a name of this machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(
+        "GET", "/model", headers={"Host": host, "Authorization": "Bearer a-token-of-some-length"}
+    )
+    name: str = json.load(connection.getresponse())["name"]
+    connection.close()
+    return name

@@ -121,6 +121,8 @@ def test_bad_choices_of_a_table_are_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ConfigError, match=what):
             table(path, **changes)
+    with pytest.raises(ConfigError, match="no label is shown as '좋음': "):
+        table(path, positive="좋음").read()
     with pytest.raises(ConfigError, match="validation is 'half'"):
         Sample("sample", "half", 42, NAMES)
 

@@ -111,7 +111,7 @@ def test_truncation_equals_the_tokenizers_own(
     lengths = encoded.lengths(max_length)
     assert lengths.tolist() == [len(ids) for ids in theirs["input_ids"]]
     uncut = tokenizer(texts, pairs)["input_ids"]
-    assert encoded.truncated(max_length) == sum(len(ids) > max_length for ids in uncut)
+    assert encoded.is_cut(max_length).tolist() == [len(ids) > max_length for ids in uncut]
 
     for padding, width in (("longest", int(lengths.max())), ("max_length", max_length)):
         ours = encoded.batch(np.arange(len(texts)), max_length, width, tokenizer.pad_token_id)

@@ -47,8 +47,10 @@ class FakePredictor:
             raise ValueError("cannot be encoded")
         joined = [text + pair for text, pair in zip(texts, pairs or [""] * len(texts), strict=True)]
         self.rounds.append(joined)
-        lengths = np.array([min(len(text) + 2, LENGTH) for text in joined])
-        return SimpleNamespace(texts=joined, lengths=lambda _: lengths)
+        lengths = np.array([len(text) + 2 for text in joined])
+        return SimpleNamespace(
+            texts=joined, lengths=lambda limit: lengths.clip(max=limit), is_cut=lambda limit: lengths > limit
+        )
 
     def logits(self, encoded: Any, batches: Iterable[Any]) -> npt.NDArray[np.float32]:
         logits = np.zeros((len(encoded.texts), len(self.labels)), dtype=np.float32)

@@ -20,9 +20,19 @@ from bunryu.inference.opening import open_predictor
 from bunryu.metrics import softmax
 from bunryu.runs.run import Run
 from bunryu.serving.app import Settings
+from bunryu.serving.handlers import positive_class
 from bunryu.serving.middleware import HostPolicy
 from bunryu.serving.schemas import Limits
-from helpers.serving import Answer, FakePredictor, app_of, post, predict_request, queued_texts, running
+from helpers.serving import (
+    LENGTH,
+    Answer,
+    FakePredictor,
+    app_of,
+    post,
+    predict_request,
+    queued_texts,
+    running,
+)
 
 JSON = {"content-type": "application/json"}
 TOKEN = "a-token-of-some-length"
@@ -56,7 +66,7 @@ def test_predictions_are_the_predictors(trained: Run) -> None:
     assert set(several) == {"predictions"}
     assert one["probabilities"] == pytest.approx(several["predictions"][0]["probabilities"], abs=1e-6)
     for prediction, row in zip(several["predictions"], softmax(predictor.predict(texts)), strict=True):
-        assert list(prediction) == ["label", "probability", "probabilities"]
+        assert list(prediction) == ["label", "probability", "probabilities", "cut"]
         assert list(prediction["probabilities"]) == list(predictor.labels)
         assert list(prediction["probabilities"].values()) == pytest.approx(row.tolist(), abs=1e-6)
         assert prediction["label"] == predictor.labels[row.argmax()]
@@ -68,16 +78,64 @@ def test_predictions_are_the_predictors(trained: Run) -> None:
 
 
 def test_the_tutorials_api(client: TestClient) -> None:
-    said = {"sentence": "길지 않은 문장", "prediction": "길다 (positive)"}
+    said = {"sentence": "길지 않은 문장", "prediction": "길다", "cut": False}
     positive = {"positive_data": "길다 0.69", "positive_width": "69.0%"}
     negative = {"negative_data": "짧다 0.31", "negative_width": "31.0%"}
     assert client.post("/api", json="길지 않은 문장").json() == said | positive | negative
-    assert client.post("/api", json="").json()["prediction"] == "짧다 (negative)"
     three = FakePredictor()
     three.labels = ("a", "b", "c")
     for predictor in (three, FakePredictor(pairs=True)):
         with client_of(predictor) as other:
             assert refused(other.post("/api", json="text"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "positive"),
+    [
+        (("부정", "긍정"), None, 1),
+        (("긍정", "부정"), None, 0),
+        (("Positive", "Negative"), None, 0),
+        (("0", "1"), None, 1),
+        (("짧다", "길다"), "짧다", 0),
+        (("짧다", "길다"), None, None),
+        (("긍정", "positive"), None, None),
+        (("긍정", "부정", "중립"), None, None),
+    ],
+)
+def test_the_positive_class_is_the_named_one_or_the_one_whose_name_says_so(
+    labels: tuple[str, ...], named: str | None, positive: int | None
+) -> None:
+    assert positive_class(labels, named) == positive
+
+
+def test_the_tutorials_api_says_which_class_is_positive_whatever_its_id() -> None:
+    predictor = FakePredictor()
+    predictor.labels = ("긍정", "부정")
+    with client_of(predictor) as client:
+        answer = client.post("/api", json="길지 않은 문장").json()
+    assert (answer["prediction"], answer["positive_data"], answer["negative_width"]) == (
+        "부정 (negative)", "긍정 0.31", "69.0%",
+    )  # fmt: skip
+
+
+def test_the_tutorials_api_says_what_it_takes(client: TestClient) -> None:
+    error = client.post("/api", json={"text": "a"}).json()["error"]
+    assert (error["what"], error["fix"]) == (
+        "not a string", 'a bare string: "…"; POST /predict takes {"text": "…"}',
+    )  # fmt: skip
+
+
+def test_an_answer_says_whether_its_text_was_cut(client: TestClient) -> None:
+    texts = ["x" * (LENGTH - 2), "x" * (LENGTH - 1)]
+    both = client.post("/predict", json={"texts": texts}).json()["predictions"]
+    assert [prediction["cut"] for prediction in both] == [False, True]
+    assert [client.post("/api", json=text).json()["cut"] for text in texts] == [False, True]
+
+
+def test_a_model_is_shown_under_the_name_it_was_given() -> None:
+    with client_of(FakePredictor(), Settings(name="영화 리뷰")) as client:
+        assert client.get("/model").json()["name"] == "영화 리뷰"
+        assert "<h1>bunryu serve: 영화 리뷰</h1>" in client.get("/docs").text
 
 
 def test_pairs() -> None:
@@ -220,6 +278,10 @@ def test_the_description_and_the_docs_say_what_the_service_does(client: TestClie
     assert "security" not in api
     assert '"maxItems": 256' in json.dumps(api)
     assert "at most 10000 characters" in docs
+    korean = client.get("/docs/ko").text
+    assert '<html lang="ko">' in korean
+    assert "10000자 이하" in korean
+    assert re.findall(r">[^<>{}$]*\b(?:the|of|whether|at most)\b[^<>]*<", korean) == []
     assert "Authorization" not in docs
 
 

@@ -9,16 +9,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bunryu.inference.predictor import MAX_TOKENS
-from bunryu.serving.batcher import MAX_ROUND_TEXTS, Batcher, Busy, Logits
+from bunryu.serving.batcher import MAX_ROUND_TEXTS, Answer, Batcher, Busy
 from helpers.serving import LENGTH, FakePredictor
 
 SECONDS = 30.0
 
 
-def expected(texts: list[str]) -> Logits:
+def expected(texts: list[str]) -> npt.NDArray[np.float32]:
     return np.array([[0.0, len(text) / 10] for text in texts], dtype=np.float32)
 
 
@@ -33,7 +34,7 @@ def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
 @asynccontextmanager
 async def occupied(
     pairs: bool = False, capacity: int = 2048, wait: float = 0.002
-) -> AsyncIterator[tuple[Batcher, FakePredictor, asyncio.Future[Logits]]]:
+) -> AsyncIterator[tuple[Batcher, FakePredictor, asyncio.Future[Answer]]]:
     """A batcher whose thread is busy with the text "first" until the predictor's gate opens."""
     predictor: Any = FakePredictor(pairs)
     batcher = Batcher(predictor, ThreadPoolExecutor(1), capacity, wait)
@@ -55,7 +56,7 @@ async def test_what_waits_together_is_sorted_together_and_pairs_stay_with_their_
         predictor.gate.set()
         answers = await asyncio.gather(first, *others)
     for answer, texts in zip(answers, (["first"], ["ccc1", "a2"], ["bb1"]), strict=True):
-        assert np.array_equal(answer, expected(texts))
+        assert np.array_equal(answer.logits, expected(texts))
     assert predictor.rounds == [["first"], ["ccc1", "a2", "bb1"]]
     assert predictor.batches == [["first"], ["a2", "bb1", "ccc1"]]
 
@@ -92,7 +93,7 @@ async def test_a_lone_client_is_not_kept_waiting() -> None:
         predictor.gate.set()
         await first
         for text in ("a", "bb"):
-            assert np.array_equal(await batcher.submit([text], None, SECONDS), expected([text]))
+            assert np.array_equal((await batcher.submit([text], None, SECONDS)).logits, expected([text]))
 
 
 @in_loop
@@ -106,9 +107,9 @@ async def test_a_failing_batch_fails_only_its_requests() -> None:
         for answer in (bad, beside):
             with pytest.raises(RuntimeError, match="the network failed"):
                 await answer
-        assert np.array_equal(await first, expected(["first"]))
-        assert np.array_equal(await good, expected(["x" * LENGTH] * 3))
-        assert np.array_equal(await batcher.submit(["next"], None, SECONDS), expected(["next"]))
+        assert np.array_equal((await first).logits, expected(["first"]))
+        assert np.array_equal((await good).logits, expected(["x" * LENGTH] * 3))
+        assert np.array_equal((await batcher.submit(["next"], None, SECONDS)).logits, expected(["next"]))
     assert batcher.queued == 0
 
 
@@ -120,7 +121,7 @@ async def test_texts_without_ids_or_finite_logits_fail_alone() -> None:
             predictor.gate.set()
             with pytest.raises(error, match=r"cannot be encoded|not a finite number"):
                 await bad
-            assert np.array_equal(await good, expected(["good"]))
+            assert np.array_equal((await good).logits, expected(["good"]))
 
 
 @in_loop
@@ -152,4 +153,4 @@ async def test_stopping_answers_what_was_accepted_and_takes_nothing_more() -> No
             batcher.submit(["late"], None, SECONDS)
         await stop
         assert [answer.done() for answer in (first, *others)] == [True] * 4
-        assert np.array_equal(await others[2], expected(["ccc"]))
+        assert np.array_equal((await others[2]).logits, expected(["ccc"]))

@@ -128,3 +128,9 @@ def test_what_goes_wrong_is_logged_with_its_place_and_answered_without() -> None
     assert (b"x-safe", b"yes") in sent[0]["headers"]
     assert b"secret" not in sent[1]["body"]
     assert b'"what": "the service failed to answer"' in sent[1]["body"]
+
+
+def test_health_is_told_under_any_name_and_a_doubled_slash_changes_nothing() -> None:
+    forged = {"host": "evil.example"}
+    assert [status_of(path=path, **forged) for path in ("/health", "//health", "/model")] == [200, 200, 400]
+    assert [status_of(path=path, token="x" * 16) for path in ("//", "//health", "//model")] == [200, 200, 401]

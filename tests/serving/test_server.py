@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
-from bunryu.serving.server import Server
+from bunryu.serving.server import Server, connection_limits
 from helpers.serving import parsed, raw, running
 
 MODULE = "bunryu.serving.server"
@@ -86,20 +88,85 @@ def test_a_refused_body_is_thrown_away_within_bounds(monkeypatch: pytest.MonkeyP
                 connection.sendall(b"x" * (1 << 16))
 
 
-def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+@pytest.fixture
+def waiting() -> Iterator[tuple[int, threading.Event]]:
+    """A server that answers once its gate is open."""
+    gate = threading.Event()
+
+    async def later(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/later":
+            await receive()
+            while not gate.is_set():
+                await asyncio.sleep(0.01)
+        await hello(scope, receive, send)
+
+    with running(later) as (port, _):
+        yield port, gate
+        gate.set()
+
+
+LATER = b"GET /later HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+
+
+def test_requests_in_work_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, waiting: tuple[int, threading.Event]
+) -> None:
+    port, gate = waiting
     monkeypatch.setattr(f"{MODULE}.MAX_SERVED_CONNECTIONS", 2)
     monkeypatch.setattr(f"{MODULE}.MAX_OPEN_CONNECTIONS", 3)
     with ExitStack() as stack:
-        for _ in range(2):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
-            connection.sendall(GET + b"\r\n")
-            assert connection.recv(1 << 16).endswith(b"hello")
+        busy = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(2)]
+        for connection in busy:
+            connection.sendall(LATER)
+        time.sleep(0.2)
         full = parsed(raw(port, GET + b"\r\n"))
-        assert (full.status, full.what) == (503, "more than 2 connections are open")
+        assert (full.status, full.what) == (503, "more than 2 requests are being answered")
         assert full.headers["retry-after"] == "1"
-        stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        gate.set()
+        assert [connection.recv(1 << 16).endswith(b"hello") for connection in busy] == [True, True]
+
+
+@pytest.mark.parametrize("start", [b"", b"GET ", GET + b"content-length: 9\r\n\r\n{", GET + b"\r\n"])
+def test_who_waits_longest_with_no_request_makes_room(
+    monkeypatch: pytest.MonkeyPatch, waiting: tuple[int, threading.Event], start: bytes
+) -> None:
+    port, gate = waiting
+    monkeypatch.setattr(f"{MODULE}.MAX_SERVED_CONNECTIONS", 3)
+    with ExitStack() as stack:
+        busy = stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+        busy.sendall(LATER)
+        idle = []
+        for _ in range(20):
+            idle.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)))
+            idle[-1].sendall(start)
+        assert raw(port, GET + b"connection: close\r\n\r\n").endswith(b"hello")
         with suppress(ConnectionError):
-            assert raw(port, GET) == b""
+            while idle[0].recv(1 << 16):
+                pass  # what it was answered before it was closed
+        gate.set()
+        assert busy.recv(1 << 16).endswith(b"hello")
+
+
+@pytest.mark.parametrize(
+    ("files", "limits"), [(256, (128, 192)), (1024, (512, 768)), (-1, (512, 768)), (10, (2, 3))]
+)
+def test_fewer_connections_are_served_where_few_files_may_be_open(
+    monkeypatch: pytest.MonkeyPatch, files: int, limits: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
+    assert connection_limits() == limits
+
+
+def test_a_client_that_sends_no_more_is_answered(waiting: tuple[int, threading.Event]) -> None:
+    port, gate = waiting
+    with socket.create_connection(("127.0.0.1", port), 30) as half:
+        half.sendall(GET + b"\r\n" + LATER)
+        half.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)
+        gate.set()
+        with half.makefile("rb") as answer:
+            answers = re.split(rb"(?=HTTP/1.1 \d)", answer.read())[1:]
+    assert [parsed(one).body for one in answers if b" 100 " not in one] == [b"hello", b"hello"]
 
 
 def test_a_request_on_its_way_at_shutdown_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:

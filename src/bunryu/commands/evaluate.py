@@ -185,7 +185,7 @@ def _text_facts(predictor: Predictor, encoded: Encoded) -> dict[str, Any]:
     limit = predictor.metadata.max_seq_length
     return {
         "max_seq_length": limit,
-        "truncated_rows": encoded.truncated(limit),
+        "truncated_rows": int(encoded.is_cut(limit).sum()),
         "unk_rate": encoded.share_of(predictor.unknown_id),
     }
 

@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bunryu.commands.arguments import Parser, add_model_arguments
 from bunryu.errors import BunryuError, ConfigError
-from bunryu.inference.opening import open_predictor
+from bunryu.inference.opening import locate, open_predictor
+from bunryu.keys import value_at
 
 if TYPE_CHECKING:
     from bunryu.inference.predictor import Predictor
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str]) -> int:
         fix = "add --token, or leave --host out to serve this machine only"
         raise ConfigError(what, where="--host", fix=fix)
     names = _host_names(args.allow_host, args.host)
+    if token is not None:  # which no other page can know
+        names += (socket.gethostname().lower(), socket.getfqdn().lower())
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         _bind(listener, address)  # before the model is loaded, so that a port in use is noticed first
         _serve(args, listener, names, token, ip)
@@ -53,6 +57,7 @@ def _parser() -> Parser:
         f"the environment variable {TOKEN_VARIABLE} cannot.",
     )
     add_model_arguments(parser)
+    parser.add_argument("--name", help="what the page calls the model, instead of the run's directory")
     parser.add_argument("--host", default="127.0.0.1", help="address or name to listen on (127.0.0.1)")
     parser.add_argument("--port", type=_between(int, 0, 65535), default=8000, help="8000; 0 picks a free one")
     parser.add_argument(
@@ -147,7 +152,10 @@ def _serve(
     from bunryu.serving.server import Server  # after the model's checks, as importing these takes a while
 
     hosts = HostPolicy(ip.is_loopback, names)
-    settings = Settings(hosts, token, capacity=args.queue, wait=args.wait / 1000, deadline=args.deadline)
+    settings = Settings(
+        hosts, token, args.name, positive_of(args.run),
+        capacity=args.queue, wait=args.wait / 1000, deadline=args.deadline,
+    )  # fmt: skip
     app = create_app(predictor, settings, write_line, inference)
     try:
         listener.listen(socket.SOMAXCONN)
@@ -157,6 +165,13 @@ def _serve(
     gc.collect()
     gc.freeze()  # so that no collection looks at what exists by now between two requests
     Server(app, lambda: print(message, flush=True)).run(sockets=[listener])
+
+
+def positive_of(path: Path) -> str | None:
+    """The label that the run's corpus names as positive, if any."""
+    run = locate(path).run
+    named = None if run is None else value_at(run.config, "corpus.positive")
+    return None if named is None else str(named)
 
 
 def _start_message(predictor: Predictor, difference: float, url: str) -> str:

@@ -64,6 +64,7 @@ KEYS = {
     "corpus.test": Key(str),
     "corpus.pair_column": Key(str),
     "corpus.encoding": Key(str),
+    "corpus.positive": Key(str | int),
     "corpus.split_seed": Key(None, 0, 2**32 - 1),
     "corpus.cleaner.allowed": Key(str),
     "corpus.cleaner.max_repeats": Key(low=0),

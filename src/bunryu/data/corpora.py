@@ -83,6 +83,7 @@ class Table:
         pair_column: the column of second sentences, or None.
         encoding: None for UTF-8 (or what a byte-order mark says), and for parquet.
         quoting: ``csv``, or ``none`` for a file written without quoting.
+        positive: the name of the label that the service calls positive; None to go by the names.
         label_names: as in ``Sample``; None to take the labels of train in sorted order.
 
     The rest is as in ``Sample``.
@@ -98,6 +99,7 @@ class Table:
     encoding: str | None
     quoting: str
     split_seed: int
+    positive: str | int | None = None
     label_names: Mapping[Any, str] | None = None
     cleaner: Cleaner = NO_CLEANING
 
@@ -122,7 +124,11 @@ class Table:
         for name, path in self._files.items():
             files[name] = read_examples(path, columns, format_of(path, self.encoding, self.quoting))
         labels = sort_labels(example.label for example in files["train"].examples)
-        return _corpus(files, self, _as_text(self.label_names or {label: label for label in labels}))
+        label_names = _as_text(self.label_names or {label: label for label in labels})
+        if self.positive is not None and str(self.positive) not in label_names.values():
+            what = f"no label is shown as '{self.positive}': {list(label_names.values())[:10]}"
+            raise ConfigError(what, where="corpus.positive", fix="one of them")
+        return _corpus(files, self, label_names)
 
     @property
     def _files(self) -> dict[str, Path]:

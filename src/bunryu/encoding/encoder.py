@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from bunryu.data.cleaner import Cleaner
@@ -91,9 +92,9 @@ class Encoded:
         lengths: Index = np.sum(self._kept(np.arange(len(self)), max_length), axis=0)
         return lengths + special_tokens(self._layout)
 
-    def truncated(self, max_length: int) -> int:
-        """How many rows lose tokens at this length."""
-        return int((self.lengths(max_length) < self.lengths(np.iinfo(np.int32).max)).sum())
+    def is_cut(self, max_length: int) -> npt.NDArray[np.bool_]:
+        """Whether each row loses tokens at this length, shape (rows,)."""
+        return self.lengths(max_length) < self.lengths(np.iinfo(np.int32).max)
 
     def share_of(self, token: int | None) -> float:
         """The share of one token, such as the unknown one, among all tokens of the texts."""

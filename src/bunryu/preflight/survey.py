@@ -54,6 +54,6 @@ def token_lengths(splits: Mapping[str, Encoded], unknown: int | None, lengths: S
     for name, encoded in splits.items():
         tokens = np.percentile(encoded.lengths(UNTRUNCATED), PERCENTILES, method="inverted_cdf")
         share = "-" if unknown is None else f"{encoded.share_of(unknown):.2%}"
-        cut = [f"{encoded.truncated(length) / len(encoded):.2%}" for length in lengths]
+        cut = [f"{encoded.is_cut(length).mean():.2%}" for length in lengths]
         table.append([name, *(f"{int(count)}" for count in tokens), share, *cut, ""])
     return table

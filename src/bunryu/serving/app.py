@@ -18,7 +18,7 @@ from bunryu.inference.predictor import Predictor
 from bunryu.serving import schemas
 from bunryu.serving.batcher import Batcher
 from bunryu.serving.errors import HttpError, Log
-from bunryu.serving.handlers import Handlers
+from bunryu.serving.handlers import Handlers, positive_class
 from bunryu.serving.middleware import AccessMiddleware, ErrorMiddleware, HostPolicy
 from bunryu.serving.pages import TEMPLATES, docs_page, security_headers
 
@@ -41,6 +41,8 @@ class Settings:
 
     hosts: HostPolicy = field(default_factory=HostPolicy)
     token: str | None = None  # what a caller must send
+    name: str | None = None  # what pages call the model, instead of its own name
+    positive: str | None = None  # the label that /api calls positive
     limits: schemas.Limits = field(default_factory=schemas.Limits)
     capacity: int = 2048  # texts that may be waiting
     wait: float = 0.002  # seconds that a batch waits for further requests
@@ -68,8 +70,8 @@ def create_app(
             await batcher.stop()
 
     app = FastAPI(
-        title=f"bunryu serve: {predictor.name}",
-        description=f"Classifies documents as {' or '.join(predictor.labels)}.",
+        title=f"bunryu serve: {settings.name or predictor.name}",
+        description=" | ".join(predictor.labels),
         version=version("bunryu"),
         openapi_url=None,  # FastAPI's pages load scripts from elsewhere; ours say more
         redirect_slashes=False,
@@ -77,9 +79,10 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     bodies = schemas.RequestSchemas(limits, metadata.takes_pairs)
-    handlers = Handlers(predictor.labels, batcher, bodies, settings.deadline)
+    positive = positive_class(predictor.labels, settings.positive)
+    handlers = Handlers(predictor.labels, positive, batcher, bodies, settings.deadline)
     _add_predictions(app, handlers, with_demo=len(predictor.labels) == 2 and not metadata.takes_pairs)
-    _add_facts(app, predictor, batcher, limits)
+    _add_facts(app, predictor, batcher, settings)
     pages = _add_pages(app, with_token=settings.token is not None)
     app.add_exception_handler(HTTPException, _not_found)
     app.add_middleware(AccessMiddleware, settings.hosts, settings.token, limits.bytes, settings.body_seconds)
@@ -103,16 +106,16 @@ def _add_predictions(app: FastAPI, handlers: Handlers, with_demo: bool) -> None:
         )(handlers.demo)
 
 
-def _add_facts(app: FastAPI, predictor: Predictor, batcher: Batcher, limits: schemas.Limits) -> None:
+def _add_facts(app: FastAPI, predictor: Predictor, batcher: Batcher, settings: Settings) -> None:
     model = schemas.Model(
-        name=predictor.name,
+        name=settings.name or predictor.name,
         labels=list(predictor.labels),
         takes_pairs=predictor.metadata.takes_pairs,
         max_seq_length=predictor.metadata.max_seq_length,
         runtime=predictor.runtime,
         device=predictor.device,
         version=app.version,
-        limits=schemas.Bounds(**asdict(limits)),
+        limits=schemas.Bounds(**asdict(settings.limits)),
     )
 
     @app.get("/health", summary="Whether the service answers", responses=_errors(400))
@@ -135,7 +138,8 @@ def _add_pages(app: FastAPI, with_token: bool) -> list[str]:
         api["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         api["security"] = [{"token": []}]
         api["paths"]["/health"]["get"]["security"] = []
-    pages = {"/": (TEMPLATES / "demo.html").read_text("utf-8"), "/docs": docs_page(api)}
+    demo = (TEMPLATES / "demo.html").read_text("utf-8")
+    pages = {"/": demo, "/docs": docs_page(api), "/docs/ko": docs_page(api, "ko")}
     for path, page in pages.items():
         _add_page(app, path, page, "text/html")
     _add_page(app, "/openapi.json", json.dumps(api, ensure_ascii=False), "application/json")

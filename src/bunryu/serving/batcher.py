@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, compress, pairwise
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,12 @@ from bunryu.inference.predictor import MAX_TOKENS, Predictor
 
 MAX_ROUND_TEXTS = 256  # a round with as many takes no further request, so that a flood delays nobody long
 
-Logits = npt.NDArray[np.float32]
+
+class Answer(NamedTuple):
+    """What the model gives for a request's documents."""
+
+    logits: npt.NDArray[np.float32]  # of shape (texts, classes)
+    is_cut: npt.NDArray[np.bool_]  # of shape (texts,): whether max_seq_length took tokens from it
 
 
 class Busy(Exception):
@@ -30,7 +36,7 @@ class _Request:
     texts: Sequence[str]
     pairs: Sequence[str]
     expires: float
-    answer: asyncio.Future[Logits]
+    answer: asyncio.Future[Answer]
 
 
 class Batcher:
@@ -69,10 +75,10 @@ class Batcher:
 
     def submit(
         self, texts: Sequence[str], pairs: Sequence[str] | None, seconds: float
-    ) -> asyncio.Future[Logits]:
+    ) -> asyncio.Future[Answer]:
         """Queue documents, which expire after some seconds, or raise Busy; called in the event loop.
 
-        The future gives logits of shape (texts, classes). It raises TimeoutError if the documents expired
+        The future raises TimeoutError if the documents expired
         before their turn, and whatever the predictor raised for them.
         """
         if self._stopping or self.queued + len(texts) > self._capacity:
@@ -106,20 +112,21 @@ class Batcher:
             texts += len(request.texts)
         return requests, False
 
-    def _answers(self, requests: list[_Request]) -> list[Logits | Exception]:
+    def _answers(self, requests: list[_Request]) -> list[Answer | Exception]:
         now = time.monotonic()
         wanted = [not request.answer.done() and now < request.expires for request in requests]
         live = list(compress(requests, wanted))
         results = iter(self._results(live) if live else [])
         return [next(results) if is_wanted else TimeoutError() for is_wanted in wanted]
 
-    def _results(self, requests: list[_Request]) -> list[Logits | Exception]:
-        """Each request's logits, or what went wrong with it; raises nothing, as that would end the thread."""
+    def _results(self, requests: list[_Request]) -> list[Answer | Exception]:
+        """Each request's answer, or what went wrong with it; raises nothing, as that would end the thread."""
         texts = [text for request in requests for text in request.texts]
         pairs = [pair for request in requests for pair in request.pairs] or None
         try:
             encoded = self._predictor.encode(texts, pairs)
-            batches = bounded_batches(encoded.lengths(self._predictor.metadata.max_seq_length), MAX_TOKENS)
+            limit = self._predictor.metadata.max_seq_length
+            batches, is_cut = bounded_batches(encoded.lengths(limit), MAX_TOKENS), encoded.is_cut(limit)
         except Exception as error:
             if len(requests) == 1:
                 return [error]
@@ -132,9 +139,10 @@ class Batcher:
             except Exception as error:
                 failures |= dict.fromkeys(batch.tolist(), error)
         bounds = pairwise(accumulate((len(request.texts) for request in requests), initial=0))
-        return [_result(logits, failures, start, stop) for start, stop in bounds]
+        answer = Answer(logits, is_cut)
+        return [_part(answer, failures, start, stop) for start, stop in bounds]
 
-    def _resolve(self, requests: list[_Request], answers: list[Logits | Exception]) -> None:
+    def _resolve(self, requests: list[_Request], answers: list[Answer | Exception]) -> None:
         for request, answer in zip(requests, answers, strict=True):
             self.queued -= len(request.texts)
             if request.answer.done():  # cancelled meanwhile
@@ -145,9 +153,10 @@ class Batcher:
                 request.answer.set_result(answer)
 
 
-def _result(logits: Logits, failures: dict[int, Exception], start: int, stop: int) -> Logits | Exception:
+def _part(answer: Answer, failures: dict[int, Exception], start: int, stop: int) -> Answer | Exception:
     """The rows of one request, or what went wrong with the first of them that failed."""
     failed = next((failures[row] for row in range(start, stop) if row in failures), None)
-    if failed is None and not np.isfinite(logits[start:stop]).all():
+    part = Answer(answer.logits[start:stop], answer.is_cut[start:stop])
+    if failed is None and not np.isfinite(part.logits).all():
         failed = ArithmeticError("a logit is not a finite number")
-    return logits[start:stop] if failed is None else failed
+    return part if failed is None else failed

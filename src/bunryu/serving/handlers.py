@@ -12,41 +12,42 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from bunryu.metrics import softmax
-from bunryu.serving.batcher import Batcher, Busy, Logits
+from bunryu.serving.batcher import Answer, Batcher, Busy
 from bunryu.serving.errors import HttpError
 from bunryu.serving.schemas import RequestSchemas, read_json
+
+POSITIVE_NAMES = ("긍정", "positive", "pos", "1")  # labels that say it themselves
 
 
 @dataclass(frozen=True)
 class Handlers:  # the name of a handler is in /openapi.json, and so its docstring would be
     labels: Sequence[str]
+    positive: int | None  # the class that /api calls positive
     batcher: Batcher
     schemas: RequestSchemas
     deadline: float  # seconds that a request may take once its body has arrived
 
     async def predict(self, request: Request) -> Response:
         texts, pairs, listed = self.schemas.documents(await read_json(request))
-        predictions = self._predictions(await self._logits(request, texts, pairs))
+        predictions = self._predictions(await self._answer(request, texts, pairs))
         return _json({"predictions": predictions} if listed else predictions[0])
 
     async def demo(self, request: Request) -> Response:
         sentence = self.schemas.sentence(await read_json(request))
-        logits = await self._logits(request, [sentence], None)
-        negative, positive = softmax(logits)[0].tolist()
-        best = int(logits[0].argmax())
-        return _json(
-            {
-                "sentence": sentence,
-                "prediction": f"{self.labels[best]} ({('negative', 'positive')[best]})",
-                "positive_data": f"{self.labels[1]} {round(positive, 4)}",
-                "negative_data": f"{self.labels[0]} {round(negative, 4)}",
-                "positive_width": f"{round(100 * positive, 2)}%",
-                "negative_width": f"{round(100 * negative, 2)}%",
-            }
-        )
+        answer = await self._answer(request, [sentence], None)
+        probabilities, best = softmax(answer.logits)[0].tolist(), int(answer.logits[0].argmax())
+        sides = {"positive": 1, "negative": 0}
+        if self.positive is not None:
+            sides = {"positive": self.positive, "negative": 1 - self.positive}
+        sign = "" if self.positive is None else f" ({'positive' if best == self.positive else 'negative'})"
+        shown = {"sentence": sentence, "prediction": f"{self.labels[best]}{sign}"}
+        for side, index in sides.items():
+            shown[f"{side}_data"] = f"{self.labels[index]} {round(probabilities[index], 4)}"
+            shown[f"{side}_width"] = f"{round(100 * probabilities[index], 2)}%"
+        return _json({**shown, "cut": bool(answer.is_cut[0])})
 
-    async def _logits(self, request: Request, texts: Sequence[str], pairs: Sequence[str] | None) -> Logits:
-        """Logits of shape (texts, classes); HttpError if there is no room, time or client left."""
+    async def _answer(self, request: Request, texts: Sequence[str], pairs: Sequence[str] | None) -> Answer:
+        """What the model gives; HttpError if there is no room, time or client left."""
         request.state.texts = len(texts)  # for the access log
         try:
             answer = self.batcher.submit(texts, pairs, self.deadline)
@@ -66,16 +67,29 @@ class Handlers:  # the name of a handler is in /openapi.json, and so its docstri
         finally:
             disconnected.cancel()
 
-    def _predictions(self, logits: Logits) -> list[dict[str, Any]]:
-        """A ``schemas.Prediction`` for each row of logits."""
+    def _predictions(self, answer: Answer) -> list[dict[str, Any]]:
+        """A ``schemas.Prediction`` for each document."""
+        rows = softmax(answer.logits).tolist()
         return [
             {
                 "label": self.labels[best],
                 "probability": row[best],
                 "probabilities": dict(zip(self.labels, row, strict=True)),
+                "cut": cut,
             }
-            for best, row in zip(logits.argmax(axis=1).tolist(), softmax(logits).tolist(), strict=True)
+            for best, row, cut in zip(
+                answer.logits.argmax(axis=1).tolist(), rows, answer.is_cut.tolist(), strict=True
+            )
         ]
+
+
+def positive_class(labels: Sequence[str], named: str | None) -> int | None:
+    """The id of the class that is positive: the named one, or the only one of two with such a name."""
+    found = [
+        index for index, label in enumerate(labels)
+        if (label == named if named is not None else label.casefold() in POSITIVE_NAMES)
+    ]  # fmt: skip
+    return found[0] if len(labels) == 2 and len(found) == 1 else None
 
 
 def _json(answer: dict[str, Any]) -> Response:

@@ -16,9 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bunryu.serving.errors import HttpError, Log, error_record, timestamp
 
 # These need no token: /health, and the page, which holds no data and sends the token with what it asks.
-OPEN_PATHS = {"/", "/health"}
+HEALTH_PATH = "/health"
+OPEN_PATHS = {"/", HEALTH_PATH}
 # A browser opens a page by its address alone, so here the token may be in the query.
-TOKEN_IN_QUERY_PATHS = {"/docs"}
+TOKEN_IN_QUERY_PATHS = {"/docs", "/docs/ko"}
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
 
@@ -60,7 +61,9 @@ class AccessMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self._check_host([value for name, value in scope["headers"] if name == b"host"])
+            scope["path"] = re.sub("//+", "/", scope["path"])  # an address with a blank part is the same one
+            if scope["path"] != HEALTH_PATH:  # whoever watches over the service may have any name for it
+                self._check_host([value for name, value in scope["headers"] if name == b"host"])
             headers = dict(scope["headers"])
             if self.token is not None and scope["path"] not in OPEN_PATHS:
                 self._check_token(scope, self.token, headers.get(b"authorization", b""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,15 @@ from jinja2 import Environment, FileSystemLoader
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def docs_page(api: Mapping[str, Any]) -> str:
-    """The page that documents an OpenAPI description."""
+def docs_page(api: Mapping[str, Any], language: str = "en") -> str:
+    """The page that documents an OpenAPI description, in English or Korean (``ko``)."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # readable examples in Korean
-    return environment.get_template("docs.html").render(api=api)
+    korean = json.loads((TEMPLATES / "docs.ko.json").read_text("utf-8")) if language == "ko" else {}
+    page = environment.get_template("docs.html")
+    return page.render(
+        api=api, language=language, up="../" if korean else "./", said=lambda text: korean.get(text, text)
+    )
 
 
 def security_headers(pages: Iterable[str], hosts: Sequence[str]) -> list[tuple[bytes, bytes]]:

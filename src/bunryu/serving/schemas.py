@@ -47,6 +47,7 @@ class Prediction(BaseModel):
     label: str = Field(description="the most probable class")
     probability: Probability = Field(description="of that class")
     probabilities: dict[str, Probability] = Field(description="of every class, in the order of their ids")
+    cut: bool = Field(description="whether the text was longer than the model reads, and its end left out")
 
 
 class Predictions(BaseModel):
@@ -56,7 +57,10 @@ class Predictions(BaseModel):
 
 
 class Demo(BaseModel):
-    """A prediction of a two-class model, class 1 being the positive one, in words for a page."""
+    """A prediction of a two-class model, in words for a page.
+
+    Where it is not known which class is positive, class 1 stands there and the prediction names no sign.
+    """
 
     sentence: str
     prediction: str
@@ -64,6 +68,7 @@ class Demo(BaseModel):
     negative_data: str
     positive_width: str
     negative_width: str
+    cut: bool = Field(description="whether the sentence was longer than the model reads")
 
 
 class Health(BaseModel):
@@ -130,9 +135,9 @@ class RequestSchemas:
         try:
             return self._bare.validate_python(body)
         except ValidationError as error:
-            raise self._http_error(error) from None
+            raise self._http_error(error, 'a bare string: "…"; POST /predict takes {"text": "…"}') from None
 
-    def _http_error(self, error: ValidationError) -> HttpError:
+    def _http_error(self, error: ValidationError, taken: str = "") -> HttpError:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         messages = {
             "string_too_long": f"a text has more than {self._limits.characters} characters",
@@ -147,10 +152,10 @@ class RequestSchemas:
             "extra_forbidden": "a key that is not known here",
         }
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" for part in first["loc"])
-        taken = 'single texts: {"text": "…"} or {"texts": ["…", …]}'
+        kinds = 'single texts: {"text": "…"} or {"texts": ["…", …]}'
         if self._takes_pairs:
-            taken = 'pairs of texts: {"text": "…", "pair": "…"} or {"texts": […], "pairs": […]}'
-        what, fix = messages.get(first["type"], first["msg"]), f"this model takes {taken}"
+            kinds = 'pairs of texts: {"text": "…", "pair": "…"} or {"texts": […], "pairs": […]}'
+        what, fix = messages.get(first["type"], first["msg"]), taken or f"this model takes {kinds}"
         return HttpError(422, what, where=f"body{where}", fix=fix)
 
     def openapi_documents(self) -> dict[str, Any]:

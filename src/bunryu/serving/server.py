@@ -17,12 +17,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bunryu.serving.errors import HttpError
 
-MAX_SERVED_CONNECTIONS = 512  # those beyond are answered 503
-MAX_OPEN_CONNECTIONS = 768  # those beyond are closed; a process may usually have 1024 files open
+MAX_SERVED_CONNECTIONS = 512  # beyond, the one that waited longest for its request makes room, or else 503
+MAX_OPEN_CONNECTIONS = 768  # those beyond are closed
+SPARE_FILES = 64  # that the process may have open beside its connections
 HEAD_SECONDS = 10.0  # that a request line and its headers may take to arrive
 MAX_HEAD_BYTES = 1 << 16
 MAX_MESSAGE_BYTES = 16 << 20  # the rest of a refused request is read and dropped, up to as many
 LINGER_SECONDS = 1.0  # for the rest of a refused body to arrive and for the client to read its answer
+PROBES, PROBE_SECONDS = 2, 0.05  # whether a client that sends no more still reads, and the time between
 LAST_REQUEST_SECONDS = 0.05  # for a request to arrive that was sent before the shutdown
 
 
@@ -30,22 +32,40 @@ class Connection(HttpToolsProtocol):
     """uvicorn's connection, which by itself bounds neither headers nor what follows an answer."""
 
     _bytes = 0  # since the request began
-    _in_head = _closing = False
+    _in_head = _closing = _ended = False
+    _waits_since = 0.0  # when it connected or was last answered
     _head_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MAX_OPEN_CONNECTIONS:
-            transport.abort()
-        elif len(self.connections) > MAX_SERVED_CONNECTIONS:
+        self._waits_since = self.loop.time()
+        served, opened = connection_limits()
+        if len(self.connections) > served and not self._make_room():
             self.app = _too_many_connections
+        if len(self.connections) > opened:
+            transport.abort()
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         for timer in filter(None, (self._head_timer, self._linger_timer)):
             timer.cancel()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection of a client that sends no more and waits for its answers."""
+        self._ended = self._is_answering
+        if self._ended:
+            self._probe(PROBES)
+        return self._ended
+
+    def _probe(self, times: int) -> None:
+        """Send a client nothing but that its request has come: if it has gone, the second time fails."""
+        if self.cycle.response_started or self.pipeline or self.scope["http_version"] != "1.1":
+            return
+        self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if times > 1:
+            self.loop.call_later(PROBE_SECONDS, self._probe, times - 1)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -77,6 +97,9 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._waits_since = self.loop.time()
+        if self._ended and self.cycle.response_complete:
+            self.transport.close()
         if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
             # The rest of the body is still coming: closed at once, the client might not read its answer.
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
@@ -95,6 +118,19 @@ class Connection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self.loop.call_later(HEAD_SECONDS, self.transport.abort)  # if the client does not read
 
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a whole request has come and its answer has not gone."""
+        return self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has waited longest for a request; whether there was one beside this."""
+        others = (other for other in self.connections if other is not self and isinstance(other, Connection))
+        waiting = [one for one in others if not (one._is_answering or one.transport.is_closing())]
+        if waiting:
+            min(waiting, key=lambda one: one._waits_since).transport.abort()
+        return bool(waiting)
+
     def _wait_for_head(self) -> None:
         if self._head_timer is None:
             what = f"no request arrived within {HEAD_SECONDS:g} s"
@@ -111,8 +147,19 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
+def connection_limits() -> tuple[int, int]:
+    """How many connections are served, and how many may be open: fewer where few files may be open."""
+    if os.name != "posix":
+        return MAX_SERVED_CONNECTIONS, MAX_OPEN_CONNECTIONS
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = MAX_OPEN_CONNECTIONS if files < 0 else min(MAX_OPEN_CONNECTIONS, max(files - SPARE_FILES, 3))
+    return min(MAX_SERVED_CONNECTIONS, opened * 2 // 3), opened
+
+
 async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
-    what = f"more than {MAX_SERVED_CONNECTIONS} connections are open"
+    what = f"more than {connection_limits()[0]} requests are being answered"
     headers = {"Retry-After": "1", "Connection": "close"}
     error = HttpError(503, what, where="service", fix="try again later", headers=headers)
     await error.response()(scope, receive, send)

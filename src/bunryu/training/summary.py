@@ -25,7 +25,7 @@ def log_and_record_summary(run: Run, experiment: Experiment) -> None:
     data, task, trainer = experiment.datamodule, experiment.task, experiment.trainer
     _log_examples(experiment, length)
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    truncated = {name: split.truncated(length) for name, split in splits.items() if split is not None}
+    truncated = {name: int(split.is_cut(length).sum()) for name, split in splits.items() if split is not None}
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     device, threads = trainer.strategy.root_device, torch.get_num_threads()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
