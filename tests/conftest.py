@@ -13,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 from bunryu.runs.run import Run
+from bunryu.system import secrets
 from helpers.training import Train, train_in
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,13 @@ def shared() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the tests' caches out of the user's."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget after each test what it read from the environment: it would be masked in all others."""
+    monkeypatch.setattr(secrets, "_known", [])
+    monkeypatch.setattr(secrets, "asked", set())
 
 
 @pytest.fixture

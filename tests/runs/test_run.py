@@ -18,6 +18,7 @@ from bunryu.runs import provenance
 from bunryu.runs import run as run_module
 from bunryu.runs.recording import recording
 from bunryu.runs.run import Run
+from bunryu.system import secrets
 
 
 @pytest.fixture
@@ -120,6 +121,7 @@ def test_the_checkout_and_the_sources_are_recorded(tmp_path: Path, monkeypatch: 
 
 def test_a_secret_in_the_uncommitted_diff_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "hush-4711")
+    secrets.remember("TOKEN")
     run = Run.create(tmp_path, "a-b", {"seed": 7, "token": "${oc.env:TOKEN}"}, [], [])
     run.record(git={"diff": ["+token = hush-4711"]}, count=4711)
     manifest = run.manifest

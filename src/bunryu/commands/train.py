@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 from bunryu.config import hydra_allowlist
 from bunryu.config.compose import as_hydra_reads, shipped_defaults
 from bunryu.config.hydra_errors import explain
-from bunryu.config.record import check_files, prepared
+from bunryu.config.record import check_files, prepared, take_environment
 from bunryu.errors import BunryuError
 from bunryu.runs.run import Run, kind_of
 from bunryu.system import ranks
 from bunryu.system.locations import conf_dir
-from bunryu.system.secrets import mask, secrets_in
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     sys.argv = ["bunryu", *as_hydra_reads(arguments)]
     try:
         with hydra_allowlist.checked():
+            take_environment(as_written="--resolve" in arguments)
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if (explained := explain(error)) is None:
@@ -61,20 +60,13 @@ def main(arguments: Sequence[str]) -> int:
 def _attempt(cfg: DictConfig) -> tuple[int, str, str]:
     """Train one config: exit code, how it ended, and the monitored metric or what failed.
 
-    An error is printed and not raised, so that the other jobs of a multirun go on.
+    A BunryuError is printed and not raised, so that the other jobs of a multirun go on.
     """
     try:
         results = train(cfg)
-    except Exception as error:
-        hidden = secrets_in(OmegaConf.to_yaml(cfg))
-        if isinstance(error, BunryuError):
-            code, what, text = error.exit_code, error.what, f"bunryu train: {error}"
-        elif hidden:  # a traceback as Python prints it, but for the secrets
-            code, what, text = 1, type(error).__name__, "".join(traceback.format_exception(error))
-        else:
-            raise
-        print(mask(text, hidden), file=sys.stderr, flush=True)
-        return code, "failed", mask(what, hidden)
+    except BunryuError as error:
+        print(f"bunryu train: {error}", file=sys.stderr, flush=True)
+        return error.exit_code, "failed", error.what
     metric = cfg.monitor.split()[1]
     return 0, "finished", f"{metric} {results[metric]:.4f}"
 

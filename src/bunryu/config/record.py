@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,14 +12,22 @@ from omegaconf.resolvers import oc
 
 from bunryu.config.checks import problems
 from bunryu.config.instantiate import below, check_names, instantiate
-from bunryu.config.schema import NODES, container
+from bunryu.config.schema import KEYS, NODES, Key, container
 from bunryu.errors import ConfigError
+from bunryu.keys import leaves
+from bunryu.system.secrets import remember
 
 # Keys of a sweep as a whole, which its runs do not record.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours")
 
 # The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
+
+# What a run writes as it is, labels, a cleaner and names of files, or goes by as it is recorded.
+WRITTEN = re.compile(
+    r"corpus\.(label_names|cleaner)\..+|accelerator\..+|(.+\.)?monitor|.+\.(dirpath|filename)"
+    r"|logger\.[^.]+\.(name|version|save_dir|sub_dir|prefix)"
+)
 
 
 def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
@@ -44,7 +52,21 @@ def check_files(configs: Iterable[Mapping[str, Any]]) -> None:
     for config in configs:
         if config["corpus"] not in checked:
             checked.append(config["corpus"])
-            instantiate(config["corpus"], "corpus")
+            instantiate(fill_environment(config["corpus"], "corpus"), "corpus")
+
+
+def take_environment(as_written: bool = False) -> None:
+    """Have ``${oc.env:NAME}`` give a variable's value, a secret from then on, or stand as it is written."""
+    OmegaConf.register_new_resolver("oc.env", _as_written if as_written else _value, replace=True)
+
+
+def _value(name: Any, *default: Any) -> Any:
+    remember(str(name))
+    return oc.env(name, *default)
+
+
+def _as_written(*parts: Any) -> str:
+    return "${oc.env:" + ",".join("null" if part is None else str(part) for part in parts) + "}"
 
 
 def to_recorded(config: DictConfig) -> dict[str, Any]:
@@ -53,21 +75,19 @@ def to_recorded(config: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: for what could not be recorded so that ``resolved`` gives it back.
     """
-
-    def keep(*parts: Any) -> str:
-        return "${oc.env:" + ",".join("null" if part is None else str(part) for part in parts) + "}"
-
     values = container(config)
-    OmegaConf.register_new_resolver("oc.env", keep, replace=True)
+    take_environment(as_written=True)
     try:
         written = container(config.copy())
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, use_cache=False, replace=True)
+        take_environment()
     _check_written(values, written, "")
     return {str(key): value for key, value in written.items()}
 
 
-def resolved(config: Mapping[str, Any], where: str, *keys: str) -> dict[str, Any]:
+def resolved(
+    config: Mapping[str, Any], where: str, *keys: str, named: Collection[str] | None = None
+) -> dict[str, Any]:
     """A recorded config with secrets filled in from the environment; never written anywhere.
 
     Only ``${oc.env:NAME}`` and ``${oc.env:NAME,default}`` mean anything: a run directory comes from anywhere.
@@ -76,16 +96,28 @@ def resolved(config: Mapping[str, Any], where: str, *keys: str) -> dict[str, Any
         config: of a run.
         where: the run's directory, for errors.
         keys: only these of the top level, so that what is not used needs no secret; all if none are given.
+        named: the only variables that the config may have, as the command line names them; None for any,
+            where the config is the user's own.
 
     Raises:
-        ConfigError: for any other interpolation, and for a variable that is not set.
+        ConfigError: for any other interpolation, and for a variable that is not set or not named.
     """
     for name in NODES:
         if not isinstance(config.get(name), dict):
             raise ConfigError(f"config.yaml has no {name}", where=where, fix="another run directory")
     check_names(config, "")
-    wanted = keys or config
-    return {str(key): fill_environment(value, str(key)) for key, value in config.items() if key in wanted}
+    wanted = {str(key): value for key, value in config.items() if key in (keys or config)}
+    if named is not None:
+        check_variables(wanted, where, named)
+    return {key: fill_environment(value, key) for key, value in wanted.items()}
+
+
+def check_variables(config: Mapping[str, Any], where: str, named: Collection[str], fix: str = "") -> None:
+    """Refuse a config from elsewhere that asks for variables of the environment other than those named."""
+    for key, value in leaves(config):
+        if asked := [name for name, _ in REFERENCE.findall(str(value)) if name not in named]:
+            what = f"its {key} asks for the environment variable {asked[0]}, which may be a secret"
+            raise ConfigError(what, where=where, fix=fix or f"--env {asked[0]}, if it may have the value")
 
 
 def _check_written(value: Any, written: Any, where: str) -> None:
@@ -97,9 +129,11 @@ def _check_written(value: Any, written: Any, where: str) -> None:
         for index, pair in enumerate(zip(value, written, strict=True)):
             _check_written(*pair, below(where, index))
     elif isinstance(written, str) and _without_references(written, where) != written:
-        if isinstance(value, str | None):
-            return
         what = "only text from the environment can be recorded without its value"
+        if isinstance(value, str | None):
+            if not (WRITTEN.fullmatch(where) or KEYS.get(where, Key()).choices):
+                return
+            what = "the run would hold this value, as it holds none from the environment"
         raise ConfigError(what, where=where, fix=f"{where}=$NAME, which the shell fills in")
 
 
@@ -128,6 +162,7 @@ def fill_environment(value: Any, where: str) -> Any:
 
 
 def _from_environment(name: str, default: str | None, where: str) -> str:
+    remember(name)
     value = os.environ.get(name, default)
     if value is None:
         what = f"the environment variable {name} is not set"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bunryu.config import checks, schema
@@ -19,7 +19,6 @@ from bunryu.errors import ConfigError
 from bunryu.preflight.report import EVERY, Report
 from bunryu.sweeps.plan import Plan
 from bunryu.system import ranks
-from bunryu.system.secrets import secrets_in
 from bunryu.training import early_checks
 
 
@@ -62,7 +61,6 @@ def _jobs(loader: Any, plan: Plan, report: Report) -> list[Job]:
         except (HydraException, OmegaConfBaseException) as error:
             report.add(number, explain(error))
             continue
-        report.secrets |= secrets_in(OmegaConf.to_yaml(config))
         shipped = shipped_defaults(loader, node.runtime.choices)
         problems = list(checks.problems(config, shipped))
         for problem in problems:

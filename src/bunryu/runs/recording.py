@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bunryu.runs.run import Run
@@ -21,7 +21,7 @@ def recording(run: Run) -> Iterator[None]:
         yield
         return
     handler = logging.FileHandler(run.path / "train.log", encoding="utf-8")
-    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s", run.secrets()))
+    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("bunryu")
     logger.addHandler(handler)
     try:
@@ -42,9 +42,5 @@ def recording(run: Run) -> Iterator[None]:
 
 
 class _Masking(logging.Formatter):  # of secrets
-    def __init__(self, format_: str, secrets: Mapping[str, str]) -> None:
-        super().__init__(format_)
-        self._secrets = secrets
-
     def format(self, record: logging.LogRecord) -> str:
-        return str(mask(super().format(record), self._secrets))
+        return str(mask(super().format(record)))

@@ -28,6 +28,7 @@ from bunryu.keys import is_below, leaves
 from bunryu.sweeps.ledger import Definition, Ledger, identity_of
 from bunryu.sweeps.pool import Slot, run_in_slots
 from bunryu.sweeps.runner import GridJobs, archive, name_of
+from bunryu.system.secrets import mask
 
 
 class Jobs:
@@ -121,7 +122,7 @@ class Plan:
         name = self.master.sweep_name
         if name is None:
             name = name_of(self.base, self.grid.swept)
-        folder = re.sub(r"[^\w.-]+", "-", str(name))
+        folder = re.sub(r"[^\w.-]+", "-", mask(str(name)))
         if not folder.strip("."):
             fix = "sweep_name=<letters and digits>"
             raise ConfigError(f"'{name}' is no name", where="sweep_name", fix=fix)
