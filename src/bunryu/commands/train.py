@@ -16,12 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from bunryu.config import hydra_allowlist
-from bunryu.config.compose import as_hydra_reads, shipped_defaults
+from bunryu.config.compose import as_hydra_reads, own_options, shipped_defaults
 from bunryu.config.hydra_errors import explain
 from bunryu.config.record import check_files, prepared, take_environment
 from bunryu.errors import BunryuError
+from bunryu.keys import value_at
 from bunryu.runs.run import Run, kind_of
 from bunryu.system import ranks
 from bunryu.system.locations import conf_dir
@@ -38,18 +40,19 @@ def main(arguments: Sequence[str]) -> int:
         codes.append(code)
         lines.append(f"{outcome:<8}  {' '.join(map(str, _overrides()))}  {detail}")
 
-    if {"-m", "--multirun"}.intersection(arguments) and ranks.world_size() == 1:
+    sweeps = not {"-m", "--multirun"}.isdisjoint(arguments)
+    if sweeps and ranks.world_size() == 1:
         from bunryu.sweeps import pool
 
         pool.start_forkserver()  # beside Hydra's composing; a mistake ends it again
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
-    sys.argv = ["bunryu", *as_hydra_reads(arguments)]
+    sys.argv = ["bunryu", *as_hydra_reads(arguments, sweeps)]
     try:
         with hydra_allowlist.checked():
             take_environment(as_written="--resolve" in arguments)
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if (explained := explain(error)) is None:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        if (explained := explain(error, own_options(arguments))) is None:
             raise
         raise explained from error
     if len(lines) > 1:
@@ -100,8 +103,25 @@ def _new_run(cfg: DictConfig, config: dict[str, Any]) -> Run:
     # named after the recorded config, in which a secret from the environment is not filled in
     run = Run.create(root, kind_of(config), config, argv, _overrides())
     log.info("run directory: %s", run.path)
-    log.info("configuration:\n%s", (run.path / "config.yaml").read_text("utf-8").rstrip())
+    whole = (run.path / "config.yaml").read_text("utf-8").rstrip()
+    log.info("configuration:\n%s", whole if config["verbose"] else _main_choices(config))
     return run
+
+
+def _main_choices(config: dict[str, Any]) -> str:
+    """The values of a config that are looked for first, in six lines."""
+    lines = {
+        "corpus": ("corpus.name", "corpus.validation", "limit_rows"),
+        "model": ("model.name", "max_seq_length"),
+        "batches": ("batch_size", "batching", "padding"),
+        "optimizer": ("optimizer._target_", "optimizer.lr", "scheduler._target_"),
+        "training": ("epochs", "seed", "monitor"),
+        "accelerator": ("accelerator.name", "accelerator.devices", "accelerator.precision"),
+    }
+    return "\n".join(
+        f"  {title:<12} " + "  ".join(f"{key}={value_at(config, key)}" for key in keys)
+        for title, keys in lines.items()
+    )
 
 
 def _overrides() -> list[str]:

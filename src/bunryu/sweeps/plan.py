@@ -108,7 +108,10 @@ class Plan:
     @cached_property
     def base(self) -> dict[str, Any]:
         """The config of a run with nothing of what is swept."""
-        return self.configs.prepare(self.fixed)
+        try:
+            return self.configs.prepare(self.fixed)
+        except ConfigError:  # what is swept has no default
+            return self.configs.prepare(self.costliest)
 
     def job(self, overrides: Sequence[str]) -> tuple[str, Definition]:
         """A job's identity and definition, without the overrides that are about the sweep as a whole."""
