@@ -120,7 +120,7 @@ def run(ledger: Ledger, source: JobSource, launch: Launch, *, stop_on_failure: b
 def _check_records(jobs: Iterable[JobState], where: str) -> None:
     """Refuse records of an earlier start that ask for variables which this command's config does not."""
     for job in jobs:
-        config = Run(job.run).config if job.run and job.unended and job.run.is_dir() else {}
+        config = Run(job.run).config if job.run and job.status not in DONE and job.run.is_dir() else {}
         check_variables({**job.config, "": config}, where, secrets.asked, "fresh=true")
 
 
