@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bunryu.commands.arguments import Parser, add_env_argument
 from bunryu.config.instantiate import check_targets
-from bunryu.config.record import resolved
+from bunryu.config.record import check_variables, resolved
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, surroundings_changes
@@ -32,10 +32,12 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    print("\n".join(["different now from when the run was made:", *_changes(run, options.env)]))
+    used = {"corpus": run.config.get("corpus")} if options.dry_run else run.config
+    check_variables(used, where, options.env)
+    print("\n".join(["different now from when the run was made:", *_changes(run)]))
     if options.dry_run:
         return 0
-    check_targets(resolved(run.config, where, named=options.env))  # a refused run leaves no directory
+    check_targets(resolved(run.config, where))  # a refused run leaves no directory
     from bunryu.training import distributed  # torch and Lightning: only once there is something to train
 
     distributed.check(run)
@@ -74,15 +76,15 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     return DIFFERENT, [f"different: by up to {farthest:.3g}, more than {tolerance:g}", *lines]
 
 
-def _changes(run: Run, env: Sequence[str]) -> list[str]:
-    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, env)]
+def _changes(run: Run) -> list[str]:
+    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run)]
     return [f"  {line}" for line in found] or ["  nothing"]
 
 
-def _corpus_changes(run: Run, env: Sequence[str]) -> list[str]:
+def _corpus_changes(run: Run) -> list[str]:
     from bunryu.training.inputs import read_corpus
 
-    config = resolved(run.config, str(run.path), "corpus", "limit_rows", named=env)
+    config = resolved(run.config, str(run.path), "corpus", "limit_rows")
     before, now = run.manifest["corpus"]["fingerprint"], read_corpus(config).fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
