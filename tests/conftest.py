@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything reads them, and for child processes too: no hub, and one thread, since small tensors
@@ -35,10 +36,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_secrets() -> Iterator[None]:
     """Forget after each test what it read from the environment: it would be masked in all others."""
-    monkeypatch.setattr(secrets, "_known", [])
-    monkeypatch.setattr(secrets, "asked", set())
+    yield
+    secrets.asked.clear()
+    secrets._known.clear()
 
 
 @pytest.fixture

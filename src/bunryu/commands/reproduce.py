@@ -32,11 +32,10 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    used = {"corpus": run.config.get("corpus")} if options.dry_run else run.config
-    check_variables(used, where, options.env)
-    print("\n".join(["different now from when the run was made:", *_changes(run)]))
+    print("\n".join(["different now from when the run was made:", *_changes(run, options.env)]))
     if options.dry_run:
         return 0
+    check_variables(run.config, where, options.env)
     check_targets(resolved(run.config, where))  # a refused run leaves no directory
     from bunryu.training import distributed  # torch and Lightning: only once there is something to train
 
@@ -76,16 +75,15 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     return DIFFERENT, [f"different: by up to {farthest:.3g}, more than {tolerance:g}", *lines]
 
 
-def _changes(run: Run) -> list[str]:
-    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run)]
+def _changes(run: Run, env: Sequence[str]) -> list[str]:
+    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, env)]
     return [f"  {line}" for line in found] or ["  nothing"]
 
 
-def _corpus_changes(run: Run) -> list[str]:
-    from bunryu.training.inputs import read_corpus
+def _corpus_changes(run: Run, env: Sequence[str]) -> list[str]:
+    from bunryu.training.inputs import corpus_of
 
-    config = resolved(run.config, str(run.path), "corpus", "limit_rows")
-    before, now = run.manifest["corpus"]["fingerprint"], read_corpus(config).fingerprint()
+    before, now = run.manifest["corpus"]["fingerprint"], corpus_of(run, env).fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 

@@ -31,11 +31,7 @@ WRITTEN = re.compile(
 
 
 def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
-    """A run's config as it is recorded: plain values, secrets as ``${oc.env:NAME}``.
-
-    Raises:
-        ConfigError: the first of the ``problems``.
-    """
+    """A run's config as it is recorded; raises the first of the ``problems``."""
     for problem in problems(config, shipped):
         raise problem
     return recorded_of(config)
@@ -69,8 +65,7 @@ def take_environment(as_written: bool = False) -> None:
 def to_recorded(config: DictConfig) -> dict[str, Any]:
     """The config resolved to plain values, except that secrets stay as ``${oc.env:NAME}``.
 
-    Raises:
-        ConfigError: for what could not be recorded so that ``resolved`` gives it back.
+    Raises ConfigError for what ``resolved`` could not give back, or a run would hold as it is.
     """
     values = container(config)
     take_environment(as_written=True)
@@ -106,7 +101,7 @@ def resolved(config: Mapping[str, Any], where: str, *keys: str) -> dict[str, Any
 def check_variables(config: Mapping[str, Any], where: str, named: Collection[str], fix: str = "") -> None:
     """Refuse a recorded config, which may be anybody's, that asks for variables other than those named."""
     for key, value in leaves(config):
-        for name in [found[1] for found in REFERENCE.finditer(str(value)) if found[1] not in named]:
+        for name in {found[1] for found in REFERENCE.finditer(str(value))}.difference(named):
             what = f"its {key} asks for the environment variable {name}, which may be a secret"
             raise ConfigError(what, where=where, fix=fix or f"--env {name}, if it may have the value")
 
@@ -120,11 +115,10 @@ def _check_written(value: Any, written: Any, where: str) -> None:
         for index, pair in enumerate(zip(value, written, strict=True)):
             _check_written(*pair, below(where, index))
     elif isinstance(written, str) and _without_references(written, where) != written:
-        what = "only text from the environment can be recorded without its value"
-        if isinstance(value, str | None):
-            if not (WRITTEN.fullmatch(where) or KEYS.get(where, Key()).choices):
-                return
-            what = "the run would hold this value, as it holds none from the environment"
+        held = WRITTEN.fullmatch(where) or KEYS.get(where, Key()).choices
+        if isinstance(value, str | None) and not held:
+            return
+        what = "from the environment comes text, no label, name or choice: this cannot be recorded so"
         raise ConfigError(what, where=where, fix=f"{where}=$NAME, which the shell fills in")
 
 

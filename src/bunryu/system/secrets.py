@@ -15,14 +15,12 @@ _known: list[tuple[str, str]] = []  # spellings of secrets with their ${oc.env:N
 
 
 def remember(name: str) -> str:
-    """The name of an environment variable, whose value is a secret from now on; a folder's path is none.
-
-    It is known line by line, as it is and as Python, JSON, YAML and a URL spell it.
-    """
+    """The name of an environment variable, whose value is a secret from now on; a folder's path is none."""
     asked.add(name)
     value, found = os.environ.get(name, ""), set(_known)
     is_place = os.path.isabs(value) and os.path.isdir(value)
     for text in () if is_place else (value, *value.splitlines()):
+        # as it is, and as Python, JSON, YAML and a URL have it
         spelt = text, repr(text)[1:-1], json.dumps(text)[1:-1], text.replace("'", "''"), quote(text, "")
         found |= {(each, f"${{oc.env:{name}}}") for each in spelt if len(each) >= SHORTEST_SECRET}
     _known[:] = sorted(found, key=lambda item: (-len(item[0]), item))
