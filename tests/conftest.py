@@ -47,10 +47,11 @@ def _every_fix_can_be_typed() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_secrets() -> Iterator[None]:
     """Forget after each test what it read from the environment: it would be masked in all others."""
-    monkeypatch.setattr(secrets, "_known", [])
-    monkeypatch.setattr(secrets, "asked", set())
+    yield
+    secrets.asked.clear()
+    secrets._known.clear()
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def test_a_recorded_config_gets_a_variable_only_where_it_is_named(
         assert f"its {key} asks for the environment variable {name}," in said
         assert f"fix:   --env {name}" in said
         given += ["--env", name]
-    assert resolved(run.config, "", named=given)["model"]["name"] == "no/sesame"
+    assert resolved(run.config, "")["model"]["name"] == "no/sesame"
     assert manifest.read_text("utf-8") == text
 
 

@@ -144,8 +144,8 @@ def test_no_error_shows_a_secret_wherever_it_stands(key: str) -> None:
     ],
 )  # fmt: skip
 def test_what_a_run_would_hold_is_refused(override: str) -> None:
-    assert "the run would hold this value" in error_of(2, "train", "corpus/cleaner=kcbert", override)
-    assert "the run would hold this value" in error_of(2, "check", "corpus/cleaner=kcbert", override)
+    assert "this cannot be recorded so" in error_of(2, "train", "corpus/cleaner=kcbert", override)
+    assert "this cannot be recorded so" in error_of(2, "check", "corpus/cleaner=kcbert", override)
     assert list(Path.cwd().iterdir()) == []
 
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_recorded_without_its_value_is_refused_without_it(
     monkeypatch.setenv("CANARY", "4711")
     assert run_cli("train", "epochs=${oc.decode:${oc.env:CANARY}}") == 2
     printed = capsys.readouterr()
-    assert "recorded without its value\n  where: epochs\n  fix:   epochs=$NAME" in printed.err
+    assert "this cannot be recorded so\n  where: epochs\n  fix:   epochs=$NAME" in printed.err
     assert "4711" not in printed.out + printed.err
     assert list(Path.cwd().iterdir()) == []
 

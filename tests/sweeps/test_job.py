@@ -118,7 +118,7 @@ def test_no_secret_is_recorded_or_said(
     ledger: Ledger, fake: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("A_SECRET", "sesame-open")
-    secrets.mask_console()
+    secrets.mask_streams(sys.stdout, sys.stderr)
     for fake.error in (ConfigError("no sesame-open"), ValueError("no sesame-open")):
         sweep_job.run_job(ledger, "bbb")
         assert "sesame-open" not in str(ledger.job("bbb").cause)

@@ -95,13 +95,10 @@ def _name(options: argparse.Namespace) -> str:
 
 def _split(opened: OpenedModel, split: str, env: Sequence[str]) -> Documents:
     """The run's own split, read as training read it."""
-    from bunryu.config.record import resolved  # Hydra: only where a config is made into a corpus
-    from bunryu.training.inputs import read_corpus
+    from bunryu.training.inputs import corpus_of  # Hydra: only where a config is made into a corpus
 
     assert opened.run is not None
-    # nothing but these: the rest of the config may name secrets that are not needed here
-    config, where = opened.run.config, str(opened.run.path)
-    corpus = read_corpus(resolved(config, where, "corpus", "limit_rows", named=env))
+    corpus = corpus_of(opened.run, env)
     examples = corpus.split(split)
     if not examples:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"

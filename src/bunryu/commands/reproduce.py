@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bunryu.commands.arguments import Parser, add_env_argument
 from bunryu.config.instantiate import check_targets
-from bunryu.config.record import resolved
+from bunryu.config.record import check_variables, resolved
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, surroundings_changes
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     print("\n".join(["different now from when the run was made:", *_changes(run, options.env)]))
     if options.dry_run:
         return 0
-    check_targets(resolved(run.config, where, named=options.env))  # a refused run leaves no directory
+    check_variables(run.config, where, options.env)
+    check_targets(resolved(run.config, where))  # a refused run leaves no directory
     from bunryu.training import distributed  # torch and Lightning: only once there is something to train
 
     distributed.check(run)
@@ -80,10 +81,9 @@ def _changes(run: Run, env: Sequence[str]) -> list[str]:
 
 
 def _corpus_changes(run: Run, env: Sequence[str]) -> list[str]:
-    from bunryu.training.inputs import read_corpus
+    from bunryu.training.inputs import corpus_of
 
-    config = resolved(run.config, str(run.path), "corpus", "limit_rows", named=env)
-    before, now = run.manifest["corpus"]["fingerprint"], read_corpus(config).fingerprint()
+    before, now = run.manifest["corpus"]["fingerprint"], corpus_of(run, env).fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bunryu.commands.arguments import Parser, add_env_argument
-from bunryu.config.record import resolved
+from bunryu.config.record import check_variables
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, config_changes
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     if run.manifest["status"] == "finished":
         print(f"already finished: {run.path}")
         return 0
-    resolved(run.config, str(run.path), named=options.env)  # before anything is written
+    check_variables(run.config, str(run.path), options.env)
     changes = [*code_changes(run.manifest), *config_changes(run.manifest["config"], run.config)]
     if changes and not options.despite_changes:
         what = "what the run began with has changed since:\n  " + "\n  ".join(changes)

@@ -21,7 +21,7 @@ from yaml import YAMLError
 from bunryu.config import hydra_allowlist
 from bunryu.config.compose import as_hydra_reads, own_options, shipped_defaults
 from bunryu.config.hydra_errors import explain
-from bunryu.config.record import check_files, prepared, take_environment
+from bunryu.config.record import check_files, prepared
 from bunryu.errors import BunryuError
 from bunryu.keys import value_at
 from bunryu.runs.run import Run, kind_of
@@ -48,8 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
     sys.argv = ["bunryu", *as_hydra_reads(arguments, sweeps)]
     try:
-        with hydra_allowlist.checked():
-            take_environment(as_written="--resolve" in arguments)
+        with hydra_allowlist.checked(as_written="--resolve" in arguments):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if (explained := explain(error, own_options(arguments))) is None:

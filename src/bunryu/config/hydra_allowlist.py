@@ -20,24 +20,23 @@ from bunryu.errors import ConfigError
 from bunryu.keys import is_below, leaves
 from bunryu.system.locations import conf_dir
 
-# What a sweep needs, and what Hydra fills in itself; it takes a search path from the command line only.
-FREE = (
+FREE = (  # what a sweep needs, and what Hydra fills in; it takes a search path from the command line only
     "launcher", "sweeper", "mode", "verbose", "searchpath",
     "overrides", "runtime", "job.name", "job.id", "job.num", "job.config_name", "job.override_dirname",
 )  # fmt: skip
 
 
 @contextmanager
-def checked() -> Iterator[None]:
+def checked(as_written: bool = False) -> Iterator[None]:
     """While inside, a config is refused that changes anything else of what Hydra does."""
-    load = ConfigLoaderImpl.load_configuration  # Hydra has no hook before it makes its logging: it is wrapped
+    load = ConfigLoaderImpl.load_configuration
 
     def load_configuration(self: ConfigLoaderImpl, *arguments: Any, **keywords: Any) -> DictConfig:
         config = load(self, *arguments, **keywords)
-        _check(config.hydra)
+        _check(config.hydra)  # before Hydra makes its logging and callbacks of it
         return config
 
-    take_environment()
+    take_environment(as_written)
     ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]
     try:
         yield
@@ -52,13 +51,12 @@ def _check(hydra: DictConfig) -> None:
             fix = "leave it out: of Hydra's keys only hydra.sweeper, .launcher, .mode and .verbose are set"
             raise ConfigError("this is not for a config", where=f"hydra.{key}", fix=fix)
     for part in ("launcher", "sweeper"):
-        node = hydra[part]
-        values = container(node) if isinstance(node, DictConfig) else {"_target_": node}
-        for place, mapping in mappings(values, f"hydra.{part}"):
-            target = str(mapping.get("_target_", ""))
-            if target and target not in Plugins.instance().class_name_to_class:
-                what = f"'{target}' may not be called from a config"
-                raise ConfigError(what, where=f"{place}._target_", fix=f"hydra/{part}=<option>")
+        node = container(hydra[part]) if isinstance(hydra[part], DictConfig) else {"_target_": hydra[part]}
+        for place, mapping in mappings(node, f"hydra.{part}"):
+            target, known = mapping.get("_target_", ""), ["", *Plugins.instance().class_name_to_class]
+            if target not in known:
+                fix = f"hydra/{part}=<option>"
+                raise ConfigError(f"'{target}' is no {part}", where=f"{place}._target_", fix=fix)
 
 
 @functools.cache
@@ -68,5 +66,4 @@ def _shipped(config_name: str | None) -> dict[str, Any]:
 
 
 def _leaves(hydra: DictConfig) -> dict[str, Any]:
-    """As written: a reference is no value that ships, whatever it leads to."""
-    return dict(leaves(OmegaConf.to_container(hydra)))
+    return dict(leaves(OmegaConf.to_container(hydra)))  # as written: a reference is no value that ships

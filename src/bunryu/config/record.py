@@ -31,11 +31,7 @@ WRITTEN = re.compile(
 
 
 def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
-    """A run's config as it is recorded: plain values, secrets as ``${oc.env:NAME}``.
-
-    Raises:
-        ConfigError: the first of the ``problems``.
-    """
+    """A run's config as it is recorded; raises the first of the ``problems``."""
     for problem in problems(config, shipped):
         raise problem
     return recorded_of(config)
@@ -57,23 +53,19 @@ def check_files(configs: Iterable[Mapping[str, Any]]) -> None:
 
 def take_environment(as_written: bool = False) -> None:
     """Have ``${oc.env:NAME}`` give a variable's value, a secret from then on, or stand as it is written."""
-    OmegaConf.register_new_resolver("oc.env", _as_written if as_written else _value, replace=True)
 
+    def taken(name: Any, *default: Any) -> Any:
+        if not as_written:
+            return oc.env(remember(str(name)), *default)
+        return f"${{oc.env:{','.join('null' if part is None else str(part) for part in (name, *default))}}}"
 
-def _value(name: Any, *default: Any) -> Any:
-    remember(str(name))
-    return oc.env(name, *default)
-
-
-def _as_written(*parts: Any) -> str:
-    return "${oc.env:" + ",".join("null" if part is None else str(part) for part in parts) + "}"
+    OmegaConf.register_new_resolver("oc.env", taken, replace=True)
 
 
 def to_recorded(config: DictConfig) -> dict[str, Any]:
     """The config resolved to plain values, except that secrets stay as ``${oc.env:NAME}``.
 
-    Raises:
-        ConfigError: for what could not be recorded so that ``resolved`` gives it back.
+    Raises ConfigError for what ``resolved`` could not give back, or a run would hold as it is.
     """
     values = container(config)
     take_environment(as_written=True)
@@ -85,9 +77,7 @@ def to_recorded(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in written.items()}
 
 
-def resolved(
-    config: Mapping[str, Any], where: str, *keys: str, named: Collection[str] | None = None
-) -> dict[str, Any]:
+def resolved(config: Mapping[str, Any], where: str, *keys: str) -> dict[str, Any]:
     """A recorded config with secrets filled in from the environment; never written anywhere.
 
     Only ``${oc.env:NAME}`` and ``${oc.env:NAME,default}`` mean anything: a run directory comes from anywhere.
@@ -96,28 +86,24 @@ def resolved(
         config: of a run.
         where: the run's directory, for errors.
         keys: only these of the top level, so that what is not used needs no secret; all if none are given.
-        named: the only variables that the config may have, as the command line names them; None for any,
-            where the config is the user's own.
 
     Raises:
-        ConfigError: for any other interpolation, and for a variable that is not set or not named.
+        ConfigError: for any other interpolation, and for a variable that is not set.
     """
     for name in NODES:
         if not isinstance(config.get(name), dict):
             raise ConfigError(f"config.yaml has no {name}", where=where, fix="another run directory")
     check_names(config, "")
-    wanted = {str(key): value for key, value in config.items() if key in (keys or config)}
-    if named is not None:
-        check_variables(wanted, where, named)
-    return {key: fill_environment(value, key) for key, value in wanted.items()}
+    wanted = keys or config
+    return {str(key): fill_environment(value, str(key)) for key, value in config.items() if key in wanted}
 
 
 def check_variables(config: Mapping[str, Any], where: str, named: Collection[str], fix: str = "") -> None:
-    """Refuse a config from elsewhere that asks for variables of the environment other than those named."""
+    """Refuse a recorded config, which may be anybody's, that asks for variables other than those named."""
     for key, value in leaves(config):
-        if asked := [name for name, _ in REFERENCE.findall(str(value)) if name not in named]:
-            what = f"its {key} asks for the environment variable {asked[0]}, which may be a secret"
-            raise ConfigError(what, where=where, fix=fix or f"--env {asked[0]}, if it may have the value")
+        for name in {found[1] for found in REFERENCE.finditer(str(value))}.difference(named):
+            what = f"its {key} asks for the environment variable {name}, which may be a secret"
+            raise ConfigError(what, where=where, fix=fix or f"--env {name}, if it may have the value")
 
 
 def _check_written(value: Any, written: Any, where: str) -> None:
@@ -129,11 +115,10 @@ def _check_written(value: Any, written: Any, where: str) -> None:
         for index, pair in enumerate(zip(value, written, strict=True)):
             _check_written(*pair, below(where, index))
     elif isinstance(written, str) and _without_references(written, where) != written:
-        what = "only text from the environment can be recorded without its value"
-        if isinstance(value, str | None):
-            if not (WRITTEN.fullmatch(where) or KEYS.get(where, Key()).choices):
-                return
-            what = "the run would hold this value, as it holds none from the environment"
+        held = WRITTEN.fullmatch(where) or KEYS.get(where, Key()).choices
+        if isinstance(value, str | None) and not held:
+            return
+        what = "from the environment comes text, no label, name or choice: this cannot be recorded so"
         raise ConfigError(what, where=where, fix=f"{where}=$NAME, which the shell fills in")
 
 
@@ -162,8 +147,7 @@ def fill_environment(value: Any, where: str) -> Any:
 
 
 def _from_environment(name: str, default: str | None, where: str) -> str:
-    remember(name)
-    value = os.environ.get(name, default)
+    value = os.environ.get(remember(name), default)
     if value is None:
         what = f"the environment variable {name} is not set"
         raise ConfigError(what, where=where, fix=f"export {name}=<its value>")

@@ -105,9 +105,8 @@ def config_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # a checkout's own settings start no program, and nothing in it is written
-    safe = ["--no-optional-locks", "-c", "core.fsmonitor=false"]
-    command = ["git", *safe, "-C", str(folder), *arguments]
+    # a checkout's own settings start no program
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

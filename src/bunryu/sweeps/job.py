@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bunryu.config.record import fill_environment, resolved
+from bunryu.config.record import check_variables, fill_environment, resolved
 from bunryu.errors import BunryuError, BusyError, first_line
 from bunryu.runs.provenance import code_changes
 from bunryu.runs.run import Run, kind_of
@@ -18,7 +18,7 @@ from bunryu.sweeps.attempts import Attempt
 from bunryu.sweeps.ledger import JobState, Ledger
 from bunryu.system import ranks
 from bunryu.system.console import log_to_console
-from bunryu.system.secrets import mask
+from bunryu.system.secrets import asked, mask
 from bunryu.system.signals import Interrupted, Pruned
 
 log = logging.getLogger(__name__)
@@ -99,9 +99,10 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
             return run.results
     from bunryu.training import batch_size, distributed, early_checks
 
-    filled = resolved(job.config, str(ledger.log_of(job.identity)))  # its secrets are known from here on
+    filled = resolved(job.config, str(ledger.log_of(job.identity)))  # and its secrets are known
     callbacks = _pruning(job, ledger)
     if run is not None:
+        check_variables(run.config, str(run.path), asked, "fresh=true")
         return distributed.execute(run, resume=True, callbacks=callbacks)
     config = dict(job.config)
     if config["seed"] is None:

@@ -18,9 +18,8 @@ from typing import Any, Protocol
 from bunryu.config.record import check_variables
 from bunryu.errors import BusyError, TrainingError
 from bunryu.keys import is_below, leaves
-from bunryu.runs.run import Run
 from bunryu.sweeps.ledger import IRRELEVANT, JobState, Ledger
-from bunryu.system import secrets
+from bunryu.system.secrets import asked
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +100,8 @@ def run(ledger: Ledger, source: JobSource, launch: Launch, *, stop_on_failure: b
 
     With ``stop_on_failure`` none begins once one has failed. Raises TrainingError if any did not finish.
     """
-    _check_records(map(ledger.job, source.identities()), str(ledger.path))
+    for job in map(ledger.job, source.identities()):  # records of an earlier start: they may be anybody's
+        check_variables(job.config, str(ledger.path), asked, "fresh=true")
     log.info("sweep %s: %s", ledger.path, _counts(map(ledger.job, source.identities())))
     done = {name for name in source.identities() if ledger.job(name).status in DONE}
     progress = _Progress(ledger, source, stop_on_failure, done)
@@ -115,13 +115,6 @@ def run(ledger: Ledger, source: JobSource, launch: Launch, *, stop_on_failure: b
         else:
             break
     _close(ledger, source.identities())
-
-
-def _check_records(jobs: Iterable[JobState], where: str) -> None:
-    """Refuse records of an earlier start that ask for variables which this command's config does not."""
-    for job in jobs:
-        config = Run(job.run).config if job.run and job.unended and job.run.is_dir() else {}
-        check_variables({**job.config, "": config}, where, secrets.asked, "fresh=true")
 
 
 def _close(ledger: Ledger, identities: Sequence[str]) -> None:

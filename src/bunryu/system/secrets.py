@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -15,26 +14,17 @@ asked: set[str] = set()  # the variables that were read
 _known: list[tuple[str, str]] = []  # spellings of secrets with their ${oc.env:NAME}, the longest first
 
 
-def remember(name: str) -> None:
-    """Take an environment variable's value for a secret from now on, unless it is the path of a folder.
-
-    It is known as it is, line by line, and as Python, JSON, YAML and a URL spell it.
-    """
+def remember(name: str) -> str:
+    """The name of an environment variable, whose value is a secret from now on; a folder's path is none."""
     asked.add(name)
     value, found = os.environ.get(name, ""), set(_known)
-    if os.path.isabs(value) and os.path.isdir(value):
-        return
-    for part in (value, *value.splitlines()):
-        for spelt in (
-            part,
-            repr(part)[1:-1],
-            json.dumps(part)[1:-1],
-            part.replace("'", "''"),
-            quote(part, ""),
-        ):
-            if len(spelt) >= SHORTEST_SECRET:
-                found.add((spelt, f"${{oc.env:{name}}}"))
+    is_place = os.path.isabs(value) and os.path.isdir(value)
+    for text in () if is_place else (value, *value.splitlines()):
+        # as it is, and as Python, JSON, YAML and a URL have it
+        spelt = text, repr(text)[1:-1], json.dumps(text)[1:-1], text.replace("'", "''"), quote(text, "")
+        found |= {(each, f"${{oc.env:{name}}}") for each in spelt if len(each) >= SHORTEST_SECRET}
     _known[:] = sorted(found, key=lambda item: (-len(item[0]), item))
+    return name
 
 
 def mask(facts: Any) -> Any:
@@ -49,12 +39,8 @@ def mask(facts: Any) -> Any:
     return facts
 
 
-def mask_console() -> None:
-    """Mask all that this process writes to standard output and error from now on, whoever writes it.
-
-    The streams are kept, since loggers of libraries hold them already.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and "write" not in getattr(stream, "__dict__", ("write",)):
-            write = stream.write
-            stream.write = lambda text, write=write: write(mask(text))  # type: ignore[method-assign]
+def mask_streams(*streams: Any) -> None:
+    """Mask all that is written to open text files from now on, by libraries that hold them, too."""
+    for stream in streams:
+        if "write" not in getattr(stream, "__dict__", ("write",)):  # masked already, or closed
+            stream.write = lambda text, write=stream.write: write(mask(text))
