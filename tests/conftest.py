@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything reads them, and for child processes too: no hub, and one thread, since small tensors
@@ -13,7 +14,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 from bunryu.runs.run import Run
+from bunryu.system import secrets
+from helpers.fixes import record_fixes, wrong_fixes
 from helpers.training import Train, train_in
+
+record_fixes()
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +36,22 @@ def shared() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the tests' caches out of the user's."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _every_fix_can_be_typed() -> Iterator[None]:
+    """After the last test: each ``key=value`` that an error of any test told to type is tried."""
+    yield
+    wrong = wrong_fixes()
+    assert wrong == [], "\n".join(wrong)
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets() -> Iterator[None]:
+    """Forget after each test what it read from the environment: it would be masked in all others."""
+    yield
+    secrets.asked.clear()
+    secrets._known.clear()
 
 
 @pytest.fixture

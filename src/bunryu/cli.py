@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from bunryu.errors import BunryuError
+from bunryu.system.secrets import mask_streams
 from bunryu.system.signals import Interrupted
 
 VERBS = {
@@ -53,6 +54,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code."""
+    mask_streams(sys.stdout, sys.stderr)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE.format(verbs="\n".join(f"  {verb:<18} {what}" for verb, what in VERBS.items())), end="")
         return 0 if arguments else 2

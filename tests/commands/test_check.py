@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from bunryu import cli
 from bunryu.commands import check
 from bunryu.preflight import timing
 from bunryu.preflight.estimate import Measured
@@ -161,7 +162,7 @@ def test_flaws_are_printed_and_strict_data_refuses_them(
 
 def test_secrets_are_masked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHECK_SECRET", "sesame-open")
-    assert check.main(["corpus=table", "corpus.train=${oc.env:CHECK_SECRET}.csv"]) == 2
+    assert cli.run(["check", "corpus=table", "corpus.train=${oc.env:CHECK_SECRET}.csv"]) == 2
     err = capsys.readouterr().err
     assert "sesame" not in err
     assert "corpus.train=${oc.env:CHECK_SECRET}.csv" in err

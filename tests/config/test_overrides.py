@@ -8,8 +8,8 @@ import pytest
 from hydra.core.config_loader import ConfigLoader
 from hydra.errors import HydraException
 
-from bunryu.config.compose import composing
-from bunryu.config.overrides import Grid
+from bunryu.config.compose import as_hydra_reads, composing
+from bunryu.config.overrides import Grid, quote
 from bunryu.errors import ConfigError
 
 
@@ -74,3 +74,46 @@ def test_nothing_swept_is_one_job(loader: ConfigLoader) -> None:
     grid = Grid.parse(loader, ["seed=1", "~callbacks", "+trainer.max_time=null"], {})
     assert grid.swept == []
     assert grid.jobs() == [["seed=1", "~callbacks=null", "+trainer.max_time=null"]]
+
+
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [
+        ("corpus.text_column=제목,본문", ["제목", "본문"]),
+        ("output_root=/my drive/a,/실험 (1)/b", ["/my drive/a", "/실험 (1)/b"]),
+        ("corpus.cleaner.allowed=가-힣,가-힣0-9", ["가-힣", "가-힣0-9"]),
+        ("corpus.text_column=choice(제목,본문)", ["제목", "본문"]),
+        ("corpus.text_column='a,b',제목", ["a,b", "제목"]),
+        ("sweep_name=2024_11,2024_12", ["2024_11", "2024_12"]),
+        ("corpus.encoding=null,cp949", [None, "cp949"]),
+        ("seed=1,2", [1, 2]),
+    ],
+)
+def test_every_value_of_a_sweep_is_one_whatever_its_letters(
+    loader: ConfigLoader, written: str, values: list[object]
+) -> None:
+    (override,) = Grid.parse(loader, [quote(written, sweeps=True)], {}).overrides
+    elements = override.sweep_iterator(transformer=lambda value: value)
+    assert [getattr(element, "text", element) for element in elements] == values
+
+
+@pytest.mark.parametrize(
+    ("written", "quoted"),
+    [
+        ("corpus.train=a,b.csv", "corpus.train='a,b.csv'"),
+        ("corpus.text_column=0", "corpus.text_column='0'"),
+        ("output_root=2024_11_25", "output_root='2024_11_25'"),
+        ("+corpus.columns=[제목,본문]", "+corpus.columns=['제목','본문']"),
+        ("seed=7", "seed=7"),
+        ("cache_dir=null", "cache_dir=null"),
+        ("corpus.train=${oc.env:DATA}/a.csv", "corpus.train=${oc.env:DATA}/a.csv"),
+    ],
+)
+def test_what_a_key_of_text_is_given_is_text(written: str, quoted: str) -> None:
+    assert quote(written) == quoted
+
+
+def test_options_may_stand_between_overrides() -> None:
+    given = ["epochs=1", "-m", "seed=1,2", "--config-dir", "a=b", "debug=limit", "--cfg", "job"]
+    options = ["-m", "--config-dir", "a=b", "--cfg", "job"]
+    assert as_hydra_reads(given, sweeps=True) == [*options, "epochs=1", "seed=1,2", "debug=limit"]

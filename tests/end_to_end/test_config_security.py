@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hydra import compose
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bunryu import cli
 from bunryu.config import schema, targets
+from bunryu.config.compose import composing
 from bunryu.config.instantiate import check_targets, instantiate
 from bunryu.config.record import resolved, to_recorded
 from bunryu.errors import ConfigError
@@ -219,6 +221,27 @@ def test_a_value_of_the_environment_is_never_evaluated(
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", ["resume", "reproduce"])
+def test_a_recorded_config_gets_a_variable_only_where_it_is_named(
+    verb: str, tampered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_TOKEN", "sesame")
+    names = {"model": "no/${oc.env:A_TOKEN}", "corpus": ["${oc.env:OTHER,x}"]}
+    run = tampered(lambda known: {**known, **{key: {**known[key], "name": names[key]} for key in names}})
+    manifest = run.path / "manifest.json"
+    text = manifest.read_text("utf-8").replace("finished", "interrupted" if verb == "resume" else "finished")
+    manifest.unlink()  # a link to the run that others look at, too
+    manifest.write_text(text, "utf-8")
+    given: list[str] = []
+    for name, key in (("OTHER", "corpus.name"), ("A_TOKEN", "model.name")):
+        said = error_of(2, verb, run.path, *given)
+        assert f"its {key} asks for the environment variable {name}," in said
+        assert f"fix:   --env {name}" in said
+        given += ["--env", name]
+    assert resolved(run.config, "")["model"]["name"] == "no/sesame"
+    assert manifest.read_text("utf-8") == text
+
+
 def test_attention_code_from_the_hub_is_refused() -> None:
     node = {"_target_": "transformers.BertForSequenceClassification.from_pretrained", "_partial_": True}
     check_targets({**node, "attn_implementation": "sdpa"})
@@ -377,22 +400,47 @@ def test_an_own_corpus_needs_read(package: Any) -> None:
     assert "has no read()" in str(error)
 
 
-def test_hydras_own_node_calls_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    canary, folder = tmp_path / "canary", tmp_path / "conf/experiment"
-    folder.mkdir(parents=True)
-    monkeypatch.setenv("BUNRYU_CONFIG_DIR", str(folder.parent))
-    nodes = {
-        "callbacks": {"x": {"_target_": "pathlib.Path.touch", "_args_": [str(canary)]}},
-        "launcher": {"_target_": "os.getcwd"},
-        "job_logging": {"handlers": {"console": {"()": "os.system", "command": f"touch {canary}"}}},
-        "hydra_logging": {"handlers": {"console": {"class": "logging.os.system", "command": "x"}}},
-    }  # fmt: skip
-    for name, node in [*nodes.items(), ("callbacks", {"x": "${evil}"})]:
-        evil = {"_target_": "pathlib.Path.touch", "_args_": [str(canary)]}
-        text = "# @package _global_\n" + yaml.safe_dump({"evil": evil, "hydra": {name: node}})
-        (folder / "evil.yaml").write_text(text, "utf-8")
-        assert f"where: hydra.{name}" in error_of(2, "train", "experiment=evil", "epochs=-1")
-        assert not canary.exists()
+@pytest.mark.parametrize(
+    ("where", "node"),
+    [
+        ("callbacks.x._target_", "callbacks: {x: {_target_: pathlib.Path.touch, _args_: [canary]}}"),
+        ("callbacks.x", "callbacks: {x: '${evil}'}"),
+        ("launcher._target_", "launcher: {_target_: pathlib.Path.cwd}"),
+        ("launcher.x.0._target_", "launcher: {x: [{_target_: pathlib.Path.touch, _args_: [canary]}]}"),
+        ("sweeper.x._target_", "sweeper: {x: '${evil}'}"),
+        ("job_logging.handlers", "job_logging: {handlers: '${hydra.launcher.x}'}\n  launcher: {x: {}}"),
+        ("job_logging.handlers.console.()", "job_logging: {handlers: {console: {(): os.abort}}}"),
+        ("job_logging.handlers.f.class", "job_logging: {handlers: {f: {class: logging.FileHandler}}}"),
+        ("hydra_logging.handlers.q.class", "hydra_logging: {handlers: {q: {class: x.QueueHandler}}}"),
+        ("hydra_logging.root.handlers", "hydra_logging: {root: {handlers: []}}"),
+        ("job.env_set.GIT_CONFIG_COUNT", "job: {env_set: {GIT_CONFIG_COUNT: '1'}}"),
+        ("job.env_set.PATH", "job: {env_copy: [PATH]}"),
+        ("job.chdir", "job: {chdir: true}"),
+        ("run.dir", "run: {dir: x}"),
+        ("sweep.dir", "sweep: {dir: '${output_root}/x'}"),
+        ("output_subdir", "output_subdir: .hydra"),
+        ("env.x", "env: {x: 1}"),
+    ],
+)
+def test_hydras_own_node_is_as_it_ships(
+    where: str, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option = tmp_path / "conf/experiment/evil.yaml"
+    option.parent.mkdir(parents=True)
+    evil = "evil: {_target_: pathlib.Path.touch, _args_: [canary]}"
+    option.write_text(f"# @package _global_\n{evil}\nhydra:\n  {node}\n", "utf-8")
+    monkeypatch.setenv("BUNRYU_CONFIG_DIR", str(tmp_path / "conf"))
+    assert f"\n  where: hydra.{where}\n" in error_of(2, "train", "experiment=evil", "epochs=-1")
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "submitit_slurm"])
+def test_what_a_sweep_needs_of_hydra_may_be_set(launcher: str) -> None:
+    given = [f"hydra/launcher={launcher}", "+hydra.launcher.setup=[module load x]", "hydra.verbose=true",
+             "hydra.mode=MULTIRUN", "hydra.sweeper.strategy=optuna", "sweep=optuna_small"]  # fmt: skip
+    with composing():
+        hydra = compose("train", given, return_hydra_config=True).hydra
+    assert (hydra.launcher.setup, hydra.sweeper.strategy) == (["module load x"], "optuna")
 
 
 @pytest.mark.parametrize(

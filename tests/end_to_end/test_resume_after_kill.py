@@ -197,13 +197,10 @@ SELDOM = "checkpoint_every_minutes=60"
     ],
 )
 def test_a_signal_stops_with_a_checkpoint_and_says_how_to_go_on(
-    number: signal.Signals, code: int, batch: int, override: str, whole: Whole, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setenv("NAME_OF_CORPUS", "sample-4711")  # a secret: other errors are printed without it
+    number: signal.Signals, code: int, batch: int, override: str, whole: Whole, tmp_path: Path
+) -> None:
     trap = at_call(ClassificationTask, "training_step", batch, lambda: os.kill(os.getpid(), number))
-    named = "corpus.name=${oc.env:NAME_OF_CORPUS}"
-    assert train(tmp_path, override, named, before=trap) == code, console(tmp_path)
+    assert train(tmp_path, override, before=trap) == code, console(tmp_path)
     run = run_in(tmp_path)
     assert Run(run).manifest["status"] == "interrupted"
     assert Run(run).manifest["exit_reason"] == number.name

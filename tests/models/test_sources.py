@@ -251,7 +251,8 @@ class Hub(SimpleHTTPRequestHandler):
         self.send_header("X-Repo-Commit", "0" * 40)
         self.send_header("ETag", '"' + name + '"')
         if not found:
-            self.send_header("X-Error-Code", "EntryNotFound")
+            missing = "RepoNotFound" if "/nobody/" in self.path else "EntryNotFound"
+            self.send_header("X-Error-Code", missing)
         self.end_headers()
         return content
     def do_GET(self):
@@ -279,7 +280,7 @@ def load(name):
         answer = {"what": error.what, "where": error.where, "fix": error.fix}
     return {**answer, "asked": len(asked)}
 
-answers = {"served": load("someone/model"), "missing": load("someone/else")}
+answers = {"served": load("someone/model"), "mistyped": load("nobody/model"), "missing": load("someone/else")}
 server.shutdown()
 server.server_close()
 answers["cached"] = load("someone/model")
@@ -307,6 +308,7 @@ def test_a_hub_that_serves_lacks_and_is_gone(tmp_path: Path) -> None:
         assert answers[case]["where"] == "model.name"
         for way_out in ("check the network", "model.name=<a folder", "model=tiny"):
             assert way_out in answers[case]["fix"]
+    assert answers["mistyped"]["fix"].startswith("check the name, owner/name as the Hub has it;")
     # Once fetched, it needs no network. That nothing is retried: the next test.
     assert answers["cached"]["sum"] == answers["served"]["sum"]
     assert answers["offline"]["asked"] == answers["missing"]["asked"]

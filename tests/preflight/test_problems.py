@@ -33,8 +33,9 @@ def test_the_hub_is_asked_for_the_weights_size_alone(monkeypatch: pytest.MonkeyP
     problems.check_weights(config["model"])
     assert asked == ["model.safetensors", "model.safetensors.index.json"]
     served.clear()
-    with pytest.raises(DownloadError, match=r"//huggingface\.co: it has no safetensors weights"):
+    with pytest.raises(DownloadError, match=r"//huggingface\.co: it has no safetensors weights") as caught:
         problems.check_weights(config["model"])
+    assert caught.value.fix.startswith("+model.network.revision=refs/pr/<number>")
     with monkeypatch.context() as patch:
         patch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: "/there")
         problems.check_weights(config["model"])

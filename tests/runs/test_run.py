@@ -18,6 +18,7 @@ from bunryu.runs import provenance
 from bunryu.runs import run as run_module
 from bunryu.runs.recording import recording
 from bunryu.runs.run import Run
+from bunryu.system import secrets
 
 
 @pytest.fixture
@@ -118,8 +119,28 @@ def test_the_checkout_and_the_sources_are_recorded(tmp_path: Path, monkeypatch: 
     assert clean["commit"] == dirty["commit"]
 
 
+def test_git_starts_no_program_that_the_checkout_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary, file = tmp_path / "canary", tmp_path / "a.txt"
+    file.write_text("a\n")
+    (tmp_path / ".gitattributes").write_text("*.txt diff=x\n")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "a"]):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    for key in ("core.fsmonitor", "diff.external", "diff.x.textconv", "diff.x.command"):
+        subprocess.run(["git", "config", key, f"touch {canary}; true"], cwd=tmp_path, check=True)
+    file.write_text("b\n")
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    found = provenance.git_state()
+    assert found is not None
+    assert "+b" in found["diff"]
+    assert not canary.exists()
+
+
 def test_a_secret_in_the_uncommitted_diff_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "hush-4711")
+    secrets.remember("TOKEN")
     run = Run.create(tmp_path, "a-b", {"seed": 7, "token": "${oc.env:TOKEN}"}, [], [])
     run.record(git={"diff": ["+token = hush-4711"]}, count=4711)
     manifest = run.manifest

@@ -17,6 +17,7 @@ from bunryu.sweeps import job as sweep_job
 from bunryu.sweeps.attempts import read_record, write_record
 from bunryu.sweeps.ledger import Ledger
 from bunryu.sweeps.plan import Plan
+from bunryu.system import secrets
 from bunryu.system.signals import Interrupted, Pruned
 from bunryu.training import recipe
 from helpers.sweeping import TINY, replace_python, until
@@ -117,6 +118,7 @@ def test_no_secret_is_recorded_or_said(
     ledger: Ledger, fake: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("A_SECRET", "sesame-open")
+    secrets.mask_streams(sys.stdout, sys.stderr)
     for fake.error in (ConfigError("no sesame-open"), ValueError("no sesame-open")):
         sweep_job.run_job(ledger, "bbb")
         assert "sesame-open" not in str(ledger.job("bbb").cause)

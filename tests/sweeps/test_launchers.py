@@ -34,13 +34,9 @@ def test_a_hydra_launcher_gets_so_many_jobs_at_once_and_is_told_where_they_are(l
     assert len(launched) == 1
     assert list(names) == ["123", "abc"]
     assert [(len(jobs), first) for jobs, first in launched] == [(2, 0), (1, 2)]
-    parsed = [
-        {item.key_or_group: item.value() for item in OverridesParser.create().parse_overrides(list(job))}
-        for jobs, _ in launched
-        for job in jobs
-    ]
-    assert [job["hydra.job.name"] for job in parsed] == ["0e1", "123", "abc"]  # text, not numbers
-    assert {job["hydra.sweep.dir"] for job in parsed} == {str(ledger.path)}
+    parsed = [OverridesParser.create().parse_override(item) for jobs, _ in launched for (item,) in jobs]
+    assert {item.key_or_group for item in parsed} == {"hydra.job.name"}
+    assert [item.value() for item in parsed] == [f"{ledger.path}/{name}" for name in ("0e1", "123", "abc")]
 
 
 def test_jobs_of_hydras_launchers_are_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

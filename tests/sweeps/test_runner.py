@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from bunryu import cli
-from bunryu.errors import BusyError
+from bunryu.errors import BusyError, ConfigError, TrainingError
 from bunryu.runs.run import Run
 from bunryu.sweeps.ledger import Ledger
-from bunryu.sweeps.runner import archive, name_of, table
+from bunryu.sweeps.runner import GridJobs, archive, name_of, run, table
+from bunryu.system import secrets
+from helpers.refusing import refused
 from helpers.sweeping import TINY, attempts, dying, ledger_in, make_callbacks, outcomes, runs_in, sweep
 
 CONFIG = {"seed": 1, "optimizer": {"name": "adamw", "lr": 0.1}, "model": {"name": "tiny"}, "output_root": "o"}
@@ -99,6 +101,25 @@ def test_failures_are_shown_with_their_causes_and_tried_again_or_not(
     assert (kept.name, len(Ledger(kept).jobs()), len(runs_in(out))) == ("my-sweep", 1, 3)
     moved = [(job.status, (job.run or Path()).is_dir()) for job in Ledger(aside).jobs()]
     assert moved == [("finished", True)] * 2
+
+
+def test_a_record_gets_no_variable_that_the_commands_config_does_not_have(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "s", {"swept": ["seed"], "monitor": "min val/loss"})
+    ledger.add({"a": ([], {"model": {"name": "${oc.env:OF_JOB}"}})})
+    with ledger.claimed(ledger.job("a")) as attempt:
+        made = Run.create(tmp_path, "a-b", {"seed": 1, "logger": {"x": "${oc.env:OF_RUN,y}"}}, [], [])
+        attempt.record_run(made.path)
+        attempt.end("failed", "it does not matter here")
+    for name in ("OF_JOB", "OF_RUN"):
+        error = refused(ConfigError, _launch_nothing, ledger)
+        assert f"the environment variable {name}," in str(error)
+        assert error.fix.startswith("fresh=true")
+        secrets.remember(name)  # as composing the command's own config does
+    assert "1 of 1 jobs" in str(refused(TrainingError, _launch_nothing, ledger))
+
+
+def _launch_nothing(ledger: Ledger) -> None:
+    run(ledger, GridJobs(ledger, ["a"], True), lambda *_: iter([]), stop_on_failure=False)
 
 
 def test_a_failure_may_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

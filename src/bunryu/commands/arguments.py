@@ -19,6 +19,12 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message, fix=f"{self.prog} --help")
 
 
+def add_env_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument that lets a recorded config have variables of the environment."""
+    help_ = "a variable of the environment that the run's config may have; can be given again"
+    parser.add_argument("--env", action="append", default=[], metavar="NAME", help=help_)
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments with which predict, serve and evaluate choose a model."""
     parser.add_argument("run", type=Path, help="a run directory, or a model folder alone")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bunryu.commands.arguments import Parser, add_model_arguments
+from bunryu.commands.arguments import Parser, add_env_argument, add_model_arguments
 from bunryu.commands.table_options import add_reader_arguments, flags_named, table_options
 from bunryu.data.corpus import SPLITS
 from bunryu.data.examples import Example, read_examples
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     if opened.run is None and options.data is None:
         raise ConfigError("a model folder alone has no corpus", where=str(opened.model), fix="--data FILE")
     with flags_named():
-        documents = _file(options, opened) if options.data else _split(opened, options.split)
+        documents = _file(options, opened) if options.data else _split(opened, options.split, options.env)
     predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
     predictor.check_parity()
     encoded, logits, how = score(predictor, documents.examples, opened.run)
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("bunryu evaluate", description=__doc__.replace("``", ""))
     add_model_arguments(parser)
+    add_env_argument(parser)
     parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
@@ -92,14 +93,12 @@ def _name(options: argparse.Namespace) -> str:
     return str(name)
 
 
-def _split(opened: OpenedModel, split: str) -> Documents:
+def _split(opened: OpenedModel, split: str, env: Sequence[str]) -> Documents:
     """The run's own split, read as training read it."""
-    from bunryu.config.record import resolved  # Hydra: only where a config is made into a corpus
-    from bunryu.training.inputs import read_corpus
+    from bunryu.training.inputs import corpus_of  # Hydra: only where a config is made into a corpus
 
     assert opened.run is not None
-    # nothing but these: the rest of the config may name secrets that are not needed here
-    corpus = read_corpus(resolved(opened.run.config, str(opened.run.path), "corpus", "limit_rows"))
+    corpus = corpus_of(opened.run, env)
     examples = corpus.split(split)
     if not examples:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"

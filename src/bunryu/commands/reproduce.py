@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from bunryu.commands.arguments import Parser
+from bunryu.commands.arguments import Parser, add_env_argument
 from bunryu.config.instantiate import check_targets
-from bunryu.config.record import resolved
+from bunryu.config.record import check_variables, resolved
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, surroundings_changes
@@ -32,9 +32,10 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    print("\n".join(["different now from when the run was made:", *_changes(run)]))
+    print("\n".join(["different now from when the run was made:", *_changes(run, options.env)]))
     if options.dry_run:
         return 0
+    check_variables(run.config, where, options.env)
     check_targets(resolved(run.config, where))  # a refused run leaves no directory
     from bunryu.training import distributed  # torch and Lightning: only once there is something to train
 
@@ -74,16 +75,15 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     return DIFFERENT, [f"different: by up to {farthest:.3g}, more than {tolerance:g}", *lines]
 
 
-def _changes(run: Run) -> list[str]:
-    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run)]
+def _changes(run: Run, env: Sequence[str]) -> list[str]:
+    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, env)]
     return [f"  {line}" for line in found] or ["  nothing"]
 
 
-def _corpus_changes(run: Run) -> list[str]:
-    from bunryu.training.inputs import read_corpus
+def _corpus_changes(run: Run, env: Sequence[str]) -> list[str]:
+    from bunryu.training.inputs import corpus_of
 
-    config = resolved(run.config, str(run.path), "corpus", "limit_rows")
-    before, now = run.manifest["corpus"]["fingerprint"], read_corpus(config).fingerprint()
+    before, now = run.manifest["corpus"]["fingerprint"], corpus_of(run, env).fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 
@@ -105,4 +105,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="only say what is different now")
     tolerance = f"of losses and scores ({TOLERANCE:g})"
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=tolerance)
+    add_env_argument(parser)
     return parser.parse_args(arguments)

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from bunryu.commands.arguments import Parser
+from bunryu.commands.arguments import Parser, add_env_argument
+from bunryu.config.record import check_variables
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, config_changes
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     if run.manifest["status"] == "finished":
         print(f"already finished: {run.path}")
         return 0
+    check_variables(run.config, str(run.path), options.env)
     changes = [*code_changes(run.manifest), *config_changes(run.manifest["config"], run.config)]
     if changes and not options.despite_changes:
         what = "what the run began with has changed since:\n  " + "\n  ".join(changes)
@@ -40,4 +42,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="a run directory")
     help_ = "go on though code, configuration or corpus changed"
     parser.add_argument("--despite-changes", action="store_true", help=help_)
+    add_env_argument(parser)
     return parser.parse_args(arguments)

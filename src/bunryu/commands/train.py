@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from bunryu.config import hydra_allowlist
-from bunryu.config.compose import as_hydra_reads, shipped_defaults
+from bunryu.config.compose import as_hydra_reads, own_options, shipped_defaults
 from bunryu.config.hydra_errors import explain
 from bunryu.config.record import check_files, prepared
 from bunryu.errors import BunryuError
+from bunryu.keys import value_at
 from bunryu.runs.run import Run, kind_of
 from bunryu.system import ranks
 from bunryu.system.locations import conf_dir
-from bunryu.system.secrets import mask, secrets_in
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +40,18 @@ def main(arguments: Sequence[str]) -> int:
         codes.append(code)
         lines.append(f"{outcome:<8}  {' '.join(map(str, _overrides()))}  {detail}")
 
-    if {"-m", "--multirun"}.intersection(arguments) and ranks.world_size() == 1:
+    sweeps = not {"-m", "--multirun"}.isdisjoint(arguments)
+    if sweeps and ranks.world_size() == 1:
         from bunryu.sweeps import pool
 
         pool.start_forkserver()  # beside Hydra's composing; a mistake ends it again
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
-    sys.argv = ["bunryu", *as_hydra_reads(arguments)]
+    sys.argv = ["bunryu", *as_hydra_reads(arguments, sweeps)]
     try:
-        with hydra_allowlist.checked():
+        with hydra_allowlist.checked(as_written="--resolve" in arguments):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if (explained := explain(error)) is None:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        if (explained := explain(error, own_options(arguments))) is None:
             raise
         raise explained from error
     if len(lines) > 1:
@@ -61,20 +62,13 @@ def main(arguments: Sequence[str]) -> int:
 def _attempt(cfg: DictConfig) -> tuple[int, str, str]:
     """Train one config: exit code, how it ended, and the monitored metric or what failed.
 
-    An error is printed and not raised, so that the other jobs of a multirun go on.
+    A BunryuError is printed and not raised, so that the other jobs of a multirun go on.
     """
     try:
         results = train(cfg)
-    except Exception as error:
-        hidden = secrets_in(OmegaConf.to_yaml(cfg))
-        if isinstance(error, BunryuError):
-            code, what, text = error.exit_code, error.what, f"bunryu train: {error}"
-        elif hidden:  # a traceback as Python prints it, but for the secrets
-            code, what, text = 1, type(error).__name__, "".join(traceback.format_exception(error))
-        else:
-            raise
-        print(mask(text, hidden), file=sys.stderr, flush=True)
-        return code, "failed", mask(what, hidden)
+    except BunryuError as error:
+        print(f"bunryu train: {error}", file=sys.stderr, flush=True)
+        return error.exit_code, "failed", error.what
     metric = cfg.monitor.split()[1]
     return 0, "finished", f"{metric} {results[metric]:.4f}"
 
@@ -108,8 +102,25 @@ def _new_run(cfg: DictConfig, config: dict[str, Any]) -> Run:
     # named after the recorded config, in which a secret from the environment is not filled in
     run = Run.create(root, kind_of(config), config, argv, _overrides())
     log.info("run directory: %s", run.path)
-    log.info("configuration:\n%s", (run.path / "config.yaml").read_text("utf-8").rstrip())
+    whole = (run.path / "config.yaml").read_text("utf-8").rstrip()
+    log.info("configuration:\n%s", whole if config["verbose"] else _main_choices(config))
     return run
+
+
+def _main_choices(config: dict[str, Any]) -> str:
+    """The values of a config that are looked for first, in six lines."""
+    lines = {
+        "corpus": ("corpus.name", "corpus.validation", "limit_rows"),
+        "model": ("model.name", "max_seq_length"),
+        "batches": ("batch_size", "batching", "padding"),
+        "optimizer": ("optimizer._target_", "optimizer.lr", "scheduler._target_"),
+        "training": ("epochs", "seed", "monitor"),
+        "accelerator": ("accelerator.name", "accelerator.devices", "accelerator.precision"),
+    }
+    return "\n".join(
+        f"  {title:<12} " + "  ".join(f"{key}={value_at(config, key)}" for key in keys)
+        for title, keys in lines.items()
+    )
 
 
 def _overrides() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
 import typing
@@ -57,7 +58,7 @@ def _value_problems(values: Mapping[Any, Any]) -> Iterator[ConfigError]:
         if not isinstance(values.get(name), dict):
             yield ConfigError(f"'{name}' is a group of keys, not a value", where=name, fix=f"{name}=<option>")
     for key, value in leaves(values):
-        if problem := _value_problem(key, value):
+        if problem := value_problem(key, value):
             yield problem
     for key in MONITORS:
         monitor = value_at(values, key)
@@ -72,7 +73,8 @@ def _value_problems(values: Mapping[Any, Any]) -> Iterator[ConfigError]:
         )
 
 
-def _value_problem(key: str, value: Any) -> ConfigError | None:
+def value_problem(key: str, value: Any) -> ConfigError | None:
+    """The refusal of a value that its key never takes: missing, out of range, no choice."""
     row = KEYS.get(key, Key())
     choices, low, high = row.choices, row.low, math.inf if row.high is None else row.high
     if not set(key.split(".")).isdisjoint(schema.FORBIDDEN_KEYS):
@@ -113,7 +115,7 @@ def _shape_problems(values: Mapping[Any, Any], shipped: DictConfig) -> Iterator[
             fix = f"did you mean '{near}'?" if near else ""
             yield ConfigError(f"there is no key '{key}'", where=key, fix=fix)
     for key, value in leaves(values):
-        if problem := _type_problem(key, value, value_at(defaults, key)):
+        if problem := type_problem(key, value, value_at(defaults, key)):
             yield problem
 
 
@@ -136,7 +138,7 @@ def _node_problem(
         )
     holds_value = default not in (None, MISSING) or _types(key, default)
     if isinstance(here, dict) and not isinstance(default, dict) and holds_value:
-        return ConfigError(f"'{key}' is a value, it holds no keys", where=key, fix=f"{key}={default}")
+        return ConfigError(f"'{key}' is a value, it holds no keys", where=key, fix=f"{key}={_spelt(default)}")
     return None
 
 
@@ -151,7 +153,8 @@ def _inside_target(key: str, values: Mapping[Any, Any]) -> bool:
     return any(isinstance(node, dict) and "_target_" in node for node in nodes)
 
 
-def _type_problem(key: str, value: Any, default: Any) -> ConfigError | None:
+def type_problem(key: str, value: Any, default: Any) -> ConfigError | None:
+    """The refusal of a value of another type than its key's or the shipped value's."""
     if key.endswith("._partial_") and default is True and value is not True:
         return ConfigError("bunryu adds arguments of its own here", where=key, fix=f"{key}=true")
     allowed = _types(key, default)
@@ -159,7 +162,12 @@ def _type_problem(key: str, value: Any, default: Any) -> ConfigError | None:
         return None
     names = " or ".join("null" if kind is NoneType else kind.__name__ for kind in allowed)
     what = f"{key}={value!r} is {type(value).__name__}, not {names}"
-    return ConfigError(what, where=key, fix=f"{key}={default}")
+    return ConfigError(what, where=key, fix=f"{key}={_spelt(default)}")
+
+
+def _spelt(value: Any) -> str:
+    """A value as a command line has it."""
+    return str(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _types(key: str, default: Any) -> tuple[type, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from bunryu.system.locations import conf_dir
 
 # Groups that only set values of other groups; they are not part of what ships as a default.
 OVERLAYS = ("experiment", "debug", "sweep")
+# Hydra's options whose value is the next word.
+TAKE_A_VALUE = (
+    "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p",
+    "--info", "-i", "--experimental-rerun",
+)  # fmt: skip
 
 
 @contextmanager
@@ -28,9 +34,20 @@ def composing() -> Iterator[ConfigLoader]:
         yield GlobalHydra.instance().config_loader()
 
 
-def as_hydra_reads(arguments: Sequence[str]) -> list[str]:
-    """Command-line overrides with ``~`` expanded and quoted where Hydra's grammar needs it."""
-    return [quote(_expand_home(argument)) for argument in arguments]
+def as_hydra_reads(arguments: Sequence[str], sweeps: bool = False) -> list[str]:
+    """A command line with its options first, ``~`` expanded, and quotes where Hydra's grammar needs them."""
+    options, overrides = [], []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_override = not argument.startswith("-") and before not in TAKE_A_VALUE
+        (overrides if is_override else options).append(argument)
+    return options + [quote(_expand_home(argument), sweeps) for argument in overrides]
+
+
+def own_options(arguments: Sequence[str]) -> Path | None:
+    """The folder of the user's own options that a command line names."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    named = [after for word, after in pairwise(words) if word in ("--config-dir", "-cd")]
+    return Path(named[-1]).expanduser() if named else None
 
 
 def _expand_home(argument: str) -> str:

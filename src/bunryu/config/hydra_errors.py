@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from bunryu.config import schema
-from bunryu.errors import ConfigError
+from bunryu.errors import ConfigError, first_line
 from bunryu.keys import keys_of
 from bunryu.system.locations import conf_dir
+from hydra_plugins.bunryu.config_directory import VARIABLE
 
 Builder = Callable[[re.Match[str]], ConfigError]
 
 
-def explain(error: Exception) -> ConfigError | None:
-    """A Hydra or OmegaConf error in our words, with the nearest valid key; None for any other error."""
+# Names that other libraries have for our keys: first the tutorial's own.
+OTHER_NAMES = {
+    "pretrained_model_name": "model=kcbert_base, or model=pretrained model.name=<name>",
+    "downstream_corpus_name": "corpus=nsmc",
+    "downstream_corpus_root_dir": "corpus.root_dir=<folder>",
+    "downstream_model_dir": "output_root=<folder>",
+    "downstream_task_name": "leave it out: documents are classified",
+    "downstream_model_checkpoint_fpath": "bunryu import-checkpoint <file>",
+    "force_download": "corpus.force_download=true",
+    "test_mode": "debug=fast_dev_run",
+    "learning_rate": "optimizer.lr=<value>",
+    "cpu_workers": "datamodule.num_workers=<number>",
+    "fp16": "accelerator.precision=16-mixed",
+    "tpu_cores": "accelerator=tpu accelerator.devices=8",
+    "lr": "optimizer.lr=<value>",
+    "bf16": "accelerator.precision=bf16-mixed",
+    "precision": "accelerator.precision=<value>",
+    "devices": "accelerator.devices=<number>",
+    "max_len": "max_seq_length=<number>",
+    "max_length": "max_seq_length=<number>",
+    "max_epochs": "epochs=<number>",
+    "num_epochs": "epochs=<number>",
+    "num_train_epochs": "epochs=<number>",
+    "per_device_train_batch_size": "batch_size=<number>",
+    "train_batch_size": "batch_size=<number>",
+    "gradient_accumulation_steps": "trainer.accumulate_grad_batches=<number>",
+    "weight_decay": "optimizer.weight_decay=<value>",
+    "warmup_ratio": "scheduler=linear_warmup scheduler.factory.warmup=<share>",
+    "output_dir": "output_root=<folder>",
+    "model_name_or_path": "model=pretrained model.name=<name or folder>",
+}
+
+
+def explain(error: Exception, folder: Path | None = None) -> ConfigError | None:
+    """A Hydra, OmegaConf or YAML error in our words, with the nearest valid key; None for any other error.
+
+    Args:
+        error: from composing a config.
+        folder: the user's own config options, if any.
+    """
+    if isinstance(error, yaml.YAMLError):
+        return _not_yaml(error)
+    if isinstance(error, UnicodeDecodeError):
+        return _not_utf8(error, folder)
     text = "\n".join(filter(None, (str(error), str(error.__cause__ or ""))))
     for pattern, explained in MESSAGES:
         if found := re.search(pattern, text):
@@ -36,7 +83,29 @@ def _unknown_key(found: re.Match[str]) -> ConfigError:
     if near == key:  # Hydra finds no key whose value is null
         return ConfigError(f"'{key}' cannot be taken away", where=f"~{key}", fix=f"{key}=<value>")
     fix = f"did you mean '{near}'?" if near else "bunryu train --cfg job"
+    fix = OTHER_NAMES.get(key, fix)
     return ConfigError(f"there is no key '{key}'", where=key, fix=fix)
+
+
+def _not_yaml(error: yaml.YAMLError) -> ConfigError:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"{mark.name}:{mark.line + 1}" if mark else "the config files"
+    fix = "spaces instead of tabs" if "\\t" in str(problem) else "key: value, each on a line, as in conf/"
+    return ConfigError(f"a config file is no YAML: {problem or first_line(error)}", where=where, fix=fix)
+
+
+def _not_utf8(error: UnicodeDecodeError, folder: Path | None) -> ConfigError | None:
+    """The refusal of the first file with the bytes that could not be decoded."""
+    own = [folder] if folder is not None else []
+    own += [Path(os.environ[VARIABLE]).expanduser()] if os.environ.get(VARIABLE) else []
+    for path in (path for folder in own for path in sorted(folder.rglob("*.yaml"))):
+        content = path.read_bytes()
+        if content.startswith(error.object):
+            line = error.object[: error.start].count(b"\n") + 1
+            name = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "CP949"
+            fix = f"save it as UTF-8: iconv -f {name} -t UTF-8 {shlex.quote(str(path))}"
+            return ConfigError("a config file is not UTF-8", where=f"{path}:{line}", fix=fix)
+    return None
 
 
 def _unknown_option(found: re.Match[str]) -> ConfigError:
@@ -66,7 +135,7 @@ MESSAGES: tuple[tuple[str, Builder], ...] = (
      _unknown_option),
     (r"Ambiguous value for argument '([^=]+)=(.*)'",
      _worded("{0}={1} could be a sweep, a list or a text", "{0}",
-             "-m to sweep over it, or {0}=[{1}] for a list")),
+             "-m to sweep over it; a list of values stands in brackets")),
     (r"Could not delete from config\. The value of '([^']+)' is (.*) and not",
      _worded("{0} is {1}", "~{0}", "~{0}")),
     (r"(?:Could not delete|not supported:) '[+~]*([^'=]+)=",

@@ -111,7 +111,7 @@ def below(where: str, key: object) -> str:
 def check_names(node: Any, where: str) -> None:
     """Refuse forbidden keys and foreign targets by name alone, with nothing imported."""
     own = own_packages()
-    for place, mapping in _mappings(node, where):
+    for place, mapping in mappings(node, where):
         for key in mapping:
             if key in FORBIDDEN_KEYS:
                 raise forbidden(below(place, key))
@@ -119,7 +119,7 @@ def check_names(node: Any, where: str) -> None:
             check_name(str(mapping["_target_"]), below(place, "_target_"), own)
 
 
-def _mappings(node: Any, where: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def mappings(node: Any, where: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Every mapping at any depth, in lists too, with where it stands."""
     parts: Iterable[tuple[Any, Any]] = ()
     if isinstance(node, Mapping):
@@ -128,7 +128,7 @@ def _mappings(node: Any, where: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     elif isinstance(node, list):
         parts = enumerate(node)
     for key, value in parts:
-        yield from _mappings(value, below(where, key))
+        yield from mappings(value, below(where, key))
 
 
 def _judged(node: Any, where: str) -> Any:

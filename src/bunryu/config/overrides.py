@@ -12,8 +12,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from bunryu.config.schema import GROUPS
+from bunryu.config.schema import GROUPS, takes_text
 from bunryu.errors import ConfigError
+
+# Numbers, and commas outside quotes: Hydra takes neither for text.
+TEXT_READ_OTHERWISE = re.compile(r"[-+\d][\d_.eE+-]*|[^'\"{}\[\]()$]*,[^'\"{}\[\]()$]*")
 
 
 @dataclass(frozen=True)
@@ -57,25 +60,58 @@ class Grid:
         return jobs
 
 
-def quote(override: str) -> str:
+def quote(override: str, sweeps: bool = False) -> str:
     """A command-line override as Hydra's grammar wants it: a value it cannot parse is taken as text.
 
-    ``output_root=/drive/My Drive (1)/it's`` comes out quoted; what parses stays as it is.
+    ``output_root=/drive/My Drive (1)/it's`` comes out quoted, and so does ``sweep_name=2024_11``, whose key
+    takes no number; what parses stays as it is. Of a sweep, each value between commas is one.
 
     Raises:
         ConfigError: for a mapping that cannot be quoted, and one where a group's option belongs.
     """
     key, equals, value = override.partition("=")
-    if key.lstrip("+~") in GROUPS and re.search(r"[{}]|\[.*\[", value):
+    name = key.lstrip("+~")
+    if name in GROUPS and re.search(r"[{}]|\[.*\[", value):
         raise ConfigError("a group takes the name of one of its options", where=key, fix=f"{key}=<option>")
-    is_override = equals and not override.startswith("-") and re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key)
-    if not is_override or _parses(override):
+    if not equals or override.startswith("-") or not re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key):
         return override
+    values = _split(value) if sweeps else [value]
+    if takes_text(name):
+        values = [f"'{one}'" if TEXT_READ_OTHERWISE.fullmatch(one) else one for one in values]
+    spelt = ",".join(values)
+    if _parses(f"{key}={spelt}"):
+        return f"{key}={spelt}"
     if re.fullmatch(r"\{.*:.*\}", value):
         return f"{key}={_quoted_mapping(key, value)}"
+    return f"{key}={','.join(map(_quoted, values))}"
+
+
+def _split(values: str) -> list[str]:
+    """The values between the commas that stand in no quotes or brackets."""
+    parts, depth, mark = [""], 0, ""
+    for character in values:
+        if mark:
+            mark = "" if character == mark and not parts[-1].endswith("\\") else mark
+        elif character in "'\"" and not parts[-1].strip():
+            mark = character
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        if character == "," and not (mark or depth > 0):
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _quoted(value: str) -> str:
+    """A value that parses as it is; of a list or ``choice``, each element; any other in quotes."""
+    if _parses(f"key={value}"):
+        return value
+    if several := re.fullmatch(r"(\[|(?:choice|shuffle|sort)\()([^][(){}]*)([\])])", value):
+        return several[1] + ",".join(map(_quoted, _split(several[2]))) + several[3]
     escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
     escaped = re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped)
-    return f"{key}='{escaped}'"
+    return f"'{escaped}'"
 
 
 def _quoted_mapping(key: str, value: str) -> str:

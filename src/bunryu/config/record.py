@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,8 +12,10 @@ from omegaconf.resolvers import oc
 
 from bunryu.config.checks import problems
 from bunryu.config.instantiate import below, check_names, instantiate
-from bunryu.config.schema import NODES, container
+from bunryu.config.schema import KEYS, NODES, Key, container
 from bunryu.errors import ConfigError
+from bunryu.keys import leaves
+from bunryu.system.secrets import remember
 
 # Keys of a sweep as a whole, which its runs do not record.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours")
@@ -21,13 +23,15 @@ SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_ho
 # The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
 
+# What a run writes as it is, labels, a cleaner and names of files, or goes by as it is recorded.
+WRITTEN = re.compile(
+    r"corpus\.(label_names|cleaner)\..+|accelerator\..+|(.+\.)?monitor|.+\.(dirpath|filename)"
+    r"|logger\.[^.]+\.(name|version|save_dir|sub_dir|prefix)"
+)
+
 
 def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
-    """A run's config as it is recorded: plain values, secrets as ``${oc.env:NAME}``.
-
-    Raises:
-        ConfigError: the first of the ``problems``.
-    """
+    """A run's config as it is recorded; raises the first of the ``problems``."""
     for problem in problems(config, shipped):
         raise problem
     return recorded_of(config)
@@ -44,25 +48,31 @@ def check_files(configs: Iterable[Mapping[str, Any]]) -> None:
     for config in configs:
         if config["corpus"] not in checked:
             checked.append(config["corpus"])
-            instantiate(config["corpus"], "corpus")
+            instantiate(fill_environment(config["corpus"], "corpus"), "corpus")
+
+
+def take_environment(as_written: bool = False) -> None:
+    """Have ``${oc.env:NAME}`` give a variable's value, a secret from then on, or stand as it is written."""
+
+    def taken(name: Any, *default: Any) -> Any:
+        if not as_written:
+            return oc.env(remember(str(name)), *default)
+        return f"${{oc.env:{','.join('null' if part is None else str(part) for part in (name, *default))}}}"
+
+    OmegaConf.register_new_resolver("oc.env", taken, replace=True)
 
 
 def to_recorded(config: DictConfig) -> dict[str, Any]:
     """The config resolved to plain values, except that secrets stay as ``${oc.env:NAME}``.
 
-    Raises:
-        ConfigError: for what could not be recorded so that ``resolved`` gives it back.
+    Raises ConfigError for what ``resolved`` could not give back, or a run would hold as it is.
     """
-
-    def keep(*parts: Any) -> str:
-        return "${oc.env:" + ",".join("null" if part is None else str(part) for part in parts) + "}"
-
     values = container(config)
-    OmegaConf.register_new_resolver("oc.env", keep, replace=True)
+    take_environment(as_written=True)
     try:
         written = container(config.copy())
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, use_cache=False, replace=True)
+        take_environment()
     _check_written(values, written, "")
     return {str(key): value for key, value in written.items()}
 
@@ -88,6 +98,14 @@ def resolved(config: Mapping[str, Any], where: str, *keys: str) -> dict[str, Any
     return {str(key): fill_environment(value, str(key)) for key, value in config.items() if key in wanted}
 
 
+def check_variables(config: Mapping[str, Any], where: str, named: Collection[str], fix: str = "") -> None:
+    """Refuse a recorded config, which may be anybody's, that asks for variables other than those named."""
+    for key, value in leaves(config):
+        for name in {found[1] for found in REFERENCE.finditer(str(value))}.difference(named):
+            what = f"its {key} asks for the environment variable {name}, which may be a secret"
+            raise ConfigError(what, where=where, fix=fix or f"--env {name}, if it may have the value")
+
+
 def _check_written(value: Any, written: Any, where: str) -> None:
     """Refuse what ``fill_environment`` would not turn back into the value."""
     if isinstance(value, dict) and isinstance(written, dict):
@@ -97,9 +115,10 @@ def _check_written(value: Any, written: Any, where: str) -> None:
         for index, pair in enumerate(zip(value, written, strict=True)):
             _check_written(*pair, below(where, index))
     elif isinstance(written, str) and _without_references(written, where) != written:
-        if isinstance(value, str | None):
+        held = WRITTEN.fullmatch(where) or KEYS.get(where, Key()).choices
+        if isinstance(value, str | None) and not held:
             return
-        what = "only text from the environment can be recorded without its value"
+        what = "from the environment comes text, no label, name or choice: this cannot be recorded so"
         raise ConfigError(what, where=where, fix=f"{where}=$NAME, which the shell fills in")
 
 
@@ -128,7 +147,7 @@ def fill_environment(value: Any, where: str) -> Any:
 
 
 def _from_environment(name: str, default: str | None, where: str) -> str:
-    value = os.environ.get(name, default)
+    value = os.environ.get(remember(name), default)
     if value is None:
         what = f"the environment variable {name} is not set"
         raise ConfigError(what, where=where, fix=f"export {name}=<its value>")

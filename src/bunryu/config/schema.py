@@ -45,12 +45,14 @@ KEYS = {
     "padding": Key(choices=("longest", "max_length")),
     "limit_rows": Key(int, 1),
     "cache_dir": Key(str),
+    "output_root": Key(str),
     "sweep_name": Key(str),
     "n_jobs": Key(low=1),
     "retry": Key(choices=("failed", "none")),
     "on_failure": Key(choices=("continue", "stop")),
     "budget_hours": Key(float | int, 0),
     "model.lr": Key(low=0),
+    "model.name": Key(str),
     "model.positions": Key(int, 4),
     "model.vocabulary_size": Key(low=100),
     "model.vocabulary_file": Key(str),
@@ -60,6 +62,10 @@ KEYS = {
     "model.architecture.intermediate_size": Key(low=1),
     "model.architecture.hidden_dropout_prob": Key(None, 0, 1),
     "model.architecture.attention_probs_dropout_prob": Key(None, 0, 1),
+    "corpus.name": Key(str),
+    "corpus.text_column": Key(str),
+    "corpus.label_column": Key(str),
+    "corpus.train": Key(str),
     "corpus.validation": Key(float | str),
     "corpus.test": Key(str),
     "corpus.pair_column": Key(str),
@@ -95,6 +101,11 @@ KEYS = {
     "trainer.log_every_n_steps": Key(low=1),
     "trainer.num_sanity_val_steps": Key(low=-1),
 }
+
+
+def takes_text(key: str) -> bool:
+    """Whether only text can stand at a key, so that a number there is text, too."""
+    return KEYS.get(key, Key()).type is str
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -54,13 +54,9 @@ def own_packages() -> tuple[str, ...]:
     """What ``BUNRYU_ALLOWED_TARGETS`` names.
 
     Raises:
-        ConfigError: for what is no dotted name, for Python's own (``os`` would allow everything), and where
-            a config set the variable, as Hydra's ``job.env_set`` can.
+        ConfigError: for what is no dotted name, and for Python's own (``os`` would allow everything).
     """
     names = tuple(name.strip() for name in os.environ.get(OWN_PACKAGES, "").split(",") if name.strip())
-    if names and _set_by_a_config():
-        what = f"a config may not set {OWN_PACKAGES}"
-        raise ConfigError(what, where="hydra.job.env_set", fix="set it in the shell")
     for name in names:
         if not all(map(_is_public, name.split("."))):
             raise ConfigError(f"'{name}' is no package", where=OWN_PACKAGES, fix="my_models,acme.nlp")
@@ -68,12 +64,6 @@ def own_packages() -> tuple[str, ...]:
             what = f"'{name}' is Python's own and not for a config"
             raise ConfigError(what, where=OWN_PACKAGES, fix="your own packages")
     return names
-
-
-def _set_by_a_config() -> bool:
-    from hydra.core.hydra_config import HydraConfig
-
-    return HydraConfig.initialized() and OWN_PACKAGES in HydraConfig.get().job.env_set
 
 
 def _is_public(name: str) -> bool:

@@ -79,8 +79,11 @@ def split_validation(
         count = min(math.floor(len(rows) * share + 0.5), len(rows) - 1)
         chosen.update(sorted(rows, key=lambda row: row_hash(seed, row))[:count])
     if not chosen:
-        smallest = math.ceil(50 / max(map(len, by_label.values()))) / 100  # takes a row of the largest label
-        fix = f"corpus.validation={smallest} or more, or a file of validation rows"
+        largest = max(map(len, by_label.values()))
+        smallest = math.ceil(50 / largest) / 100  # takes a row of the largest label, of two at least
+        fix = "a file of validation rows, or more rows: one of each label stays in train"
+        if largest > 1:
+            fix = f"corpus.validation={smallest} or more, or a file of validation rows"
         what = f"{share} of {len(train)} rows leaves none to validate on"
         raise ConfigError(what, where="corpus.validation", fix=fix)
     return [e for e in train if e.row not in chosen], [e for e in train if e.row in chosen]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from huggingface_hub import constants, get_session
+from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoConfig, BertTokenizer
 
@@ -186,9 +187,21 @@ class Pretrained:
                 f"the {what} of '{self.name}' is not cached and could not be fetched "
                 f"from {constants.ENDPOINT}: {reason}",
                 where="model.name",
-                fix="check the network; or model.name=<a folder with config.json, vocab.txt and "
-                "model.safetensors>; or model=tiny, which needs no download",
+                fix=way_out(error),
             ) from error
+
+
+def way_out(error: BaseException) -> str:
+    """What to do about a model that could not be fetched: its name, its files or the network is wrong."""
+    first, causes = "check the network", [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        first = "check the name, owner/name as the Hub has it; HF_TOKEN for a private one"
+    elif "safetensors" in str(error):
+        first = "+model.network.revision=refs/pr/<number> where a conversion of its weights waits on the Hub"
+    folder = "model.name=<a folder with config.json, vocab.txt and model.safetensors>"
+    return f"{first}; or {folder}; or model=tiny, which needs no download"
 
 
 def _hub_answers() -> bool:

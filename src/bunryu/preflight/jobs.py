@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from bunryu.config import checks, schema
 from bunryu.config.compose import as_hydra_reads, composed, composing, shipped_defaults
@@ -19,7 +20,6 @@ from bunryu.errors import ConfigError
 from bunryu.preflight.report import EVERY, Report
 from bunryu.sweeps.plan import Plan
 from bunryu.system import ranks
-from bunryu.system.secrets import secrets_in
 from bunryu.training import early_checks
 
 
@@ -32,14 +32,14 @@ def composed_jobs(options: argparse.Namespace, report: Report) -> tuple[Plan, li
     while True:
         try:
             with composing() as loader:
-                overrides = as_hydra_reads(given)
+                overrides = as_hydra_reads(given, sweeps=True)
                 if options.config_dir is not None:
                     overrides.insert(0, f"hydra.searchpath=['file://{options.config_dir.resolve()}']")
                 plan = Plan.of(loader, overrides)
                 composed(plan.costliest)  # a swept key may be a mistake, too
                 return plan, _jobs(loader, plan, report)
-        except (HydraException, OmegaConfBaseException, ValueError, ConfigError) as error:
-            explained = error if isinstance(error, ConfigError) else explain(error)
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError, ConfigError) as error:
+            explained = error if isinstance(error, ConfigError) else explain(error, options.config_dir)
             if explained is None:
                 raise
             left = [override for override in given if _key_of(override) != explained.where.lstrip("~")]
@@ -59,10 +59,9 @@ def _jobs(loader: Any, plan: Plan, report: Report) -> list[Job]:
     for number, overrides in enumerate(plan.jobs):
         try:
             config, node = composed(overrides)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
             report.add(number, explain(error))
             continue
-        report.secrets |= secrets_in(OmegaConf.to_yaml(config))
         shipped = shipped_defaults(loader, node.runtime.choices)
         problems = list(checks.problems(config, shipped))
         for problem in problems:

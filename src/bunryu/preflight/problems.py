@@ -64,6 +64,7 @@ def check_weights(model: Mapping[str, Any]) -> None:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
+    from bunryu.models.sources import way_out
     from bunryu.models.weights import WEIGHTS
 
     name, revision = model["name"], _revision(model)
@@ -80,8 +81,7 @@ def check_weights(model: Mapping[str, Any]) -> None:
             f"the weights of '{name}' are not cached and cannot be fetched from {constants.ENDPOINT}: "
             f"{first_line(error)}",
             where="model.name",
-            fix="check the network; or model.name=<a folder with config.json, vocab.txt and "
-            "model.safetensors>; or model=tiny, which needs no download",
+            fix=way_out(error),
         ) from None
 
 

@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass, field
 
 from bunryu.errors import BunryuError
-from bunryu.system.secrets import mask
 
 EVERY = -1  # in place of a job's number
 
@@ -15,7 +14,6 @@ EVERY = -1  # in place of a job's number
 class Report:
     """What was found, printed as it comes; problems are kept for the end."""
 
-    secrets: dict[str, str] = field(default_factory=dict)
     problems: dict[str, list[int]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
 
@@ -27,7 +25,7 @@ class Report:
     def say(self, *lines: str) -> None:
         self.said.update(lines)
         for line in lines:
-            print(mask(line, self.secrets), flush=True)
+            print(line, flush=True)
 
     def code(self, jobs: int) -> int:
         """Print the problems; returns the exit code."""
@@ -35,5 +33,5 @@ class Report:
             which = sorted(set(numbers))
             shown = ", ".join(map(str, which[:10])) + (" …" if len(which) > 10 else "")
             of = f"\n  jobs:  {shown} of {jobs}" if EVERY not in which and len(which) < jobs else ""
-            print(f"bunryu check: {mask(text, self.secrets)}{of}", file=sys.stderr, flush=True)
+            print(f"bunryu check: {text}{of}", file=sys.stderr, flush=True)
         return 2 if self.problems else 0

@@ -58,7 +58,7 @@ def git_state() -> dict[str, Any] | None:
     for folder in (PACKAGE, Path.cwd()):
         commit = _git(folder, "rev-parse", "HEAD")
         if commit is not None:
-            diff = _git(folder, "diff", "HEAD") or ""
+            diff = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "HEAD") or ""
             cut = len(diff) > LONGEST_DIFF
             return {
                 "commit": commit.strip(), "dirty": bool(diff), "diff": diff[:LONGEST_DIFF], "diff_cut": cut
@@ -105,7 +105,8 @@ def config_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
+    # a checkout's own settings start no program
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

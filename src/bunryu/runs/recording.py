@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bunryu.runs.run import Run
-from bunryu.system.secrets import mask
+from bunryu.system.secrets import mask_streams
 from bunryu.system.signals import Interrupted
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ def recording(run: Run) -> Iterator[None]:
         yield
         return
     handler = logging.FileHandler(run.path / "train.log", encoding="utf-8")
-    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s", run.secrets()))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    mask_streams(handler.stream)
     logger = logging.getLogger("bunryu")
     logger.addHandler(handler)
     try:
@@ -39,12 +40,3 @@ def recording(run: Run) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-
-
-class _Masking(logging.Formatter):  # of secrets
-    def __init__(self, format_: str, secrets: Mapping[str, str]) -> None:
-        super().__init__(format_)
-        self._secrets = secrets
-
-    def format(self, record: logging.LogRecord) -> str:
-        return str(mask(super().format(record), self._secrets))

@@ -17,7 +17,7 @@ import yaml
 
 from bunryu.errors import ConfigError, ModelError
 from bunryu.system.files import write_atomically
-from bunryu.system.secrets import mask, secrets_in
+from bunryu.system.secrets import mask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,15 +173,11 @@ class Run:
                 predicted = names[int(logits[index].argmax())]
                 writer.writerow([rows[index], names[labels[index]], predicted, *values])
 
-    def secrets(self) -> dict[str, str]:
-        """Values of the environment variables that the config names, each with its name in their place."""
-        return secrets_in((self.path / "config.yaml").read_text("utf-8"))
-
     def _write_manifest(self, facts: Mapping[str, Any]) -> None:
         if not self.writes:
             return
         # git's diff may hold what no override does
-        write_atomically(self.path / "manifest.json", _json(mask(facts, self.secrets())))
+        write_atomically(self.path / "manifest.json", _json(mask(facts)))
 
 
 def kind_of(config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bunryu.config.record import fill_environment
+from bunryu.config.record import check_variables, fill_environment, resolved
 from bunryu.errors import BunryuError, BusyError, first_line
 from bunryu.runs.provenance import code_changes
 from bunryu.runs.run import Run, kind_of
@@ -18,7 +18,7 @@ from bunryu.sweeps.attempts import Attempt
 from bunryu.sweeps.ledger import JobState, Ledger
 from bunryu.system import ranks
 from bunryu.system.console import log_to_console
-from bunryu.system.secrets import mask, secrets_in
+from bunryu.system.secrets import asked, mask
 from bunryu.system.signals import Interrupted, Pruned
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,6 @@ def record_exit(ledger: Ledger, identity: str, code: int) -> None:
 
 def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | None) -> int:
     """The attempt's exit code; its record is closed whatever happens."""
-    hidden = secrets_in(str(job.config))
     try:
         results = _results(ledger, job, attempt, threads)
     except Pruned as error:
@@ -81,12 +80,12 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
         attempt.end("interrupted", str(error))
         return error.exit_code
     except BunryuError as error:
-        print(mask(str(error), hidden), file=sys.stderr)
-        attempt.end("failed", mask(error.what.partition("\n")[0], hidden))
+        print(error, file=sys.stderr)
+        attempt.end("failed", mask(error.what.partition("\n")[0]))
         return error.exit_code
     except Exception as error:  # no fault of the config's
-        print(mask("".join(traceback.format_exception(error)), hidden), file=sys.stderr)
-        attempt.end("failed", mask(f"{type(error).__name__}: {first_line(error)}", hidden))
+        traceback.print_exception(error)
+        attempt.end("failed", mask(f"{type(error).__name__}: {first_line(error)}"))
         return 1
     attempt.end("finished", metrics={k: v for k, v in results.items() if isinstance(v, float)})
     return 0
@@ -100,15 +99,17 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
             return run.results
     from bunryu.training import batch_size, distributed, early_checks
 
+    filled = resolved(job.config, str(ledger.log_of(job.identity)))  # and its secrets are known
     callbacks = _pruning(job, ledger)
     if run is not None:
+        check_variables(run.config, str(run.path), asked, "fresh=true")
         return distributed.execute(run, resume=True, callbacks=callbacks)
     config = dict(job.config)
     if config["seed"] is None:
         config["seed"] = secrets.randbelow(2**32)
     config = batch_size.settle_batch(early_checks.settle_and_check(config))
     argv = ["bunryu", "train", *job.overrides]
-    root = Path(config["output_root"]).expanduser()
+    root = Path(filled["output_root"]).expanduser()
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.record_run)
     log.info("run directory: %s", run.path)
     if threads is not None:  # the job's; its processes share them

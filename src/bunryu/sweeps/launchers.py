@@ -47,11 +47,10 @@ def in_pool(config: DictConfig, ledger: Ledger, identities: Iterator[str]) -> It
 
 def with_hydra(launcher: Launcher, batch: int, ledger: Ledger, identities: Iterator[str]) -> Iterator[str]:
     """Run jobs through a Hydra launcher, ``batch`` at a time; each in a child of the process it begins."""
-    place = quote(f"hydra.sweep.dir={ledger.path.absolute()}")
     number = 0
     while taken := list(islice(identities, batch)):
         # all that Hydra needs to know of a job: its config is in its record already
-        jobs = [[place, "hydra.sweep.subdir=jobs", f"hydra.job.name='{identity}'"] for identity in taken]
+        jobs = [[quote(f"hydra.job.name={ledger.path.absolute()}/{identity}")] for identity in taken]
         launcher.launch(jobs, initial_job_idx=number)
         number += len(taken)
         yield from taken
@@ -60,8 +59,8 @@ def with_hydra(launcher: Launcher, batch: int, ledger: Ledger, identities: Itera
 def start_job(config: DictConfig) -> None:
     """Run the job that ``with_hydra`` has named in Hydra's node; the function that Hydra launchers call."""
     del config
-    hydra = HydraConfig.get()
-    sweep_job.run_in_child(hydra.sweep.dir, hydra.job.name)
+    folder, _, identity = HydraConfig.get().job.name.rpartition("/")
+    sweep_job.run_in_child(folder, identity)
 
 
 def graphics_cards() -> list[str]:

@@ -29,6 +29,7 @@ IRRELEVANT = (
     "logger",
     "output_root",
     "overwrite_cache",
+    "verbose",
 )
 
 # A job's overrides and config.

@@ -28,6 +28,7 @@ from bunryu.keys import is_below, leaves
 from bunryu.sweeps.ledger import Definition, Ledger, identity_of
 from bunryu.sweeps.pool import Slot, run_in_slots
 from bunryu.sweeps.runner import GridJobs, archive, name_of
+from bunryu.system.secrets import mask
 
 
 class Jobs:
@@ -107,7 +108,10 @@ class Plan:
     @cached_property
     def base(self) -> dict[str, Any]:
         """The config of a run with nothing of what is swept."""
-        return self.configs.prepare(self.fixed)
+        try:
+            return self.configs.prepare(self.fixed)
+        except ConfigError:  # what is swept has no default
+            return self.configs.prepare(self.costliest)
 
     def job(self, overrides: Sequence[str]) -> tuple[str, Definition]:
         """A job's identity and definition, without the overrides that are about the sweep as a whole."""
@@ -121,7 +125,7 @@ class Plan:
         name = self.master.sweep_name
         if name is None:
             name = name_of(self.base, self.grid.swept)
-        folder = re.sub(r"[^\w.-]+", "-", str(name))
+        folder = re.sub(r"[^\w.-]+", "-", mask(str(name)))
         if not folder.strip("."):
             fix = "sweep_name=<letters and digits>"
             raise ConfigError(f"'{name}' is no name", where="sweep_name", fix=fix)

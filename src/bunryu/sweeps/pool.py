@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from bunryu.system.secrets import mask_streams
 from bunryu.system.signals import SIGNALS, Interrupted
 
 Item = TypeVar("Item")
@@ -140,6 +141,7 @@ def _enter(
     with open(log, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    mask_streams(sys.stdout, sys.stderr)
     _end_with_parent()
     sys.exit(work(item, slot))
 

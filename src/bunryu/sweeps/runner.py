@@ -15,9 +15,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol
 
+from bunryu.config.record import check_variables
 from bunryu.errors import BusyError, TrainingError
 from bunryu.keys import is_below, leaves
 from bunryu.sweeps.ledger import IRRELEVANT, JobState, Ledger
+from bunryu.system.secrets import asked
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,8 @@ def run(ledger: Ledger, source: JobSource, launch: Launch, *, stop_on_failure: b
 
     With ``stop_on_failure`` none begins once one has failed. Raises TrainingError if any did not finish.
     """
+    for job in map(ledger.job, source.identities()):  # records of an earlier start: they may be anybody's
+        check_variables(job.config, str(ledger.path), asked, "fresh=true")
     log.info("sweep %s: %s", ledger.path, _counts(map(ledger.job, source.identities())))
     done = {name for name in source.identities() if ledger.job(name).status in DONE}
     progress = _Progress(ledger, source, stop_on_failure, done)

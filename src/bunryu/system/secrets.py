@@ -1,38 +1,46 @@
-"""Secrets from the environment, and texts without them."""
+"""What was read from the environment for a config is a secret: remembered here, and shown nowhere."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 SHORTEST_SECRET = 4  # characters; a shorter value would be masked inside ordinary words
 
-
-def secrets_in(text: str) -> dict[str, str]:
-    """Values of the environment variables that a config's text names, each with its ``${oc.env:NAME}``.
-
-    A value stands there as it is and as Python, JSON and a URL spell it, the longest first.
-    """
-    found = {}
-    for name in re.findall(r"\$\{oc\.env:([^,}]+)", text):
-        value = os.environ.get(name, "")
-        if len(value) >= SHORTEST_SECRET:
-            for spelt in (value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="")):
-                found[spelt] = f"${{oc.env:{name}}}"
-    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
+asked: set[str] = set()  # the variables that were read
+_known: list[tuple[str, str]] = []  # spellings of secrets with their ${oc.env:NAME}, the longest first
 
 
-def mask(facts: Any, secrets: Mapping[str, str]) -> Any:
+def remember(name: str) -> str:
+    """The name of an environment variable, whose value is a secret from now on; a folder's path is none."""
+    asked.add(name)
+    value, found = os.environ.get(name, ""), set(_known)
+    is_place = os.path.isabs(value) and os.path.isdir(value)
+    for text in () if is_place else (value, *value.splitlines()):
+        # as it is, and as Python, JSON, YAML and a URL have it
+        spelt = text, repr(text)[1:-1], json.dumps(text)[1:-1], text.replace("'", "''"), quote(text, "")
+        found |= {(each, f"${{oc.env:{name}}}") for each in spelt if len(each) >= SHORTEST_SECRET}
+    _known[:] = sorted(found, key=lambda item: (-len(item[0]), item))
+    return name
+
+
+def mask(facts: Any) -> Any:
     """The facts with every secret in their texts replaced by its ``${oc.env:NAME}``."""
     if isinstance(facts, str):
-        for value, written in secrets.items():
+        for value, written in _known:
             facts = facts.replace(value, written)
     elif isinstance(facts, Mapping):
-        return {key: mask(value, secrets) for key, value in facts.items()}
+        return {key: mask(value) for key, value in facts.items()}
     elif isinstance(facts, list):
-        return [mask(value, secrets) for value in facts]
+        return [mask(value) for value in facts]
     return facts
+
+
+def mask_streams(*streams: Any) -> None:
+    """Mask all that is written to open text files from now on, by libraries that hold them, too."""
+    for stream in streams:
+        if "write" not in getattr(stream, "__dict__", ("write",)):  # masked already, or closed
+            stream.write = lambda text, write=stream.write: write(mask(text))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bunryu.config.instantiate import call, instantiate
+from bunryu.config.record import check_variables, resolved
 from bunryu.data.corpus import SPLITS, Corpus
+from bunryu.runs.run import Run
 from bunryu.system.locations import cache_folder
 
 if TYPE_CHECKING:  # evaluate and reproduce read a corpus before torch is imported
@@ -22,6 +24,14 @@ def read_corpus(config: Mapping[str, Any]) -> Corpus:
     """The corpus of a config (``corpus`` and ``limit_rows``, no references to the environment left in)."""
     corpus: Corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
     return corpus
+
+
+def corpus_of(run: Run, env: Collection[str]) -> Corpus:
+    """The corpus of a run, which may be anybody's: it gets no variable of the environment but those named."""
+    # nothing but these: the rest of the config may name secrets that are not needed here
+    used = {key: value for key, value in run.config.items() if key in ("corpus", "limit_rows")}
+    check_variables(used, str(run.path), env)
+    return read_corpus(resolved(run.config, str(run.path), *used))
 
 
 def tokenizer_of(config: Mapping[str, Any], corpus: Corpus) -> tuple[ModelSource, Any]:
