@@ -22,7 +22,7 @@ from bunryu.config import hydra_allowlist
 from bunryu.config.compose import as_hydra_reads, shipped_defaults
 from bunryu.config.hydra_errors import explain
 from bunryu.config.record import check_files, prepared
-from bunryu.errors import BunryuError
+from bunryu.errors import BunryuError, ConfigError
 from bunryu.runs.run import Run, kind_of
 from bunryu.system import ranks
 from bunryu.system.locations import conf_dir
@@ -81,6 +81,9 @@ def _attempt(cfg: DictConfig) -> tuple[int, str, str]:
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Check one composed config, make its run directory, execute the recipe in it; the results."""
+    if cfg.job_timeout_minutes is not None:
+        what, fix = "it is for a sweep's jobs, and this is one run", "-m, or +trainer.max_time=00:00:30:00"
+        raise ConfigError(what, where="job_timeout_minutes", fix=fix)
     if cfg.seed is None:
         cfg.seed = secrets.randbelow(2**32)
     choices = HydraConfig.get().runtime.choices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import signal
 import subprocess
 import sys
 import traceback
@@ -35,6 +36,8 @@ def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
         if job.status in ("running", "finished"):
             raise BusyError(f"the job is {job.status}", where=str(ledger.path))
         with ledger.claimed(job) as attempt:
+            if minutes := ledger.facts.get("job_timeout_minutes"):
+                signal.setitimer(signal.ITIMER_REAL, 60 * minutes)  # ends this process, in native code, too
             return _attempted(ledger, job, attempt, threads)
     except BusyError as error:
         log.info("%s", error)
@@ -62,7 +65,9 @@ def record_exit(ledger: Ledger, identity: str, code: int) -> None:
         return
     killed = "killed by the system (signal 9): perhaps the memory ran out"
     cause = killed if code in (-9, 137) else f"its process died with exit code {code}"
-    if job.status == "dead":
+    if code == -signal.SIGALRM:
+        cause = "it took longer than job_timeout_minutes"
+    if job.is_silent:
         ledger.record_death(job, cause)
     elif job.status == "waiting":
         with ledger.claimed(job) as attempt:
@@ -80,6 +85,9 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
     except Interrupted as error:
         attempt.end("interrupted", str(error))
         return error.exit_code
+    except BusyError as error:  # the process of an earlier attempt has the run, and was taken for dead
+        attempt.end("interrupted", str(error))
+        raise
     except BunryuError as error:
         print(mask(str(error), hidden), file=sys.stderr)
         attempt.end("failed", mask(error.what.partition("\n")[0], hidden))
