@@ -124,7 +124,7 @@ def test_a_sweeps_job_has_so_many_minutes_and_a_single_run_is_refused_them(
     assert 0 < steps_logged(tmp_path / "out") < 100
 
     assert cli.run(["train", *TINY, f"output_root={tmp_path}/one", "job_timeout_minutes=1"]) == 2
-    assert "it is for a sweep's jobs, and this is one run" in capsys.readouterr().err
+    assert "a sweep's jobs have it, not one run" in capsys.readouterr().err
     assert not (tmp_path / "one").exists()
 
 

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from bunryu.reports.findings import Findings
 
 
-WINNER = "experiment/winner.yaml"  # where Hydra looks for an experiment in a --config-dir
-
-
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     entries = collect(options.paths)
@@ -47,7 +44,7 @@ def _write(findings: Findings, folder: Path, title: str) -> None:
         "report.md": tables.markdown(findings),
         "report.tex": tables.latex(findings),
         "report.csv": tables.comma_separated(findings),
-        **({WINNER: winner} if winner else {}),
+        **({"experiment/winner.yaml": winner} if winner else {}),
     }
     try:
         for name, content in files.items():

@@ -82,8 +82,8 @@ def _attempt(cfg: DictConfig) -> tuple[int, str, str]:
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Check one composed config, make its run directory, execute the recipe in it; the results."""
     if cfg.job_timeout_minutes is not None:
-        what, fix = "it is for a sweep's jobs, and this is one run", "-m, or +trainer.max_time=00:00:30:00"
-        raise ConfigError(what, where="job_timeout_minutes", fix=fix)
+        fix = "bunryu train -m …, or in its place +trainer.max_time=00:00:30:00"
+        raise ConfigError("a sweep's jobs have it, not one run", where="job_timeout_minutes", fix=fix)
     if cfg.seed is None:
         cfg.seed = secrets.randbelow(2**32)
     choices = HydraConfig.get().runtime.choices

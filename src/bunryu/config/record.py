@@ -35,10 +35,7 @@ def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
 
 
 def recorded_of(config: DictConfig) -> dict[str, Any]:
-    """What a run records of a composed config: nothing that is about a sweep as a whole.
-
-    A table without a name is named after its file of training rows, in the config, too.
-    """
+    """What a run records of a composed config: nothing of a sweep, and a name for a table, set there, too."""
     recorded = {key: value for key, value in to_recorded(config).items() if key not in SWEEP_KEYS}
     if recorded["corpus"].get("name", "") is None and "train" in recorded["corpus"]:
         stem = Path(recorded["corpus"]["train"]).stem

@@ -16,8 +16,7 @@ from bunryu.keys import leaves, value_at
 from bunryu.reports.entries import RunSummary
 from bunryu.sweeps.ledger import IRRELEVANT
 
-# Keys that decide which of the files' rows a run has.
-DRAWN = ("limit_rows", "corpus.validation", "corpus.split_seed")
+DRAWN = {"limit_rows", "corpus.validation", "corpus.split_seed"}  # decide which of the files' rows a run has
 
 
 @dataclass(frozen=True)
@@ -209,11 +208,11 @@ def _why_unranked(entry: RunSummary, metric: Metric) -> str:
 
 def _notes(ranked: Sequence[RunSummary], repeated: int, keys: Iterable[str]) -> list[str]:
     notes = []
-    names = {id(run): str(value_at(run.config, "corpus.name")) for run in ranked}
-    corpora = {value_at(run.corpus, "fingerprint", names[id(run)]) for run in ranked}
-    if len(corpora) > 1 and (len({*names.values()}) > 1 or not {*DRAWN} & {*keys}):
-        what = ", ".join(sorted({*names.values()}))
-        notes.append(f"these runs are of {len(corpora)} different corpora ({what}): beware of comparing")
+    names = sorted({str(value_at(run.config, "corpus.name")) for run in ranked})
+    rows = {str(value_at(run.corpus, "fingerprint", value_at(run.config, "corpus.name"))) for run in ranked}
+    if len(rows) > 1 and (len(names) > 1 or not DRAWN & {*keys}):
+        what = f"{len(rows)} different corpora ({', '.join(names)})"
+        notes.append(f"these runs are of {what}: beware of comparing")
     if repeated:
         notes.append(f"{repeated} runs repeat another's configuration and seed: the newest of each counts")
     if any(run.config.get("limit_rows") is not None for run in ranked):

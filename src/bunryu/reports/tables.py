@@ -67,7 +67,7 @@ def group_table(findings: Findings) -> HeaderAndRows:
     return header + ([test, "test std"] if test else []), [
         [str(place), *map(shown, group.values.values()), str(summary.n), figure(summary.mean),
          deviation(summary), interval(summary),
-         *([figure(on_test and on_test.mean), deviation(on_test)] if test else [])]
+         *([figure(on_test.mean if on_test else None), deviation(on_test)] if test else [])]
         for place, (group, summary, on_test) in enumerate(pairs, 1)
     ]  # fmt: skip
 
@@ -194,9 +194,8 @@ def _fitted(
         if sum(needed[at] + 1 for at in kept) - 1 > width:
             kept = [at for at in kept if header[at] != name]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for at in kept:  # long texts fold
-        justify = "right" if numbers[at] else "left"
-        table.add_column(Text(header[at]), justify=justify, overflow="fold", no_wrap=numbers[at])
+    for name, number in ((header[at], numbers[at]) for at in kept):  # long texts fold
+        table.add_column(Text(name), justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
         table.add_row(*(Text(row[at]) for at in kept))
     return table, [name for at, name in enumerate(header) if at not in kept]

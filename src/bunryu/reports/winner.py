@@ -17,8 +17,8 @@ from bunryu.runs.run import Run
 
 MISSING = object()
 # Keys that name files, which an experiment names from everywhere.
-FILES = ("corpus.train", "corpus.validation", "corpus.test", "corpus.root_dir", "model.name",
-         "model.vocabulary_file")  # fmt: skip
+FILES = {f"corpus.{key}" for key in ("train", "validation", "test", "root_dir")}
+FILES |= {"model.name", "model.vocabulary_file"}
 
 
 def experiment_of(winner: RunSummary, why: str) -> str:
@@ -45,7 +45,7 @@ def experiment_of(winner: RunSummary, why: str) -> str:
         elif key in GROUPS:
             overridden.append({f"override /{key}": _option(text)})
         elif (value := value_at(config, key, MISSING)) is not MISSING:
-            is_file = key in FILES and value != "test" and os.path.exists(value or "")
+            is_file = key in FILES and isinstance(value, str) and value != "test" and os.path.exists(value)
             set_at(nested, key, os.path.abspath(value) if is_file else value)
         elif "." in key:
             not_said.append(f"'+{key}={' '.join(text.split())}'")

@@ -52,11 +52,11 @@ def is_locked(folder: Path) -> bool:
     path = folder / FILE
     if not hasattr(os, "lockf") or not path.is_file() or not os.access(path, os.R_OK):
         return False
-    with open(path, "rb") as file:  # closing it would end a lock of this process: who has one never asks
-        try:
+    try:
+        with open(path, "rb") as file:  # closing it would end a lock of this process: who has one never asks
             os.lockf(file.fileno(), os.F_TEST, 0)
-        except OSError as error:
-            return error.errno in (errno.EACCES, errno.EAGAIN)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
     return False
 
 

@@ -78,7 +78,7 @@ def alive(path: Path, facts: Mapping[str, Any]) -> bool:
     if facts.get("host") == _host():
         start = process_start(facts["pid"])
         if start is not None and facts.get("process_start") is not None:
-            return start == facts["process_start"]
+            return bool(start == facts["process_start"])
         if not process_exists(facts["pid"]):
             return False
     return _file_system_time(path.parent) - path.stat().st_mtime < DEAD

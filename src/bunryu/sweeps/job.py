@@ -85,12 +85,10 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
     except Interrupted as error:
         attempt.end("interrupted", str(error))
         return error.exit_code
-    except BusyError as error:  # the process of an earlier attempt has the run, and was taken for dead
-        attempt.end("interrupted", str(error))
-        raise
     except BunryuError as error:
         print(mask(str(error), hidden), file=sys.stderr)
-        attempt.end("failed", mask(error.what.partition("\n")[0], hidden))
+        status = "interrupted" if isinstance(error, BusyError) else "failed"  # busy: an earlier one goes on
+        attempt.end(status, mask(error.what.partition("\n")[0], hidden))
         return error.exit_code
     except Exception as error:  # no fault of the config's
         print(mask("".join(traceback.format_exception(error)), hidden), file=sys.stderr)

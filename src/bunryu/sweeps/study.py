@@ -70,10 +70,8 @@ def most_trials(options: Options, space: Mapping[str, BaseDistribution]) -> int:
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's journal, in which no line is joined to one that a killed process has left half-written."""
-
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Cut such a line off first: its writer had the lock, and no reader takes a line without its end."""
+        """Append whole lines, after cutting off one that its writer, which had the lock, has left half."""
         with get_lock_file(self._lock), open(self._file_path, "ab+") as file:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)

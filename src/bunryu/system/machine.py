@@ -86,8 +86,7 @@ def _left_in(group: Path) -> int | None:
 
 def process_age() -> float:
     """Seconds since this process was started; 0 where the system does not say."""
-    started = process_start(os.getpid())
-    if started is None:
+    if (started := process_start(os.getpid())) is None:
         return 0.0
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
 
