@@ -166,6 +166,7 @@ def test_a_job_begins_anew_if_the_code_has_changed_or_its_run_was_never_filled(
         (137, KILLED),
         (-11, "its process died with exit code -11"),
         (-signal.SIGALRM, "it took longer than job_timeout_minutes"),
+        (-signal.SIGINT, "killed after a second Ctrl-C"),
     ],
 )
 def test_the_end_of_a_process_that_said_nothing_is_recorded(code: int, cause: str, ledger: Ledger) -> None:

@@ -53,6 +53,15 @@ def test_a_grid_added_twice_at_once(seen: str, ledger: Ledger, monkeypatch: pyte
     assert (ledger.job("aaa").overrides, ledger.job("aaa").config) == (["seed=1"], CONFIG)  # the first ones
 
 
+def test_two_searches_that_add_at_once_give_no_number_twice(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ledger, "identities", lambda self: ["aaa"])  # neither has seen the other's job yet
+    for trial, name in ((4, "bbb"), (5, "ccc")):
+        ledger.add({name: ([], CONFIG)}, trial)
+    assert [ledger.job(name).number for name in ("bbb", "ccc")] == [4, 5]
+
+
 def test_of_many_processes_one_gets_a_job_until_it_is_killed(ledger: Ledger, tmp_path: Path) -> None:
     waiting = ledger.job("aaa")
     assert (waiting.status, waiting.attempt, waiting.run, waiting.metrics) == ("waiting", 0, None, {})

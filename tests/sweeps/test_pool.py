@@ -146,7 +146,7 @@ def test_a_process_that_cannot_stop_is_killed_after_a_second_ctrl_c(
     time.sleep(0.3)
     assert (tmp_path / "driver.log").read_text("utf-8") == ""
     assert driver.stop(signal.SIGINT) == 0
-    assert (tmp_path / "driver.log").read_text("utf-8") == "a -9\n"
+    assert (tmp_path / "driver.log").read_text("utf-8") == "a -2\n"
 
 
 @pytest.mark.parametrize(

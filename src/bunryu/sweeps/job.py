@@ -64,9 +64,9 @@ def record_exit(ledger: Ledger, identity: str, code: int) -> None:
     if code == BusyError.exit_code:
         return
     killed = "killed by the system (signal 9): perhaps the memory ran out"
-    cause = killed if code in (-9, 137) else f"its process died with exit code {code}"
-    if code == -signal.SIGALRM:
-        cause = "it took longer than job_timeout_minutes"
+    late, stopped = "it took longer than job_timeout_minutes", "killed after a second Ctrl-C"
+    causes = {-9: killed, 137: killed, -signal.SIGALRM: late, -signal.SIGINT: stopped}
+    cause = causes.get(code, f"its process died with exit code {code}")
     if job.is_silent:
         ledger.record_death(job, cause)
     elif job.status == "waiting":

@@ -101,7 +101,8 @@ def run_in_slots(
                 process.join()
                 item, slot = busy.pop(process)
                 idle.append(slot)
-                yield item, process.exitcode or 0
+                is_killed = len(stopped) > 1 and process.exitcode == -signal.SIGKILL
+                yield item, -signal.SIGINT if is_killed else process.exitcode or 0
     if stopped:
         raise Interrupted(stopped[0])
 
