@@ -1,23 +1,46 @@
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bunryu import cli
 from bunryu.commands import report
 from bunryu.errors import ConfigError
-from helpers.comparing import lr_runs
+from helpers.comparing import lr_runs, made_run
 
 
 def test_a_folder_gets_every_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lr_runs(tmp_path / "outputs", {0.1: [0.30, 0.32, 0.31, 0.33], 0.2: [0.50, 0.53, 0.50, 0.52]})
     folder = tmp_path / "a" / "b"
     assert report.main([str(tmp_path / "outputs"), "-o", str(folder)]) == 0
-    files = ["report.csv", "report.html", "report.md", "report.tex", "winner.yaml"]
+    files = ["experiment", "report.csv", "report.html", "report.md", "report.tex"]
     assert sorted(path.name for path in folder.iterdir()) == files
-    assert yaml.safe_load((folder / "winner.yaml").read_bytes()) == {"seed": 1, "optimizer": {"lr": 0.1}}
+    winner = yaml.safe_load((folder / "experiment" / "winner.yaml").read_bytes())
+    assert winner == {"seed": 1, "optimizer": {"lr": 0.1}}
     assert str(tmp_path) not in (folder / "report.html").read_text("utf-8")
     assert "Yes: the best (optimizer.lr=0.1)" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(ConfigError, match="cannot write"):
         report.main([str(tmp_path), "-o", str(folder / "report.csv" / "below")])
+
+
+def test_the_winner_is_composed_by_the_command_that_is_printed_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, file = tmp_path / "runs", tmp_path / "rows.csv"
+    file.write_text("text,label\n", "utf-8")
+    corpus = {"name": "rows", "train": "rows.csv", "validation": "test", "test": "rows.csv"}
+    typed = ["corpus=table", *(f"corpus.{key}={value}" for key, value in corpus.items())]
+    made_run(runs, "run", 0.5, typed, corpus=corpus)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test").mkdir()  # which is no file that validation is to be read from
+    assert report.main(["runs", "-o", "my 보고서, (1)"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (command,) = re.findall("^winner  bunryu (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert cli.run([*shlex.split(command), "--cfg", "job"]) == 0
+    composed = yaml.safe_load(capsys.readouterr().out)["corpus"]
+    assert {key: composed[key] for key in corpus} == {**corpus, "train": str(file), "test": str(file)}

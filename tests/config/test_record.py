@@ -90,3 +90,19 @@ def test_a_missing_corpus_file_is_refused(loader: ConfigLoader, tmp_path: Path) 
         check_files([config])
     missing.touch()
     check_files([config])
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["corpus.train=data/reviews.v2.csv"], "reviews.v2"),
+        (["corpus.train=reviews.csv", "corpus.name=mine"], "mine"),
+        (["corpus.train=${oc.env:A_FOLDER}/reviews.csv"], "reviews"),
+        (["corpus.train=${oc.env:A_FOLDER}"], "table"),  # a name is shown: nothing of a secret is in it
+    ],
+)
+def test_a_table_is_named_after_its_file(
+    given: list[str], name: str, loader: ConfigLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_FOLDER", "/sesame/open")
+    assert alone(loader, "corpus=table", *given)["corpus"]["name"] == name

@@ -165,6 +165,29 @@ def test_two_drivers_at_once_do_each_job_once(tmp_path: Path, whole: Whole) -> N
         assert said.partition("3 jobs, 3 finished\n")[2].startswith("\n".join(table(out)))
 
 
+def test_a_driver_and_its_job_that_were_stopped_keep_the_job(tmp_path: Path) -> None:
+    """As on a laptop that slept, while another command for the same sweep went on."""
+    out = tmp_path / "out"
+    first = Driver(tmp_path / "1.log", lambda: run_sweep(out, "seed=1", *SLOW))
+    until(lambda: steps_logged(out) >= 1)
+    (job,) = ledger_in(out).jobs()
+    record = ledger_in(out).path / "jobs" / f"{job.identity}.1.json"
+    stopped = [first.pid, read_record(record)["pid"]]
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        os.utime(record, times=(time.time() - DEAD - 10,) * 2)
+        second = Driver(tmp_path / "2.log", lambda: run_sweep(out, "seed=1", *SLOW))
+        until(lambda: second.log.exists() and "1 jobs, 1 running" in second.log.read_text("utf-8"))
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert [first.code(), second.code()] == [0, 0]
+    assert (attempts(out), len(runs_in(out))) == ([1], 1)
+    for driver in (first, second):
+        assert "\n".join(["1 jobs, 1 finished", *table(out)]) in driver.log.read_text("utf-8")
+
+
 def test_a_job_that_fails_under_two_drivers_fails_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
     overrides = ["optimizer.lr=1e30,1e-3", "seed=1", *SLOW]  # the loss of the first is not finite

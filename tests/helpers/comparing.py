@@ -19,9 +19,10 @@ HOSTILE = "<script>alert(1)</script>"
 def made_run(
     root: Path, name: str, loss: float | None, overrides: Sequence[str] = (), *, seed: int = 1,
     status: str = "finished", cause: str | None = None, wrong: Sequence[int] = (), minutes: int = 6,
-    **config: Any,
+    corpus_found: dict[str, Any] | None = None, test: float | None = None, **config: Any,
 ) -> Path:  # fmt: skip
-    """Ten predicted test rows, some wrong; without a loss there are no results, after 0 minutes no end."""
+    """Ten predicted test rows of two labels, some wrong; without a loss there are no results, after 0 minutes
+    no end; ``test`` is the accuracy there."""
     run = root / "sample-tiny" / name
     (run / "predictions").mkdir(parents=True)
     whole = {"monitor": "min val/loss", "corpus": {"name": "sample"}, "output_root": str(root), **config}
@@ -30,14 +31,16 @@ def made_run(
         "schema": SCHEMA, "status": status, "overrides": [*overrides, f"seed={seed}"], "seed": seed,
         "config": whole, "start": "2026-01-01T10:00:00+09:00",
         "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None, "exit_reason": cause,
+        "corpus": corpus_found,
     }  # fmt: skip
     files = {"manifest.json": json.dumps(manifest), "config.yaml": json.dumps(whole)}
     lines = ["epoch,step,name,value", "0,10,train/loss,0.9", "1,20,train/loss,0.5"]
     if loss is not None:
         results = {"val/loss": loss, "val/accuracy": 1 - loss, "best_checkpoint": "checkpoints/best.ckpt"}
-        files["results.json"] = json.dumps(results)
+        files["results.json"] = json.dumps(results | ({} if test is None else {"test/accuracy": test}))
         lines += [f"0,10,val/loss,{loss + 0.1}", f"1,20,val/loss,{loss}"]
-        rows = [f"{row},긍정,{'부정' if row in wrong else '긍정'},0.0,0.0\n" for row in range(10)]
+        names = ("긍정", "부정")
+        rows = [f"{row},{names[row % 2]},{names[(row + (row in wrong)) % 2]},0.0,0.0\n" for row in range(10)]
         files["predictions/test.csv"] = "".join(["row,label,prediction,logit:부정,logit:긍정\n", *rows])
     files["metrics.csv"] = "\n".join(lines) + "\n"
     for file, content in files.items():

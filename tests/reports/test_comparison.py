@@ -26,10 +26,35 @@ def test_the_newest_of_repeated_runs_counts_and_is_noted_with_unlike_corpora(tmp
     found = compared(tmp_path)
     assert found.scores == [0.7, 0.8]
     assert found.notes == [
-        "these runs are of different corpora (a, b): beware of comparing",
+        "these runs are of 2 different corpora (a, b): beware of comparing",
         "1 runs repeat another's configuration and seed: the newest of each counts",
         "some runs used only a part of their corpus (limit_rows)",
     ]
+
+
+def test_the_same_rows_in_another_file_are_one_corpus_and_other_rows_under_one_name_are_not(
+    tmp_path: Path,
+) -> None:
+    for index, (file, rows) in enumerate((("a", "1f"), ("b/a", "1f"), ("a", "2e"))):
+        corpus = {"name": "a", "train": file, "cleaner": {}}
+        made_run(tmp_path, f"run-{index}", 0.5, seed=index, corpus=corpus, corpus_found={"fingerprint": rows})
+    found = compared(tmp_path)
+    assert [(group.values, sorted(group.runs)) for group in found.groups] == [
+        ({"corpus.fingerprint": "1f"}, [0, 1]), ({"corpus.fingerprint": "2e"}, [2]),
+    ]  # fmt: skip
+    assert found.notes == ["these runs are of 2 different corpora (a): beware of comparing"]
+
+
+def test_other_rows_drawn_from_one_file_are_no_other_corpus(tmp_path: Path) -> None:
+    for rows in (100, 200):
+        made_run(
+            tmp_path, f"run-{rows}", 0.5, [f"limit_rows={rows}"], limit_rows=rows,
+            corpus_found={"fingerprint": str(rows)},
+        )  # fmt: skip
+    found = compared(tmp_path)
+    assert (found.keys, found.notes) == (
+        ["limit_rows"], ["some runs used only a part of their corpus (limit_rows)"],
+    )  # fmt: skip
 
 
 def test_swept_keys_are_those_of_the_command_lines_and_then_the_fewest(tmp_path: Path) -> None:

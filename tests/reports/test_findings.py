@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bunryu.reports import tables
 from bunryu.reports.page import page
 from helpers.comparing import findings_of, lr_runs, made_run
 
@@ -29,6 +30,41 @@ def test_a_difference_beyond_seed_noise_is_said_with_its_size(tmp_path: Path) ->
     table.write_text(table.read_text("utf-8").replace("0,긍정", "77,긍정", 1), "utf-8")
     (tmp_path / "sample-tiny/run-0.2-2/predictions/test.csv").write_text("row\n1\n", "utf-8")
     assert [each.seed for each in findings_of(tmp_path).mcnemar] == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            (0, 2, 4, 6, 8),
+            ["no run beats always answering the commonest label", "every run predicts one class only"],
+        ),
+        ((0, 1, 2, 3, 4), ["no run beats always answering the commonest label"]),
+        ((0, 1, 2, 3), []),
+    ],
+)
+def test_runs_that_have_learnt_nothing_are_named(
+    wrong: tuple[int, ...], said: list[str], tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        made_run(tmp_path, f"run-{seed}", 0.5, seed=seed, wrong=wrong)
+    assert findings_of(tmp_path).comparison.notes == said
+
+
+def test_scores_on_test_are_shown_beside_the_metric_that_decides(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.8, 0.84, None), 1):
+        made_run(tmp_path, f"run-{seed}", 0.5, seed=seed, test=accuracy)
+    made_run(tmp_path, "other", 0.6, ["lr=1"], lr=1)
+    found = findings_of(tmp_path)
+    header, rows = tables.group_table(found)
+    assert header[-2:] == ["test/accuracy", "test std"]
+    assert [row[-2:] for row in rows] == [["0.8200", "0.028"], ["–", "–"]]
+    header, rows = tables.run_table(found)
+    assert [row[header.index("test/accuracy")] for row in rows] == ["0.8000", "0.8400", "–", "–"]
+    assert "& 0.8200 & 0.028" in tables.latex(found)
+    assert page(found, "t", "").count("0.8200") == 1
+    by_test = findings_of(tmp_path, "test/accuracy")
+    assert (by_test.test, "test std" in tables.group_table(by_test)[0]) == ("", False)
 
 
 def test_noise_is_called_noise_with_what_could_have_been_seen(tmp_path: Path) -> None:

@@ -35,6 +35,28 @@ def test_the_terminals_tables_fit_plain_and_cut_and_csv_has_every_run_to_the_bit
     assert (rows[20]["status"], rows[20]["cause"], rows[20]["hours"]) == ("failed", cause, "")
 
 
+def test_a_narrow_terminal_leaves_out_columns_and_cuts_no_number(tmp_path: Path) -> None:
+    keys = [f"a_rather_long_key_{index}" for index in range(5)]
+    for run in range(12):
+        values = {key: (run + 1) * 10**index for index, key in enumerate(keys)}
+        typed = [f"{key}={value}" for key, value in values.items()]
+        made_run(tmp_path, f"run-{run}", 0.1 + run / 100, typed, test=0.9, **values)
+
+    def shown(width: int) -> list[str]:
+        stream = io.StringIO()
+        tables.show(findings_of(tmp_path), Console(file=stream, width=width, highlight=False))
+        assert max(map(len, stream.getvalue().splitlines())) <= width
+        return stream.getvalue().splitlines()
+
+    narrow = shown(80)
+    assert [line.split() for line in narrow[1:13:11]] == [
+        ["#", *keys[:2], "mean", "test/accuracy"], ["10", "10", "100", "0.1900", "0.9000"],
+    ]  # fmt: skip
+    left_out = f"… and {', '.join(keys[2:])}, seeds, std, 95% interval, test std, with -o FOLDER or a wider "
+    assert left_out in " ".join(" ".join(narrow).split())
+    assert not [line for line in shown(200) if "a wider" in line]
+
+
 def test_markdown_and_latex_keep_text_text(tmp_path: Path) -> None:
     hostile_sweep(tmp_path)
     text, table = tables.markdown(findings_of(tmp_path)), tables.latex(findings_of(tmp_path))

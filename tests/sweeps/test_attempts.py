@@ -39,26 +39,31 @@ def test_only_the_first_to_begin_has_the_record_and_says_in_it_how_it_ended(atte
 
 
 @pytest.mark.parametrize(
-    ("host", "gone", "age", "expected"),
+    ("host", "gone", "start", "age", "expected"),
     [
-        (None, False, 0, True),
-        (None, True, 0, False),  # on this machine it is known at once
-        (None, False, DEAD + 10, False),  # another process has got the number
-        ("another", True, 0, True),
-        ("another", True, DEAD - 10, True),
-        ("another", True, DEAD + 10, False),
+        (None, False, "its own", DEAD + 10, True),  # it was stopped, as on a laptop that slept
+        (None, False, "later", 0, False),  # another process has got the number
+        (None, True, "its own", 0, False),  # on this machine it is known at once
+        (None, False, None, DEAD - 10, True),  # the system does not say when a process was started
+        (None, False, None, DEAD + 10, False),
+        ("another", True, "its own", 0, True),
+        ("another", True, "its own", DEAD - 10, True),
+        ("another", True, "its own", DEAD + 10, False),
     ],
 )
 def test_an_attempt_is_alive_by_its_process_here_and_by_its_records_last_touch_elsewhere(
     host: str | None,
     gone: bool,
+    start: str | None,
     age: float,
     expected: bool,
     attempt: Attempt,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pid = 2**22 + 1 if gone else os.getpid()  # more than there can be
-    facts = {"host": host or attempt.facts["host"], "pid": pid}
+    began = attempt.facts["process_start"]
+    known = {"its own": began, "later": began + 1, None: None}[start]
+    facts = {"host": host or attempt.facts["host"], "pid": pid, "process_start": known}
     os.utime(attempt.path, times=(time.time() - age,) * 2)
     with monkeypatch.context() as context:
         context.setattr(time, "time", lambda: 4e9)  # this machine's clock is a century ahead of the files'
@@ -78,6 +83,7 @@ def test_a_process_that_has_only_created_its_record_and_another_users_are_alive(
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refused)
+    monkeypatch.setattr(attempts, "process_start", lambda pid: None)  # as where other users' are hidden
     assert alive(attempt.path, attempt.facts) is True
     attempt.path.write_bytes(b"")
     assert alive(attempt.path, read_record(attempt.path)) is True

@@ -99,7 +99,7 @@ def test_bunryu_job_is_one_job(ledger: Ledger, fake: Recipe, monkeypatch: pytest
     [
         (ConfigError("not so:\nbut so", where="here", fix="so"), 2, "failed", "not so:"),
         (OutOfMemory("too much"), 3, "failed", "too much"),
-        (BusyError("the run is held"), 4, "failed", "the run is held"),
+        (BusyError("the run is held"), 4, "interrupted", "the run is held"),
         (ZeroDivisionError("one\ntwo"), 1, "failed", "ZeroDivisionError: one"),
         (STOPPED, 143, "interrupted", "SIGTERM"),
         (Pruned("after epoch 1"), 0, "pruned", "after epoch 1"),
@@ -162,7 +162,14 @@ def test_a_job_begins_anew_if_the_code_has_changed_or_its_run_was_never_filled(
 
 
 @pytest.mark.parametrize(
-    ("code", "cause"), [(-9, KILLED), (137, KILLED), (-11, "its process died with exit code -11")]
+    ("code", "cause"),
+    [
+        (-9, KILLED),
+        (137, KILLED),
+        (-11, "its process died with exit code -11"),
+        (-signal.SIGALRM, "it took longer than job_timeout_minutes"),
+        (-signal.SIGINT, "killed after a second Ctrl-C"),
+    ],
 )
 def test_the_end_of_a_process_that_said_nothing_is_recorded(code: int, cause: str, ledger: Ledger) -> None:
     sweep_job.record_exit(ledger, "aaa", BusyError.exit_code)  # it found the job taken

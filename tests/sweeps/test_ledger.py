@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from bunryu.errors import BusyError, ModelError
+from bunryu.runs.lock import is_locked, locked
 from bunryu.sweeps.attempts import read_record
 from bunryu.sweeps.ledger import IRRELEVANT, Ledger, identity_of
+from helpers.killing import Fork
 from helpers.sweeping import Driver, until
 
 CONFIG: dict[str, Any] = {"seed": 1, "optimizer": {"lr": 0.001}, **dict.fromkeys(IRRELEVANT)}
@@ -48,6 +51,15 @@ def test_a_grid_added_twice_at_once(seen: str, ledger: Ledger, monkeypatch: pyte
     (ledger.path / "jobs" / ".bbb.json-01234567").write_text("{", "utf-8")  # what a killed writer leaves
     assert [(job.number, job.identity) for job in ledger.jobs()] == [*enumerate(["aaa", *"bcdef"])]
     assert (ledger.job("aaa").overrides, ledger.job("aaa").config) == (["seed=1"], CONFIG)  # the first ones
+
+
+def test_two_searches_that_add_at_once_give_no_number_twice(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ledger, "identities", lambda self: ["aaa"])  # neither has seen the other's job yet
+    for trial, name in ((4, "bbb"), (5, "ccc")):
+        ledger.add({name: ([], CONFIG)}, trial)
+    assert [ledger.job(name).number for name in ("bbb", "ccc")] == [4, 5]
 
 
 def test_of_many_processes_one_gets_a_job_until_it_is_killed(ledger: Ledger, tmp_path: Path) -> None:
@@ -101,6 +113,33 @@ def test_sweep_and_runs_can_be_moved_together_and_a_relative_folder_leads_to_abs
     assert relative.job("aaa").run == tmp_path / "outputs/sample-tiny/run"
     shutil.move("outputs", "else where")
     assert Ledger(tmp_path / "else where/sweeps/s").job("aaa").run == tmp_path / "else where/sample-tiny/run"
+
+
+def test_a_run_that_a_process_holds_is_running_and_what_that_one_finishes_counts(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """Another attempt began since the first one's process, on another host, was taken for dead."""
+    run = tmp_path / "run"
+    run.mkdir()
+
+    def hold() -> int:
+        with locked(run):
+            time.sleep(60)
+        return 0
+
+    with ledger.claimed(ledger.job("aaa")) as first:
+        first.record_run(run)
+    with ledger.claimed(ledger.job("aaa")) as second:
+        second.end("interrupted", "the run is held")
+    assert not is_locked(run)
+    holder = Fork(tmp_path / "log", hold)
+    until(lambda: ledger.job("aaa").status == "running")
+    first.end("finished", metrics={"val/loss": 0.5})
+    assert ledger.job("aaa").status == "finished"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.code()
+    job = ledger.job("aaa")
+    assert (job.status, job.attempt, job.run, job.metrics) == ("finished", 2, run, {"val/loss": 0.5})
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "null", "[" * 100_000, "\udcff", "{}", "", '{"number": 0}'])

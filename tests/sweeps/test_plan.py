@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from bunryu.config.compose import as_hydra_reads, composing
 from bunryu.errors import ConfigError
+from bunryu.keys import value_at
 from bunryu.sweeps.ledger import identity_of
 from bunryu.sweeps.plan import Plan, _check
 from bunryu.sweeps.pool import Slot
@@ -35,6 +36,14 @@ def test_a_grid_is_all_combinations_of_its_values(loader: ConfigLoader, preset: 
     assert (plan.count, len(set(map(tuple, plan.jobs)))) == (jobs, jobs)
     some = [*plan.jobs[:3], plan.jobs[-1]]
     assert len({identity_of(plan.configs.prepare(overrides)) for overrides in some}) == 4
+
+
+@pytest.mark.parametrize("given", ["corpus=table corpus.train", "model=pretrained model.name"])
+def test_what_has_no_default_can_be_swept_and_its_sweep_grows(given: str, loader: ConfigLoader) -> None:
+    option, key = given.split()
+    few, more = (Plan.of(loader, [option, f"{key}={values}"]) for values in ("a,b", "c,a,b"))
+    assert few.folder == more.folder
+    assert [value_at(few.configs.prepare(overrides), key) for overrides in few.jobs] == ["a", "b"]
 
 
 def test_the_command_line_replaces_a_presets_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

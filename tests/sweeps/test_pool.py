@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bunryu.sweeps import pool
 from bunryu.sweeps.pool import Slot, run_in_slots, slots
 from bunryu.system.signals import Interrupted
 from helpers.sweeping import Driver, until
@@ -42,6 +43,10 @@ def do(item: dict[str, Any], slot: Slot) -> int:
         time.sleep(0.1)  # for a second signal, if one were sent
         ended.write_text(json.dumps(stopped), "utf-8")
         return 143 if stopped else 0
+    elif what == "stick":  # in native code, where no handler is called
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Path(f"{item['path']}.begun").touch()
+        time.sleep(60)
     return int(item.get("code", 0))
 
 
@@ -122,6 +127,26 @@ def test_processes_are_stopped_once_with_their_driver(number: int, exit_code: in
         until(lambda: ended.exists() and ended.read_text("utf-8"))  # noqa: B023
         assert json.loads(ended.read_text("utf-8")) == [signal.SIGTERM]
     assert not (tmp_path / "c.begun").exists()
+
+
+def test_a_process_that_cannot_stop_is_killed_after_a_second_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "SECONDS_TO_STOP", 0.1)
+
+    def work() -> int:
+        with pytest.raises(Interrupted):
+            for name, code in run(tmp_path, [{"name": "a", "do": "stick"}], Slot()):
+                print(name, code, flush=True)
+        return 0
+
+    driver = Driver(tmp_path / "driver.log", work)
+    until((tmp_path / "a.begun").exists)
+    os.kill(driver.pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert (tmp_path / "driver.log").read_text("utf-8") == ""
+    assert driver.stop(signal.SIGINT) == 0
+    assert (tmp_path / "driver.log").read_text("utf-8") == "a -2\n"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,18 @@ from bunryu.sweeps.ledger import Ledger
 from bunryu.sweeps.runner import GridJobs, archive, name_of, run, table
 from bunryu.system import secrets
 from helpers.refusing import refused
-from helpers.sweeping import TINY, attempts, dying, ledger_in, make_callbacks, outcomes, runs_in, sweep
+from helpers.sweeping import (
+    SLOW,
+    TINY,
+    attempts,
+    dying,
+    ledger_in,
+    make_callbacks,
+    outcomes,
+    runs_in,
+    steps_logged,
+    sweep,
+)
 
 CONFIG = {"seed": 1, "optimizer": {"name": "adamw", "lr": 0.1}, "model": {"name": "tiny"}, "output_root": "o"}
 
@@ -46,7 +57,7 @@ def test_a_sweep_is_run_once_and_grows(tmp_path: Path, capsys: pytest.CaptureFix
 
     first = sweep("seed=1,2", "n_jobs=2")
     ledger = ledger_in(tmp_path)
-    facts = {"swept": ["seed"], "monitor": "min val/loss", "strategy": "grid"}
+    facts = {"swept": ["seed"], "monitor": "min val/loss", "strategy": "grid", "job_timeout_minutes": None}
     assert ledger.facts == {"schema": 1, "name": ledger.path.name, **facts}
     lines = [re.sub(r"0\.\d{4}", "_", line) for line in first]
     assert lines == [f"{number}  finished     seed={number + 1}  val/loss _" for number in range(2)]
@@ -120,6 +131,22 @@ def test_a_record_gets_no_variable_that_the_commands_config_does_not_have(tmp_pa
 
 def _launch_nothing(ledger: Ledger) -> None:
     run(ledger, GridJobs(ledger, ["a"], True), lambda *_: iter([]), stop_on_failure=False)
+
+
+def test_a_sweeps_job_has_so_many_minutes_and_a_single_run_is_refused_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_callbacks(tmp_path / "package", monkeypatch)
+    assert sweep(tmp_path / "out", "seed=1", "epochs=20", *SLOW, "job_timeout_minutes=0.04") == 1
+    cause = "it took longer than job_timeout_minutes"
+    assert re.search(rf"  0  failed  +{cause}\n", capsys.readouterr().out)
+    (job,) = ledger_in(tmp_path / "out").jobs()
+    assert (job.status, Run(job.run or Path()).manifest["status"]) == ("failed", "running")
+    assert 0 < steps_logged(tmp_path / "out") < 100
+
+    assert cli.run(["train", *TINY, f"output_root={tmp_path}/one", "job_timeout_minutes=1"]) == 2
+    assert "a sweep's jobs have it, not one run" in capsys.readouterr().err
+    assert not (tmp_path / "one").exists()
 
 
 def test_a_failure_may_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

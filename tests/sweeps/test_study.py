@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,23 @@ def test_a_grid_has_as_many_trials_as_points_and_none_of_an_interval() -> None:
     with pytest.raises(ConfigError, match="values that can be counted") as caught:
         most_trials(options("grid"), {"lr": FloatDistribution(1e-5, 1e-3)})
     assert caught.value.where == "lr"
+
+
+@pytest.mark.parametrize("left", [0, 1, 20])
+def test_a_line_that_was_left_half_written_is_cut_off_and_the_study_goes_on(
+    left: int, tmp_path: Path
+) -> None:
+    ledger, journal = ledger_at(tmp_path), tmp_path / "study.journal"
+    before, other = (open_study(ledger, options(), SPACE) for _ in range(2))
+    before.tell(before.ask(SPACE), 0.5)
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole[-21 : -21 + left])
+    assert len(other.trials) == 1
+    for study in (before, other, open_study(ledger, options(), SPACE)):
+        study.tell(study.ask(SPACE), 0.5)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert all(line.endswith(b"\n") and json.loads(line) for line in lines)
+    assert [trial.value for study in (before, other) for trial in study.trials] == [0.5] * 8
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/study.db", "nosuch://host/db", "no url"])

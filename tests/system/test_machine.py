@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,14 @@ def test_the_system_s_free_memory(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemFree: 2 kB\nMemAvailable:       3 kB\n", "utf-8")
     assert machine._meminfo(tmp_path / "meminfo") == 3072
     assert machine._meminfo(tmp_path / "absent") is None
+
+
+def test_a_process_start_is_its_own_and_one_that_is_over_has_none() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    start, own = machine.process_start(child.pid), machine.process_start(os.getpid())
+    assert start is not None and own is not None and start >= own
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is over, and nobody has waited for it
+    assert machine.process_start(child.pid) is None
+    child.wait()
+    assert machine.process_start(child.pid) is None

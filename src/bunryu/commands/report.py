@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,15 +44,17 @@ def _write(findings: Findings, folder: Path, title: str) -> None:
         "report.md": tables.markdown(findings),
         "report.tex": tables.latex(findings),
         "report.csv": tables.comma_separated(findings),
-        **({"winner.yaml": winner} if winner else {}),
+        **({"experiment/winner.yaml": winner} if winner else {}),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / name, content)
     except OSError as error:
         raise ConfigError(f"cannot write: {error.strerror}", where=str(folder), fix="-o FOLDER") from None
     print(f"\npage    {folder / 'report.html'}\nfiles   {', '.join(list(files)[1:])}")
+    if winner:
+        print(f"winner  bunryu train --config-dir {shlex.quote(str(folder.absolute()))} experiment=winner")
 
 
 def _winner(findings: Findings) -> str:
@@ -75,6 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric", metavar="NAME", help="what decides, such as val/accuracy (default: what the runs watched)"
     )
-    written = "also write report.html, report.md, report.tex, report.csv and winner.yaml, an experiment"
+    written = "also write report.html, report.md, report.tex, report.csv and the winner, an experiment"
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help=written)
     return parser

@@ -22,7 +22,7 @@ from bunryu.config import hydra_allowlist
 from bunryu.config.compose import as_hydra_reads, own_options, shipped_defaults
 from bunryu.config.hydra_errors import explain
 from bunryu.config.record import check_files, prepared
-from bunryu.errors import BunryuError
+from bunryu.errors import BunryuError, ConfigError
 from bunryu.keys import value_at
 from bunryu.runs.run import Run, kind_of
 from bunryu.system import ranks
@@ -75,6 +75,9 @@ def _attempt(cfg: DictConfig) -> tuple[int, str, str]:
 
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Check one composed config, make its run directory, execute the recipe in it; the results."""
+    if cfg.job_timeout_minutes is not None:
+        fix = "bunryu train -m …, or in its place +trainer.max_time=00:00:30:00"
+        raise ConfigError("a sweep's jobs have it, not one run", where="job_timeout_minutes", fix=fix)
     if cfg.seed is None:
         cfg.seed = secrets.randbelow(2**32)
     choices = HydraConfig.get().runtime.choices

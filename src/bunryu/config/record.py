@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +19,7 @@ from bunryu.keys import leaves
 from bunryu.system.secrets import remember
 
 # Keys of a sweep as a whole, which its runs do not record.
-SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours")
+SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours", "job_timeout_minutes")
 
 # The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
@@ -38,8 +39,12 @@ def prepared(config: DictConfig, shipped: DictConfig) -> dict[str, Any]:
 
 
 def recorded_of(config: DictConfig) -> dict[str, Any]:
-    """What a run records of a composed config: nothing that is about a sweep as a whole."""
-    return {key: value for key, value in to_recorded(config).items() if key not in SWEEP_KEYS}
+    """What a run records of a composed config: nothing of a sweep, and a name for a table, set there, too."""
+    recorded = {key: value for key, value in to_recorded(config).items() if key not in SWEEP_KEYS}
+    if recorded["corpus"].get("name", "") is None and "train" in recorded["corpus"]:
+        stem = Path(recorded["corpus"]["train"]).stem
+        config.corpus.name = recorded["corpus"]["name"] = "table" if "$" in stem else stem
+    return recorded
 
 
 def check_files(configs: Iterable[Mapping[str, Any]]) -> None:

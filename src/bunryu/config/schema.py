@@ -51,6 +51,7 @@ KEYS = {
     "retry": Key(choices=("failed", "none")),
     "on_failure": Key(choices=("continue", "stop")),
     "budget_hours": Key(float | int, 0),
+    "job_timeout_minutes": Key(float | int, 0.01),
     "model.lr": Key(low=0),
     "model.name": Key(str),
     "model.positions": Key(int, 4),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -74,21 +75,26 @@ def parallel(
         return 1 - share if lower_is_better else share
 
     gap = (PARALLEL_WIDTH - 2 * LEFT - 20) / len(axes)
+    # a line stops at an axis and goes on behind the axis's labels
+    wide = [min(gap / 2, 12 + 7 * max(len(label) for _, label in axis.ticks)) for axis in axes.values()]
     parts = []
     for index, score in reversed(list(enumerate(scores))):
         # runs of one value side by side, the better ones above, or they would hide each other
         aside = 0.06 * (0.5 - index / len(scores))
         places = [axes[key].place(values[index]) + aside for key, values in columns.items()]
         places.append(metric_place(score))
-        points = [f"{LEFT + gap * at:g} {_down(place):g}" for at, place in enumerate(places)]
-        parts.append(svg.line(_rank_class(index / len(scores)), points))
+        steps = [
+            f"{LEFT + gap * at + wide[at]:g} {_down(place):g}L{LEFT + gap * (at + 1):g} {_down(then):g}"
+            for at, (place, then) in enumerate(pairwise(places))
+        ]
+        parts.append(svg.path(f"line {_rank_class(index / len(scores))}", f"M{'M'.join(steps)}"))
     named = [(key, axis.ticks) for key, axis in axes.items()]
     named.append((metric, [(metric_place(tick), label) for tick, label in svg.labelled(ticks)]))
     for at, (name, labels) in enumerate(named):
         x = round(LEFT + gap * at, 1)
         parts.append(svg.path("axis", f"M{x} {PARALLEL_TOP}V{PARALLEL_BOTTOM}"))
         parts.append(svg.text("middle label", x, 16, shortened(name, 24)))
-        parts += [svg.text("halo", x + 6, _down(place) + 4, label) for place, label in labels]
+        parts += [svg.text("", x + 6, _down(place) + 4, label) for place, label in labels]
     return svg.drawing(title, parts, round(PARALLEL_WIDTH, 1))
 
 

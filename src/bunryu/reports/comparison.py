@@ -16,6 +16,8 @@ from bunryu.keys import leaves, value_at
 from bunryu.reports.entries import RunSummary
 from bunryu.sweeps.ledger import IRRELEVANT
 
+DRAWN = {"limit_rows", "corpus.validation", "corpus.split_seed"}  # decide which of the files' rows a run has
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -98,7 +100,7 @@ def compare(entries: Sequence[RunSummary], requested: str | None = None) -> Comp
     groups = list(map(Group, rows, members.values()))
     groups.sort(key=lambda group: metric.goodness(fmean(group.scores(metric).values())), reverse=True)
     unranked = [(entry, why) for entry, why in reasons if why]
-    notes = _notes(ranked, len(finished) - len(ranked))
+    notes = _notes(ranked, len(finished) - len(ranked), columns)
     return Comparison(metric, list(columns), groups, ranked, unranked, list(entries), notes)
 
 
@@ -157,13 +159,20 @@ def is_numeric(values: Iterable[Any]) -> bool:
 
 
 def _decisive(entry: RunSummary) -> dict[str, Any]:
-    """What of a run's config, the seed aside, has a say in its result."""
-    return {key: value for key, value in entry.config.items() if key not in (*IRRELEVANT, "seed")}
+    """What of a run's config, the seed aside, has a say in its result, and its corpus's fingerprint."""
+    config = {key: value for key, value in entry.config.items() if key not in (*IRRELEVANT, "seed")}
+    if isinstance(config.get("corpus"), dict) and (fingerprint := value_at(entry.corpus, "fingerprint")):
+        config["corpus"] = {**config["corpus"], "fingerprint": str(fingerprint)[:12]}
+    return config
 
 
 def _without_seed(entry: RunSummary) -> str:
-    """The same text for runs that differ in nothing but the seed."""
-    return json.dumps(_decisive(entry), sort_keys=True)
+    """The same text for runs that differ in nothing but the seed; the same rows can lie in other files."""
+    config = _decisive(entry)
+    if value_at(config, "corpus.fingerprint"):
+        kept = ("fingerprint", "cleaner", "label_names")
+        config["corpus"] = {key: config["corpus"].get(key) for key in kept}
+    return json.dumps(config, sort_keys=True)
 
 
 def _metric(entries: Sequence[RunSummary], requested: str | None) -> Metric:
@@ -197,11 +206,13 @@ def _why_unranked(entry: RunSummary, metric: Metric) -> str:
     return "" if math.isfinite(value) else f"its {metric.name} is {value}"
 
 
-def _notes(ranked: Sequence[RunSummary], repeated: int) -> list[str]:
+def _notes(ranked: Sequence[RunSummary], repeated: int, keys: Iterable[str]) -> list[str]:
     notes = []
-    corpora = sorted({str(value_at(run.config, "corpus.name")) for run in ranked})
-    if len(corpora) > 1:
-        notes.append(f"these runs are of different corpora ({', '.join(corpora)}): beware of comparing")
+    names = sorted({str(value_at(run.config, "corpus.name")) for run in ranked})
+    rows = {str(value_at(run.corpus, "fingerprint", value_at(run.config, "corpus.name"))) for run in ranked}
+    if len(rows) > 1 and (len(names) > 1 or not DRAWN & {*keys}):
+        what = f"{len(rows)} different corpora ({', '.join(names)})"
+        notes.append(f"these runs are of {what}: beware of comparing")
     if repeated:
         notes.append(f"{repeated} runs repeat another's configuration and seed: the newest of each counts")
     if any(run.config.get("limit_rows") is not None for run in ranked):

@@ -30,6 +30,7 @@ class RunSummary:
     path: Path | None = None  # the run directory, if there is one
     config: Mapping[str, Any] = field(default_factory=dict)  # empty if it cannot be read
     overrides: Sequence[str] = ()  # the command line's, in Hydra's grammar
+    corpus: Any = None  # what was found in its files: fingerprint, rows and labels of each split
     metrics: Mapping[str, float] = field(default_factory=dict)  # the final ones
     hours: float | None = None  # what it cost so far; None if nobody wrote down when it ended
 
@@ -137,7 +138,7 @@ def _of_run(path: Path) -> RunSummary:
         status, cause = str(manifest["status"]), manifest.get("exit_reason")
         summary = RunSummary(path.name, status, cause, path, config, overrides, hours=_hours(manifest))
         file = "results.json"
-        return replace(summary, metrics=_numbers(run.results))
+        return replace(summary, corpus=manifest.get("corpus"), metrics=_numbers(run.results))
     except DAMAGE as error:
         return replace(summary, status="damaged", cause=_damage(file, error))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from bunryu.reports import significance
 from bunryu.reports.comparison import Comparison, Group, counted
+from bunryu.reports.entries import RunSummary
 from bunryu.reports.importance import Importance, importance
 from bunryu.reports.significance import LEVEL, PairedComparison, Summary
 
@@ -35,6 +37,8 @@ class Findings:
 
     comparison: Comparison
     summaries: list[Summary]  # of each group, in their order
+    test: str  # the metric of test that is shown beside the one that decides; empty if there is none
+    on_test: list[Summary | None]  # of it, for each group
     gap: PairedComparison | None  # the best group against the second, if that can be computed
     answer: str  # "yes", "no" or "cannot tell": whether the best differs beyond seed noise
     verdict: str  # the same in sentences
@@ -48,7 +52,10 @@ class Findings:
 
 def find(comparison: Comparison) -> Findings:
     """Compute everything a report says of a comparison."""
+    comparison = replace(comparison, notes=[*comparison.notes, *_learnt_nothing(comparison.ranked)])
     groups, metric = comparison.groups, comparison.metric
+    test = _test_metric(comparison)
+    tested = [[run.metrics[test] for run in group.runs.values() if test in run.metrics] for group in groups]
     summaries = [significance.summary(list(group.scores(metric).values())) for group in groups]
     table = [
         [metric.goodness(group.scores(metric).get(seed, math.nan)) for group in groups]
@@ -61,9 +68,29 @@ def find(comparison: Comparison) -> Findings:
     timed = [entry.hours for entry in comparison.entries if entry.hours is not None]
     started = [entry for entry in comparison.entries if entry.status != "waiting"]
     return Findings(
-        comparison, summaries, gap, answer, verdict, split, mcnemar, _row_verdict(split, mcnemar),
+        comparison, summaries, test, [significance.summary(some) if some else None for some in tested], gap,
+        answer, verdict, split, mcnemar, _row_verdict(split, mcnemar),
         importance(columns, comparison.scores), sum(timed), len(started) - len(timed),
     )  # fmt: skip
+
+
+def _test_metric(comparison: Comparison) -> str:
+    """The test split's twin of the metric that decides, accuracy instead of loss, if any run has it."""
+    metric = comparison.metric.name
+    twin = "test/accuracy" if metric.endswith("loss") else f"test/{metric.rpartition('/')[2]}"
+    return twin if twin != metric and any(twin in run.metrics for run in comparison.ranked) else ""
+
+
+def _learnt_nothing(ranked: Sequence[RunSummary]) -> list[str]:
+    """Sentences about runs of which none does better than the same answer for every row."""
+    classes = set()
+    for run in ranked:
+        found = _predictions(run.path, "test") or _predictions(run.path, "validation")
+        if not found or found[1].sum() > max(Counter(label for _, label in found[0]).values(), default=0):
+            return []
+        classes.add(len(found[2]))
+    said = ["no run beats always answering the commonest label", "every run predicts one class only"]
+    return said[: 2 if classes == {1} else 1] if ranked else []
 
 
 def _shared_seeds(groups: Sequence[Group]) -> list[object]:
@@ -112,8 +139,10 @@ def _mcnemar(groups: Sequence[Group]) -> tuple[str | None, list[McNemarResult]]:
     return None, []
 
 
-def _predictions(run: Path | None, split: str) -> tuple[list[tuple[str, str]], npt.NDArray[np.bool_]] | None:
-    """Row and label of each prediction, and where it is right; None where there are none to read."""
+def _predictions(
+    run: Path | None, split: str
+) -> tuple[list[tuple[str, str]], npt.NDArray[np.bool_], set[str]] | None:
+    """Row and label of each prediction, where it is right, and the labels predicted; None without any."""
     if run is None:
         return None
     try:
@@ -122,7 +151,7 @@ def _predictions(run: Path | None, split: str) -> tuple[list[tuple[str, str]], n
     except (OSError, ValueError, KeyError, csv.Error):
         return None
     right = np.array([label == predicted for _, label, predicted in rows], dtype=bool)
-    return [(row, label) for row, label, _ in rows], right
+    return [(row, label) for row, label, _ in rows], right, {predicted for _, _, predicted in rows}
 
 
 def _row_verdict(split: str | None, results: Sequence[McNemarResult]) -> str:

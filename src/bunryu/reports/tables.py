@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,10 @@ from bunryu.reports.significance import Summary
 
 HeaderAndRows = tuple[list[str], list[list[str]]]
 TERMINAL_ROWS = 15  # of a table on the terminal; the files hold all
+TEXT_WIDTH = 12  # of a text on the terminal, which goes on in the next line
+# What a narrow terminal does without first; then come the swept keys, the last one first.
+LEAST = ("time", "by chance", "values", "95% interval", "test std", "seeds", "std")
+NUMBER = re.compile(r"\[?[-+]?[\d., e+-]+( \w+|%)?\]?|–")
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%",
     "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -36,8 +41,8 @@ def interval(summary: Summary) -> str:
     return "–" if summary.low is None else f"[{figure(summary.low)}, {figure(summary.high)}]"
 
 
-def deviation(summary: Summary) -> str:
-    return "–" if summary.std is None else f"{summary.std:#.2g}"
+def deviation(summary: Summary | None) -> str:
+    return "–" if summary is None or summary.std is None else f"{summary.std:#.2g}"
 
 
 def duration(hours: float | None) -> str:
@@ -56,20 +61,23 @@ def short_keys(keys: Sequence[str]) -> list[str]:
 
 
 def group_table(findings: Findings) -> HeaderAndRows:
-    comparison = findings.comparison
-    return ["#", *short_keys(comparison.keys), "seeds", "mean", "std", "95% interval"], [
+    comparison, test = findings.comparison, findings.test
+    header = ["#", *short_keys(comparison.keys), "seeds", "mean", "std", "95% interval"]
+    pairs = zip(comparison.groups, findings.summaries, findings.on_test, strict=True)
+    return header + ([test, "test std"] if test else []), [
         [str(place), *map(shown, group.values.values()), str(summary.n), figure(summary.mean),
-         deviation(summary), interval(summary)]
-        for place, (group, summary) in enumerate(zip(comparison.groups, findings.summaries, strict=True), 1)
+         deviation(summary), interval(summary),
+         *([figure(on_test.mean if on_test else None), deviation(on_test)] if test else [])]
+        for place, (group, summary, on_test) in enumerate(pairs, 1)
     ]  # fmt: skip
 
 
 def run_table(findings: Findings) -> HeaderAndRows:
-    comparison = findings.comparison
-    columns, scores = comparison.columns.values(), comparison.scores
-    return ["#", *short_keys(comparison.keys), "seed", comparison.metric.name, "time", "run"], [
+    comparison, columns = findings.comparison, findings.comparison.columns.values()
+    metrics = list(filter(None, (comparison.metric.name, findings.test)))
+    return ["#", *short_keys(comparison.keys), "seed", *metrics, "time", "run"], [
         [str(index + 1), *(shown(column[index]) for column in columns), shown(run.seed),
-         figure(scores[index]), duration(run.hours), run.name]
+         *(figure(run.metrics.get(metric)) for metric in metrics), duration(run.hours), run.name]
         for index, run in enumerate(comparison.ranked)
     ]  # fmt: skip
 
@@ -95,6 +103,7 @@ def cost(findings: Findings) -> str:
 
 def show(findings: Findings, console: Console) -> None:
     comparison = findings.comparison
+    least = [*LEAST, *reversed(short_keys(comparison.keys))]
     for title, (header, rows) in (
         (f"configurations by {comparison.metric}", group_table(findings)),
         ("runs", run_table(findings)),
@@ -103,7 +112,10 @@ def show(findings: Findings, console: Console) -> None:
     ):
         if rows:
             console.print(Text(f"{title} ({len(rows)})", style="bold"))
-            console.print(_rich(header, rows[:TERMINAL_ROWS]))
+            fitted, left_out = _fitted(header, rows[:TERMINAL_ROWS], console.width, least)
+            console.print(fitted)
+            if left_out:
+                console.print(Text(f"  … and {', '.join(left_out)}, with -o FOLDER or a wider terminal"))
             if len(rows) > TERMINAL_ROWS:
                 console.print(Text(f"  … and {len(rows) - TERMINAL_ROWS} more, with -o FOLDER"))
             console.print()
@@ -137,7 +149,7 @@ def latex(findings: Findings) -> str:
     return "\n".join([
         r"% needs \usepackage{booktabs}; hangul needs kotex or XeLaTeX",
         f"% {' '.join(findings.verdict.split())}",
-        rf"\begin{{tabular}}{{r{'l' * len(findings.comparison.keys)}rrrr}}",
+        rf"\begin{{tabular}}{{r{'l' * len(findings.comparison.keys)}rrrr{'rr' if findings.test else ''}}}",
         r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", "",
     ])  # fmt: skip
 
@@ -164,16 +176,29 @@ def comma_separated(findings: Findings) -> str:
     return content.getvalue()
 
 
-def _rich(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def numeric(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Whether each column holds numbers only."""
+    columns = ([row[at] for row in rows] for at in range(len(header)))
+    return [all(map(NUMBER.fullmatch, column)) for column in columns]
+
+
+def _fitted(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int, least: Sequence[str]
+) -> tuple[Table, list[str]]:
+    """The table, and which columns of the ``least`` had to go, in their order, so that no number is cut."""
+    numbers = numeric(header, rows)
+    sizes = [max(cell_len(row[at]) for row in (header, *rows)) for at in range(len(header))]
+    needed = [size if numbers[at] else min(size, TEXT_WIDTH) for at, size in enumerate(sizes)]
+    kept = list(range(len(header)))
+    for name in least:
+        if sum(needed[at] + 1 for at in kept) - 1 > width:
+            kept = [at for at in kept if header[at] != name]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for index, name in enumerate(header):
-        column = [row[index] for row in rows]
-        numbers = all(re.fullmatch(r"\[?[-+]?[\d., e+-]+( \w+|%)?\]?|–", cell) for cell in column)
-        # what tells runs apart is never cut; long texts fold
-        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
+    for name, number in ((header[at], numbers[at]) for at in kept):  # long texts fold
+        table.add_column(Text(name), justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
-        table.add_row(*map(Text, row))
-    return table
+        table.add_row(*(Text(row[at]) for at in kept))
+    return table, [name for at, name in enumerate(header) if at not in kept]
 
 
 def _escaped(text: str) -> str:

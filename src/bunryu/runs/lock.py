@@ -47,6 +47,19 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate(0)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process has locked a folder, as far as its file system says."""
+    path = folder / FILE
+    if not hasattr(os, "lockf") or not path.is_file() or not os.access(path, os.R_OK):
+        return False
+    try:
+        with open(path, "rb") as file:  # closing it would end a lock of this process: who has one never asks
+            os.lockf(file.fileno(), os.F_TEST, 0)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False
+
+
 def _busy(folder: Path) -> BusyError:
     try:
         holder = json.loads((folder / FILE).read_text("utf-8"))

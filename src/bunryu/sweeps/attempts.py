@@ -17,7 +17,7 @@ from typing import Any
 
 from bunryu.errors import BusyError, ModelError
 from bunryu.system.files import write_atomically
-from bunryu.system.machine import pid_namespace
+from bunryu.system.machine import pid_namespace, process_start
 
 HEARTBEAT = 10.0  # seconds between two touches
 DEAD = 60.0  # seconds without one
@@ -32,7 +32,8 @@ class Attempt:
 
     def begin(self) -> None:
         """Create the record; raises BusyError if another process was quicker."""
-        self.facts = {"status": "running", "run": None, "host": _host(), "pid": os.getpid(), "start": now()}
+        process = {"host": _host(), "pid": os.getpid(), "process_start": process_start(os.getpid())}
+        self.facts = {"status": "running", "run": None, **process, "start": now()}
         try:
             with open(self.path, "x", encoding="utf-8") as file:
                 file.write(_json(self.facts))
@@ -71,11 +72,15 @@ class Attempt:
 def alive(path: Path, facts: Mapping[str, Any]) -> bool:
     """Whether the process of a running attempt still exists.
 
-    On this machine it does not if there is no process of its number. Of another machine's process, and
-    where another process may have got the number, the time since the last touch of its record decides.
+    On this machine its number and start decide, however long it was stopped. Of another machine's process,
+    and where the system does not say when one was started, the last touch of its record does.
     """
-    if facts.get("host") == _host() and not process_exists(facts["pid"]):
-        return False
+    if facts.get("host") == _host():
+        start = process_start(facts["pid"])
+        if start is not None and facts.get("process_start") is not None:
+            return bool(start == facts["process_start"])
+        if not process_exists(facts["pid"]):
+            return False
     return _file_system_time(path.parent) - path.stat().st_mtime < DEAD
 
 

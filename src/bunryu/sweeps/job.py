@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import signal
 import subprocess
 import sys
 import traceback
@@ -35,6 +36,8 @@ def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
         if job.status in ("running", "finished"):
             raise BusyError(f"the job is {job.status}", where=str(ledger.path))
         with ledger.claimed(job) as attempt:
+            if minutes := ledger.facts.get("job_timeout_minutes"):
+                signal.setitimer(signal.ITIMER_REAL, 60 * minutes)  # ends this process, in native code, too
             return _attempted(ledger, job, attempt, threads)
     except BusyError as error:
         log.info("%s", error)
@@ -61,8 +64,10 @@ def record_exit(ledger: Ledger, identity: str, code: int) -> None:
     if code == BusyError.exit_code:
         return
     killed = "killed by the system (signal 9): perhaps the memory ran out"
-    cause = killed if code in (-9, 137) else f"its process died with exit code {code}"
-    if job.status == "dead":
+    late, stopped = "it took longer than job_timeout_minutes", "killed after a second Ctrl-C"
+    causes = {-9: killed, 137: killed, -signal.SIGALRM: late, -signal.SIGINT: stopped}
+    cause = causes.get(code, f"its process died with exit code {code}")
+    if job.is_silent:
         ledger.record_death(job, cause)
     elif job.status == "waiting":
         with ledger.claimed(job) as attempt:
@@ -81,7 +86,8 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
         return error.exit_code
     except BunryuError as error:
         print(error, file=sys.stderr)
-        attempt.end("failed", mask(error.what.partition("\n")[0]))
+        status = "interrupted" if isinstance(error, BusyError) else "failed"  # busy: an earlier one goes on
+        attempt.end(status, mask(error.what.partition("\n")[0]))
         return error.exit_code
     except Exception as error:  # no fault of the config's
         traceback.print_exception(error)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bunryu.errors import ModelError
+from bunryu.runs.lock import is_locked
 from bunryu.sweeps.attempts import Attempt, alive, now, read_record, write_record
 
 SCHEMA = 1
@@ -54,6 +55,7 @@ class JobState:
     trial: int | None = None  # its number in an Optuna study
     attempt: int = 0  # the number of the newest attempt, from 1
     status: str = "waiting"  # running, finished, failed, interrupted, pruned or dead: its process is gone
+    is_silent: bool = False  # its process is gone without a word, though another may still hold the run
     run: Path | None = None  # its run directory, once there is one
     metrics: dict[str, Any] = field(default_factory=dict)  # final ones, of a finished job
     cause: str | None = None  # why it failed
@@ -91,7 +93,8 @@ class Ledger:
         the number it would have got from one process alone.
         """
         known = set(self.identities())
-        for number, identity in enumerate((new for new in jobs if new not in known), len(known)):
+        first = len(known) if trial is None else trial  # two searches at once have trials of their own
+        for number, identity in enumerate((new for new in jobs if new not in known), first):
             path, (overrides, config) = self.path / "jobs" / f"{identity}.json", jobs[identity]
             facts = {"identity": identity, "number": number, "overrides": list(overrides), "trial": trial}
             if not path.is_file():  # another process may have been quicker
@@ -154,18 +157,24 @@ class Ledger:
         facts: dict[str, Any] = {}
         while (path := self._attempt(job.identity, number + 1)).exists():
             number += 1
+            if facts.get("status") == "finished":  # by a process that was taken for dead
+                continue
             facts = read_record(path)
             run = facts.get("run") or run  # an attempt that died early has none of its own
         if not number:
             return job
         status = facts.get("status", "running")
-        if status == "running" and not alive(self._attempt(job.identity, number), facts):
-            status = "dead"
+        is_silent = status == "running" and not alive(self._attempt(job.identity, number), facts)
+        place = None if run is None else Path(os.path.normpath(self.path.absolute() / run))
+        if status not in ("finished", "pruned"):
+            is_held = place is not None and is_locked(place)
+            status = "running" if is_held else "dead" if is_silent else status
         return replace(
             job,
             attempt=number,
             status=status,
-            run=None if run is None else Path(os.path.normpath(self.path.absolute() / run)),
+            is_silent=is_silent,
+            run=place,
             metrics=facts.get("metrics") or {},
             cause=facts.get("cause"),
             start=facts.get("start"),

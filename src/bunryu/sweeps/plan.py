@@ -30,6 +30,8 @@ from bunryu.sweeps.pool import Slot, run_in_slots
 from bunryu.sweeps.runner import GridJobs, archive, name_of
 from bunryu.system.secrets import mask
 
+REQUIRED = {"corpus.train", "model.name"}  # in some options of their groups
+
 
 class Jobs:
     """Prepares the configs of jobs; Hydra composes once for all jobs with the same option of every group."""
@@ -107,11 +109,8 @@ class Plan:
 
     @cached_property
     def base(self) -> dict[str, Any]:
-        """The config of a run with nothing of what is swept."""
-        try:
-            return self.configs.prepare(self.fixed)
-        except ConfigError:  # what is swept has no default
-            return self.configs.prepare(self.costliest)
+        """The config of a run with nothing of what is swept; what has no default is called ``swept``."""
+        return self.configs.prepare([*self.fixed, *(f"{key}=swept" for key in REQUIRED & {*self.grid.swept})])
 
     def job(self, overrides: Sequence[str]) -> tuple[str, Definition]:
         """A job's identity and definition, without the overrides that are about the sweep as a whole."""
@@ -168,7 +167,8 @@ def open_ledger(plan: Plan, facts: Mapping[str, Any]) -> Ledger:
     if plan.master.fresh and path.is_dir():
         archive(Ledger(path))
     try:
-        return Ledger.create(path, {"swept": plan.grid.swept, "monitor": plan.base["monitor"], **facts})
+        own = {"monitor": plan.base["monitor"], "job_timeout_minutes": plan.master.job_timeout_minutes}
+        return Ledger.create(path, {"swept": plan.grid.swept, **own, **facts})
     except OSError as error:
         what = f"cannot make the sweep's folder: {error.strerror}"
         raise ConfigError(what, where=str(path), fix="output_root=<folder>") from None

@@ -28,6 +28,7 @@ from bunryu.system.signals import SIGNALS, Interrupted
 Item = TypeVar("Item")
 
 WARM = ("bunryu.training.distributed",)  # imported once, before the first fork
+SECONDS_TO_STOP = 10.0  # that a process has after a second Ctrl-C: native code sees no other signal
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def run_in_slots(
 
     Yields each item with its process's exit code, as they end; below zero it is the signal that ended it.
     The next item is taken when there is a slot for it; items and ``work`` are pickled. If this process is
-    asked to stop, or dies, the others get SIGTERM; it waits for them, and raises Interrupted.
+    asked to stop, or dies, the others get SIGTERM; it waits for them, and raises Interrupted. Asked again, it
+    kills what has not ended after SECONDS_TO_STOP.
     """
     start_forkserver()
     context = multiprocessing.get_context("forkserver")
@@ -100,7 +102,8 @@ def run_in_slots(
                 process.join()
                 item, slot = busy.pop(process)
                 idle.append(slot)
-                yield item, process.exitcode or 0
+                is_killed = len(stopped) > 1 and process.exitcode == -signal.SIGKILL
+                yield item, -signal.SIGINT if is_killed else process.exitcode or 0
     if stopped:
         raise Interrupted(stopped[0])
 
@@ -115,6 +118,10 @@ def _signals_passed_on(busy: Mapping[ForkServerProcess, object]) -> Iterator[lis
         stopped.append(number)
         for process in list(busy):
             process.terminate()
+            if len(stopped) > 1:
+                killer = threading.Timer(SECONDS_TO_STOP, process.kill)
+                killer.daemon = True
+                killer.start()
 
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, pass_on) for number in SIGNALS} if main else {}

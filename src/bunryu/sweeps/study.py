@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import get_lock_file
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -66,6 +69,17 @@ def most_trials(options: Options, space: Mapping[str, BaseDistribution]) -> int:
     return min(options.n_trials, math.prod(len(_values(key, each)) for key, each in space.items()))
 
 
+class _Journal(JournalFileBackend):
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append whole lines, after cutting off one that its writer, which had the lock, has left half."""
+        with get_lock_file(self._lock), open(self._file_path, "ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write("".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
 class _GridSampler(optuna.samplers.GridSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
@@ -74,7 +88,7 @@ class _GridSampler(optuna.samplers.GridSampler):
 
 
 def _storage(folder: Path, url: str | None) -> BaseStorage | str:
-    return JournalStorage(JournalFileBackend(str(folder / "study.journal"))) if url is None else url
+    return JournalStorage(_Journal(str(folder / "study.journal"))) if url is None else url
 
 
 def _sampler(

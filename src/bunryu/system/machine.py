@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-_START = 19  # the field of /proc/<pid>/stat with the start time, counted from behind the command's name
+_STATE, _START = 0, 19  # fields of /proc/<pid>/stat, counted from behind the command's name
 
 
 def cpu_has_bf16() -> bool:
@@ -86,11 +86,15 @@ def _left_in(group: Path) -> int | None:
 
 def process_age() -> float:
     """Seconds since this process was started; 0 where the system does not say."""
-    try:
-        fields = _text("/proc/self/stat").rpartition(")")[2].split()
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_START]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError, IndexError):
+    if (started := process_start(os.getpid())) is None:
         return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+
+
+def process_start(pid: int) -> int | None:
+    """When a process was started, in ticks since the system was; None if it is over or nothing says it."""
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return int(fields[_START]) if len(fields) > _START and fields[_STATE] not in "ZX" else None
 
 
 def reset_peak_memory() -> None:

@@ -17,15 +17,11 @@ class PoolLauncher(Launcher):
         """Nothing to prepare."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Refused: another sweeper's jobs have no records.
-
-        Raises:
-            ConfigError: always.
-        """
+        """Refused by a ConfigError: another sweeper's jobs have no records."""
         from bunryu.errors import ConfigError
 
-        raise ConfigError(
+        what, fix = (
             "the pool launches jobs of the ledger only",
-            where="hydra/launcher",
-            fix="hydra/sweeper=ledger, or hydra/launcher=basic",
+            "hydra/sweeper=ledger, or hydra/launcher=basic",
         )
+        raise ConfigError(what, where="hydra/launcher", fix=fix)
