@@ -20,7 +20,6 @@ from bunryu.data.table import DELIMITERS, Row
 from bunryu.metrics import softmax
 
 FORMATS = ("csv", "tsv", "jsonl")
-LONGEST_HEADER = 1 << 20  # bytes looked through for the names of our columns
 
 _OURS = re.compile(rb'(\{"line": \d+, |line[,\t]).*\bprediction\b.*\bconfidence\b')
 
@@ -28,7 +27,7 @@ _OURS = re.compile(rb'(\{"line": \d+, |line[,\t]).*\bprediction\b.*\bconfidence\
 def is_predictions(path: Path) -> bool:
     """Whether a file is empty or begins as those that are written here."""
     with open(path, "rb") as file:
-        head = file.readline(LONGEST_HEADER)
+        head = file.readline(1 << 20)
     return not head or _OURS.match(head) is not None
 
 
@@ -54,8 +53,9 @@ class PredictionWriter:
     ) -> None:  # fmt: skip
         self._file, self._labels, self._texts = file, labels, len(texts)
         ours = ["prediction", "confidence", *(f"probability:{label}" for label in labels)]
-        theirs = _told_apart([*kept, *texts], {"line", *ours, "error"})
-        self._header = ["line", *theirs[: len(kept)], *ours, *theirs[len(kept) :], "error"]
+        taken = {"line", *ours, "error"}
+        kept, texts = ([f"input:{n}" if n in taken else n for n in names] for names in (kept, texts))
+        self._header = ["line", *kept, *ours, *texts, "error"]
         self._csv, self._cell = None, inert_cell if spreadsheet_safe else lambda value: value
         if kind != "jsonl":
             # Told of \r\n, csv quotes a text with a lone \r too, at which readers would break the row.
@@ -74,7 +74,10 @@ class PredictionWriter:
         for row in rows:
             fields = self._fields(row, predicted)
             if self._csv is not None:
-                self._csv.writerow(self._cell(_as_cell(field)) for field in fields)
+                flat = (
+                    json.dumps(f, ensure_ascii=False) if isinstance(f, dict | list) else f for f in fields
+                )
+                self._csv.writerow(map(self._cell, flat))
             else:
                 named = dict(zip(self._header, fields, strict=True))
                 self._file.write(json.dumps(named, ensure_ascii=False, allow_nan=False))
@@ -90,17 +93,6 @@ class PredictionWriter:
         return [row.line, *kept, self._labels[best], shares[best], *shares, *texts, None]
 
 
-def _told_apart(names: Sequence[str], taken: set[str]) -> list[str]:
-    """The names, with ``input:`` before each that is taken."""
-    found = []
-    for name in names:
-        while name in taken:
-            name = f"input:{name}"
-        taken.add(name)
-        found.append(name)
-    return found
-
-
 def _plain(value: Any) -> Any:
     """A value as JSON has it, with null for numbers that are not finite."""
     if value is None or isinstance(value, str | int):
@@ -110,18 +102,12 @@ def _plain(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> str:
-    """Dates, times and durations in ISO 8601, bytes in base64, and decimals with all their digits."""
+    """Dates, times and durations in ISO 8601, bytes in base64, decimals with all their digits."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, timedelta):
-        size, sign = abs(value), "-" if value.days < 0 else ""
-        fraction = f".{size.microseconds:06}" if size.microseconds else ""
-        return f"{sign}P{size.days}DT{size.seconds}{fraction}S"
+        return f"PT{value.total_seconds()}S"
     return str(value.isoformat() if isinstance(value, date | time) else value)
-
-
-def _as_cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
 class _UnixLines:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bunryu.errors import BusyError, ConfigError, DataError
-from bunryu.runs.lock import hold
 from bunryu.system.files import synchronise, write_atomically
 
 
@@ -43,8 +42,7 @@ class Unfinished:
             ConfigError: if one of ``request``, what the rows depend on, was another one before.
         """
         with open(self.partial, "a+b") as self._file:
-            if not hold(self._file, self.partial):
-                raise BusyError("another process writes it", where=str(self.partial), fix="wait for its end")
+            self._lock()
             found = self._read()  # again: that process may have ended since
             for name, value in request.items():
                 if found["rows"] and (before := found["request"].get(name)) != value:
@@ -72,6 +70,15 @@ class Unfinished:
         """Bring the rows onto the disk, and then how many they are."""
         os.fsync(self._file.fileno())
         write_atomically(self._record, json.dumps(self._facts, ensure_ascii=False, indent=2) + "\n")
+
+    def _lock(self) -> None:
+        try:
+            os.lockf(self._file.fileno(), os.F_TLOCK, 0)
+        except (BlockingIOError, PermissionError):
+            fix = "wait for its end"
+            raise BusyError("another process writes it", where=str(self.partial), fix=fix) from None
+        except (AttributeError, OSError):  # a system, or a file system, without locks
+            pass
 
     def _remove(self, *files: Path) -> None:
         for file in (*files, self._record):

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
 
 from bunryu.errors import BusyError
 
@@ -20,33 +19,26 @@ log = logging.getLogger(__name__)
 FILE = ".lock"
 
 
-def hold(file: IO[Any], where: Path) -> bool:
-    """Lock an open file for this process until it is closed; False if another process has locked it.
-
-    The system unlocks it however the process ends. A file system that cannot lock is named in the log, and
-    nothing is locked there.
-    """
-    try:
-        # Not flock: a loader's worker would inherit that, and keep it for a while after a kill.
-        import fcntl
-
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        log.warning("this system has no file locks: nothing keeps a second process out of %s", where)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        log.warning("the file system of %s cannot lock (%s): nothing keeps a second process out",
-                    where, error.strerror)  # fmt: skip
-    return True
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process while inside; raises BusyError, naming the process that has it."""
+    """Lock a folder for this process while inside; the system unlocks it however the process ends.
+
+    Raises BusyError, naming the process that has locked it. A file system that cannot lock is named in the
+    log, and nothing is locked there.
+    """
     with open(folder / FILE, "a+", encoding="utf-8") as file:
-        if not hold(file, folder):
-            raise _busy(folder)
+        try:
+            # Not flock: a loader's worker would inherit that, and keep it for a while after a kill.
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            log.warning("this system has no file locks: nothing keeps a second process out of %s", folder)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise _busy(folder) from None
+            log.warning("the file system of %s cannot lock (%s): nothing keeps a second process out",
+                        folder, error.strerror)  # fmt: skip
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
