@@ -182,6 +182,13 @@ def test_another_checkpoint_is_scored_by_its_own_weights(run: Run) -> None:
     assert row["logit:긍정"] != predictions(run, "test-best")[0]["logit:긍정"]
 
 
+def test_cells_of_an_evaluation_are_inert_for_spreadsheets_if_asked(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("document,label\n=1+1,1\n-_-,0\n", "utf-8")
+    for flags, texts in (["--spreadsheet-safe"], ["'=1+1", "'-_-"]), ([], ["=1+1", "-_-"]):
+        evaluate(run, "--data", tmp_path / "d.csv", "--name", "d", *flags)
+        assert [row["text"] for row in predictions(run, "d")] == texts
+
+
 def test_no_evaluation_is_written_over_that_of_something_else(run: Run, tmp_path: Path) -> None:
     evaluate(run)
     own = report_of(run, "test")
@@ -189,8 +196,7 @@ def test_no_evaluation_is_written_over_that_of_something_else(run: Run, tmp_path
         (tmp_path / folder).mkdir()
         data = tmp_path / folder / "test.csv"
         data.write_text(f"document,label\n{text},1\n", "utf-8")
-        evaluate(run, "--data", data, "--spreadsheet-safe")
-        evaluate(run, "--data", data)  # into the folder of its former
+        evaluate(run, "--data", data)
     assert report_of(run, "test") == own
     folders = sorted(path.name for path in (run.path / "evaluations").glob("test.csv-*"))
     assert sorted(predictions(run, name)[0]["text"] for name in folders) == ["싫어요", "좋아요"]

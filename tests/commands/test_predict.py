@@ -134,6 +134,16 @@ def test_bad_rows_do_not_stop_the_rest_and_strict_tells_by_the_exit_code(
     assert error_of(0, *command).startswith("2 of 4 rows predicted")
 
 
+def test_what_is_kept_costs_no_row(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.tsv").write_bytes("document\tk\n좋다\t".encode() + b"a\xb0\n")
+    (tmp_path / "in.jsonl").write_text('{"document": "좋다", "k": "\\ud83d\\u0000"}\n', "utf-8")
+    for source, k in (("in.tsv", "a?"), ("in.jsonl", "?\0")):
+        out = tmp_path / f"{source}.jsonl"
+        assert error_of(0, "predict", trained.path, tmp_path / source, "--keep", "k", "-o", out)
+        (row,) = map(json.loads, out.read_text("utf-8").splitlines())
+        assert (row["document"], row["k"], row["error"]) == ("좋다", k, None)
+
+
 def test_undecodable_bytes_cost_their_row_and_a_wrong_encoding_is_named(trained: Run, tmp_path: Path) -> None:
     source, out = tmp_path / "in.tsv", tmp_path / "out.csv"
     command = ["predict", trained.path, source, "-o", out]
