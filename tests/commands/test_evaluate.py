@@ -32,7 +32,8 @@ def evaluate(run: Run, *arguments: str | Path) -> None:
 
 
 def report_of(run: Run, name: str) -> Any:
-    return json.loads((run.path / "evaluations" / name / "evaluation.json").read_text("utf-8"))
+    (folder,) = (run.path / "evaluations").glob(name)
+    return json.loads((folder / "evaluation.json").read_text("utf-8"))
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -114,7 +115,7 @@ def test_unknown_tokens_and_cut_rows_are_counted(run: Run, tmp_path: Path) -> No
     data.write_text("document\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), "utf-8")
     evaluate(run, "--data", data)
     film = len(open_predictor(run.path).encode(["영화"]).ids)
-    facts = report_of(run, "d")["facts"]
+    facts = report_of(run, "d.tsv-*")["facts"]
     assert facts["unk_rate"] == 2 / (200 * film + 2)
     assert facts["truncated_rows"] == 1
 
@@ -181,13 +182,38 @@ def test_another_checkpoint_is_scored_by_its_own_weights(run: Run) -> None:
     assert row["logit:긍정"] != predictions(run, "test-best")[0]["logit:긍정"]
 
 
+def test_cells_of_an_evaluation_are_inert_for_spreadsheets_if_asked(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("document,label\n=1+1,1\n-_-,0\n", "utf-8")
+    for flags, texts in (["--spreadsheet-safe"], ["'=1+1", "'-_-"]), ([], ["=1+1", "-_-"]):
+        evaluate(run, "--data", tmp_path / "d.csv", "--name", "d", *flags)
+        assert [row["text"] for row in predictions(run, "d")] == texts
+
+
+def test_no_evaluation_is_written_over_that_of_something_else(run: Run, tmp_path: Path) -> None:
+    evaluate(run)
+    own = report_of(run, "test")
+    for folder, text in (("a", "좋아요"), ("b", "싫어요")):
+        (tmp_path / folder).mkdir()
+        data = tmp_path / folder / "test.csv"
+        data.write_text(f"document,label\n{text},1\n", "utf-8")
+        evaluate(run, "--data", data)
+    assert report_of(run, "test") == own
+    folders = sorted(path.name for path in (run.path / "evaluations").glob("test.csv-*"))
+    assert sorted(predictions(run, name)[0]["text"] for name in folders) == ["싫어요", "좋아요"]
+    error = error_of(2, "evaluate", run.path, "--data", data, "--name", "validation")
+    assert "'validation' is the name of a split's own evaluation" in error
+    theirs = run.path / "evaluations" / folders[0] / "predictions.csv"
+    error = error_of(2, "evaluate", run.path, "--data", theirs, "--name", folders[0])
+    assert error.startswith("bunryu evaluate: the file would be written over\n")
+
+
 def test_a_model_folder_alone_scores_a_file(trained: Run, tmp_path: Path) -> None:
     model = Run(Path(shutil.copytree(trained.path / "model", tmp_path / "imported")))
     (tmp_path / "d.jsonl").write_text(
         '{"text": "좋아요", "label": "긍정"}\n{"text": "싫어요", "label": "0"}\n', "utf-8"
     )
     evaluate(model, "--data", tmp_path / "d.jsonl")
-    assert report_of(model, "d")["facts"]["rows"] == 2
+    assert report_of(model, "d.jsonl-*")["facts"]["rows"] == 2
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ import csv
 import io
 import json
 import os
+import re
 import select
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -22,6 +25,7 @@ from bunryu.data.corpora import Sample
 from bunryu.inference.opening import open_predictor
 from bunryu.metrics import softmax
 from bunryu.runs.run import Run
+from helpers.killing import at_call, console, die, forked
 from helpers.refusing import error_of
 from helpers.small_models import PAIRS, write_pair_model
 
@@ -130,6 +134,16 @@ def test_bad_rows_do_not_stop_the_rest_and_strict_tells_by_the_exit_code(
     assert error_of(0, *command).startswith("2 of 4 rows predicted")
 
 
+def test_what_is_kept_costs_no_row(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.tsv").write_bytes("document\tk\n좋다\t".encode() + b"a\xb0\n")
+    (tmp_path / "in.jsonl").write_text('{"document": "좋다", "k": "\\ud83d\\u0000"}\n', "utf-8")
+    for source, k in (("in.tsv", "a?"), ("in.jsonl", "?\0")):
+        out = tmp_path / f"{source}.jsonl"
+        assert error_of(0, "predict", trained.path, tmp_path / source, "--keep", "k", "-o", out)
+        (row,) = map(json.loads, out.read_text("utf-8").splitlines())
+        assert (row["document"], row["k"], row["error"]) == ("좋다", k, None)
+
+
 def test_undecodable_bytes_cost_their_row_and_a_wrong_encoding_is_named(trained: Run, tmp_path: Path) -> None:
     source, out = tmp_path / "in.tsv", tmp_path / "out.csv"
     command = ["predict", trained.path, source, "-o", out]
@@ -156,19 +170,130 @@ def test_a_file_of_which_nothing_can_be_used_is_refused(trained: Run, tmp_path: 
     )
 
 
-def test_an_output_appears_only_when_it_is_complete(
-    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def stopped(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], str]:
+    """``stopped("out.csv", 3)`` predicts in windows of ten until a SIGTERM in the third; what is said."""
+    monkeypatch.setattr(predict, "WINDOW", 10)
+    source = table(tmp_path / "in.csv", TEXTS)
+
+    def stop(out: str, window: int) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(predict, "_logits", predict._logits)  # to be put back
+            at_call(predict, "_logits", window, lambda: os.kill(os.getpid(), signal.SIGTERM))()
+            return error_of(143, "predict", trained.path, source, "-o", tmp_path / out)
+
+    return stop
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_what_was_interrupted_goes_on_to_the_bytes_of_what_was_not(
+    suffix: str, stopped: Callable[[str, int], str], trained: Run, tmp_path: Path
 ) -> None:
-    source, out = table(tmp_path / "in.csv", TEXTS), tmp_path / "out.csv"
-    out.write_text("old", "utf-8")
+    out, partial = tmp_path / f"out.{suffix}", tmp_path / f"out.{suffix}.partial"
+    said = stopped(out.name, 3)
+    assert said.splitlines()[0] == f"20 rows are in {partial}; the same command with --resume goes on"
+    assert not out.exists()
+    with partial.open("ab") as file:
+        file.write(b'{"line": 22, "pre')  # as a kill or a power cut leaves it
+    command = ["predict", trained.path, tmp_path / "in.csv", "-o"]
+    assert error_of(0, *command, out, "--resume") == "27 of 27 rows predicted\n"
+    assert error_of(0, *command, tmp_path / f"whole.{suffix}") == "27 of 27 rows predicted\n"
+    assert out.read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv", out.name, f"whole.{suffix}"}
 
-    def fail(*_: object) -> None:
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "_logits", fail)
-    assert cli.run(["predict", str(trained.path), str(source), "-o", str(out)]) == 130
-    assert out.read_text("utf-8") == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+def test_a_killed_process_loses_what_it_has_done_since_it_last_saved(trained: Run, tmp_path: Path) -> None:
+    source = table(tmp_path / "in.csv", TEXTS)
+
+    def work() -> int:
+        predict.WINDOW, predict.SECONDS_BETWEEN_SAVES = 10, 0
+        at_call(predict, "_logits", 2, die)()
+        return cli.run(["predict", str(trained.path), str(source), "-o", str(tmp_path / "out.csv")])
+
+    assert forked(tmp_path, work) == -signal.SIGKILL
+    assert re.fullmatch(r"10 rows, [\d,]+ rows/s\n", console(tmp_path))
+    record = json.loads((tmp_path / "out.csv.partial.json").read_text("utf-8"))
+    assert (record["rows"], record["bytes"]) == (10, (tmp_path / "out.csv.partial").stat().st_size)
+
+
+def test_unfinished_rows_are_neither_lost_nor_mixed_with_others(
+    stopped: Callable[[str, int], str], trained: Run, tmp_path: Path
+) -> None:
+    stopped("out.csv", 2)
+    partial = tmp_path / "out.csv.partial"
+    kept = partial.read_bytes()
+    command = ["predict", trained.path, tmp_path / "in.csv", "-o", tmp_path / "out.csv"]
+    assert error_of(2, *command) == (
+        "bunryu predict: 10 rows are left of predictions that were interrupted\n"
+        f"  where: {partial}\n  fix:   --resume with what it was; or start anew: rm {partial}\n"
+    )
+    for flags, what in {
+        ("--quoting", "none"): "quoting None, not none",
+        ("--checkpoint", "last"): "run ",
+    }.items():
+        assert f"the rows before were predicted with {what}" in error_of(2, *command, "--resume", *flags)
+    table(tmp_path / "in.csv", [*TEXTS, "하나 더"])
+    assert "the rows before were predicted with file " in error_of(2, *command, "--resume")
+    assert partial.read_bytes() == kept
+    (tmp_path / "out.csv.partial.json").write_text('{"rows": 10, "bytes": "many", "request": {}}', "utf-8")
+    assert "out.csv.partial.json is damaged" in error_of(2, *command, "--resume")
+    partial.unlink()  # as the errors say
+    assert error_of(0, *command).startswith("28 of 28 rows predicted")
+
+
+def test_an_output_is_never_written_over_what_is_not_an_output(trained: Run, tmp_path: Path) -> None:
+    source = table(tmp_path / "in.csv", TEXTS)
+    (tmp_path / "link.csv").symlink_to(source)
+    (tmp_path / "hard.csv").hardlink_to(source)
+    (tmp_path / "notes.csv").write_text("line,note\n1,mine\n", "utf-8")
+    predictions = trained.path / "predictions/test.csv"
+    for output, what in {
+        source: "the output is the input",
+        tmp_path / "../" / tmp_path.name / "in.csv": "the output is the input",
+        tmp_path / "link.csv": "the output is the input",
+        tmp_path / "hard.csv": "the output is the input",
+        tmp_path / "notes.csv": "there is something else than predictions",
+        predictions: "there is something else than predictions",
+    }.items():
+        before = output.read_bytes()
+        error = error_of(2, "predict", trained.path, source, "-o", output)
+        assert error == f"bunryu predict: {what}\n  where: --output {output}\n  fix:   another --output\n"
+        assert output.read_bytes() == before
+
+
+def test_an_earlier_output_is_replaced_only_by_a_complete_one(
+    trained: Run, tmp_path: Path, stopped: Callable[[str, int], str]
+) -> None:
+    (tmp_path / "far").mkdir()
+    out, target = tmp_path / "out.csv", tmp_path / "far" / "target.csv"
+    out.symlink_to(target)
+    target.write_text("")  # as mktemp leaves it
+    few = table(tmp_path / "few.csv", TEXTS[:3])
+    assert error_of(0, "predict", trained.path, few, "-o", out) == "3 of 3 rows predicted\n"
+    before = target.read_bytes()
+    stopped("out.csv", 1)  # without a row, there is nothing to go on with
+    assert target.read_bytes() == before
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["target.csv"]
+    assert error_of(0, "predict", trained.path, tmp_path / "in.csv", "-o", out).startswith("27 of 27")
+    assert (out.is_symlink(), len(rows_of(target))) == (True, 27)
+
+
+def test_columns_named_like_ours_and_columns_a_row_lacks_are_kept(trained: Run, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"line": "좋다", "error": "내 메모", "probability:긍정": 9}, {"line": "싫다"}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    keep = ["--keep", "error", "--keep", "probability:긍정", "--keep", "line"]
+    command = ["predict", trained.path, source, "-o", out, "--text-column", "line"]
+    assert error_of(0, *command, *keep) == (
+        "2 of 2 rows predicted\n  1 without 'error'\n  1 without 'probability:긍정'\n"
+    )
+    first, second = map(json.loads, out.read_text("utf-8").splitlines())
+    theirs = ["input:error", "input:probability:긍정", "input:line"]
+    assert [first[name] for name in theirs] == ["내 메모", 9, "좋다"]
+    assert (first["line"], first["error"], second["line"], second["input:error"]) == (1, None, 2, None)
+    assert 0 < second["probability:긍정"] < 1
+    error = error_of(2, *command, "--keep", "eror")
+    assert "did you mean 'error'? set --text-column or --keep, or give" in error
 
 
 def test_pairs(tmp_path: Path) -> None:
@@ -190,10 +315,16 @@ def test_pairs(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["{run}", "nowhere.csv"], "no such file\n  where: nowhere.csv"),
-        (["{run}", "{file}", "--text-column", "docment"], "did you mean 'document'? set --text-column"),
+        (
+            ["{run}", "{file}", "--text-column", "docment"],
+            "did you mean 'document'? set --text-column or --keep, or",
+        ),
+        (["{run}", "{file}", "--keep", "id"], "no column 'id'"),
+        (["{run}", "{file}", "--resume"], "only a file's rows in an output can be gone on with"),
+        (["{run}", "{file}", "--format", "jsonl", "--spreadsheet-safe"], "spreadsheets do not open jsonl"),
         (["{run}", "{file}", "--pair-column", "b"], "the model takes single texts"),
         (["{run}", "{file}", "-o", "/no/where.csv"], "no such folder\n  where: /no"),
-        (["{run}", "{file}", "-o", "out.xlsx"], "predictions are written as csv, tsv, jsonl, not '.xlsx'"),
+        (["{run}", "{file}", "-o", "out.xlsx"], "predictions are written as csv, tsv, jsonl, not 'xlsx'"),
         (["{run}", "{file}", "--encoding", "utf-99"], "unknown encoding 'utf-99'"),
         (["{run}", "--keep", "id"], "lines of standard input have no columns"),
         (["{run}", "{file}", "--device", "tpux"], "no device 'tpux'"),

@@ -44,3 +44,13 @@ def test_the_winner_is_composed_by_the_command_that_is_printed_from_any_folder(
     assert cli.run([*shlex.split(command), "--cfg", "job"]) == 0
     composed = yaml.safe_load(capsys.readouterr().out)["corpus"]
     assert {key: composed[key] for key in corpus} == {**corpus, "train": str(file), "test": str(file)}
+
+
+def test_a_report_replaces_a_report_and_no_other_file_of_its_names(tmp_path: Path) -> None:
+    lr_runs(tmp_path / "outputs", {0.1: [0.30, 0.32], 0.2: [0.50, 0.53]})
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper/report.tex").write_text("mine", "utf-8")
+    with pytest.raises(ConfigError, match=r"report.tex would be written over"):
+        report.main([str(tmp_path / "outputs"), "-o", str(tmp_path / "paper")])
+    assert [path.name for path in (tmp_path / "paper").iterdir()] == ["report.tex"]
+    assert [report.main([str(tmp_path / "outputs"), "-o", str(tmp_path / "new")]) for _ in range(2)] == [0, 0]

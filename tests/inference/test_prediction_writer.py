@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -49,6 +51,61 @@ def test_json_rows_have_the_same_fields() -> None:
     assert (first["id"], first["prediction"], first["confidence"]) == (17, "긍정", 0.95257413)
     assert rejected == {**dict.fromkeys(HEADER), "line": 3, "error": "stray quote"}
     assert last["text"] == "a\nb"
+
+
+KEPT = {
+    "when": (datetime(2024, 1, 1, 12, 0, 1, 5, UTC), "2024-01-01T12:00:01.000005+00:00"),
+    "day": (date(2024, 1, 1), "2024-01-01"),
+    "took": (timedelta(days=1, seconds=2), "PT86402.0S"),
+    "back": (-timedelta(seconds=1.5), "PT-1.5S"),
+    "price": (Decimal("1.10"), "1.10"),
+    "raw": (b"\xff\x00", "/wA="),
+    "no number": (float("nan"), None),
+    "big": (9223372036854775807, 9223372036854775807),
+    "nested": ({"a": [float("-inf"), b"\xff", ("나", None)]}, {"a": [None, "/w==", ["나", None]]}),
+}
+
+
+def test_kept_values_of_every_kind_are_strict_json() -> None:
+    file = io.StringIO()
+    row = Row(1, ["가", *(given for given, _ in KEPT.values())], "")
+    PredictionWriter(file, "jsonl", ["부정", "긍정"], ["text"], list(KEPT)).write([row], LOGITS[:1])
+    found = json.loads(file.getvalue(), parse_constant=pytest.fail)
+    assert {name: found[name] for name in KEPT} == {name: wanted for name, (_, wanted) in KEPT.items()}
+
+
+def test_kept_values_in_csv_are_the_same_as_text() -> None:
+    file = io.StringIO(newline="")
+    row = Row(1, ["가", *(given for given, _ in KEPT.values())], "")
+    PredictionWriter(file, "csv", ["부정", "긍정"], ["text"], list(KEPT)).write([row], LOGITS[:1])
+    (found,) = csv.DictReader(io.StringIO(file.getvalue()))
+    assert [found[name] for name in ("when", "raw", "no number", "nested")] == [
+        KEPT["when"][1], "/wA=", "", '{"a": [null, "/w==", ["나", null]]}'
+    ]  # fmt: skip
+
+
+def test_logits_that_are_not_finite_have_no_probabilities() -> None:
+    file = io.StringIO()
+    logits = np.array([[np.nan, 1.0]], dtype=np.float32)
+    PredictionWriter(file, "jsonl", ["부정", "긍정"], ["text"], []).write([Row(1, ["가"], "")], logits)
+    found = json.loads(file.getvalue(), parse_constant=pytest.fail)
+    assert (found["confidence"], found["probability:긍정"], found["text"]) == (None, None, "가")
+
+
+def test_cells_that_begin_like_formulas_are_inert_for_spreadsheets_if_asked() -> None:
+    rows = [Row(1, ['=HYPERLINK("http://evil")', "-_-", -3], ""), Row(2, ["가=1", "-3.5", "@여기"], "")]
+    for safe, mark in ((True, "'"), (False, "")):
+        file = io.StringIO(newline="")
+        writer = PredictionWriter(
+            file, "csv", ["+부정", "긍정"], ["text"], ["=a", "b"], spreadsheet_safe=safe
+        )
+        writer.write(rows, np.array([[1, 0], [0, 1]], np.float32))
+        header, first, second = csv.reader(io.StringIO(file.getvalue(), newline=""))
+        assert header[:4] == ["line", f"{mark}=a", "b", "prediction"]
+        assert [*first[1:4], first[-2]] == [
+            f"{mark}-_-", "-3", f"{mark}+부정", f'{mark}=HYPERLINK("http://evil")'
+        ]  # fmt: skip
+        assert [*second[1:4], second[-2]] == ["-3.5", f"{mark}@여기", "긍정", "가=1"]
 
 
 def test_probabilities_keep_32_bits() -> None:

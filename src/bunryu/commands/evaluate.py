@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu evaluate``; returns the exit code."""
     options = _parser().parse_args(arguments)
     opened = locate(options.run)
-    name = _name(options)
+    folder = opened.folder / "evaluations" / _name(options)
+    if options.data and folder.resolve() in options.data.resolve().parents:
+        raise ConfigError("the file would be written over", where=f"--data {options.data}", fix="--name")
     if opened.run is None and options.data is None:
         raise ConfigError("a model folder alone has no corpus", where=str(opened.model), fix="--data FILE")
     with flags_named():
@@ -62,10 +65,9 @@ def main(arguments: Sequence[str]) -> int:
         **how,
         "warnings": documents.warnings,
     }
-    folder = opened.folder / "evaluations" / name
     report = write_evaluation(
         folder, documents.examples, np.array(documents.labels), logits, predictor.labels, facts,
-        opened.run.metrics if opened.run else [], documents.account,
+        opened.run.metrics if opened.run else [], documents.account, options.spreadsheet_safe,
     )  # fmt: skip
     own = opened.run if options.data is None and options.checkpoint is None else None
     print(_summary(report, documents, folder, own, options.split))
@@ -79,18 +81,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
+    safe = "an apostrophe before cells of predictions.csv that a spreadsheet would take for formulas"
+    parser.add_argument("--spreadsheet-safe", action="store_true", help=safe)
     add_reader_arguments(parser).add_argument("--label-column", metavar="NAME", help="the labels")
     return parser
 
 
 def _name(options: argparse.Namespace) -> str:
-    parts = [options.data.stem if options.data else options.split]
-    parts += [Path(options.checkpoint).stem] if options.checkpoint else []
+    parts = [_of_path(options.data) if options.data else options.split]
+    if options.checkpoint:
+        path = Path(options.checkpoint)
+        parts.append(path.stem if path.name == options.checkpoint else _of_path(path))
     parts += ["onnx"] if options.runtime == "onnx" else []
-    name = options.name or re.sub(r"[^\w.-]+", "-", "-".join(parts))
+    name = options.name or re.sub(r"[^\w.-]+", "-", "-".join(parts)).lstrip(".-")
+    if name in SPLITS and parts != [name]:
+        raise ConfigError(f"'{name}' is the name of a split's own evaluation", where="--name", fix="another")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise ConfigError(f"'{name}' cannot name a folder", where="--name", fix="letters, digits, - and _")
     return str(name)
+
+
+def _of_path(path: Path) -> str:
+    """A file's name, and what tells it from files of the same name in other folders."""
+    return f"{path.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]}"
 
 
 def _split(opened: OpenedModel, split: str, env: Sequence[str]) -> Documents:

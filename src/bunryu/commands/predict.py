@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 import numpy as np
@@ -22,16 +25,19 @@ from bunryu.commands.table_options import TableOptions, add_reader_arguments, fl
 from bunryu.data.decoding import decoded_lines
 from bunryu.data.stdin import Source, line_windows
 from bunryu.data.table import Row, RowCounts, place, stream_rows
-from bunryu.errors import ConfigError, DataError
-from bunryu.inference.opening import locate, open_predictor
-from bunryu.inference.prediction_writer import FORMATS, PredictionWriter
-from bunryu.system.files import replaced
+from bunryu.errors import BunryuError, ConfigError, DataError
+from bunryu.inference.opening import OpenedModel, find_checkpoint, locate, open_predictor
+from bunryu.inference.prediction_writer import FORMATS, PredictionWriter, is_predictions
+from bunryu.inference.unfinished import Unfinished
+from bunryu.system.files import sha256
+from bunryu.system.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from bunryu.inference.predictor import Predictor
 
 
 WINDOW = 4096  # rows of a file held at once: more leave less padding, fewer need less memory
+SECONDS_BETWEEN_SAVES = 60  # which a killed process loses at most; as often a log is told of progress
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     opened = locate(options.run)
     pairs = opened.metadata.takes_pairs
     kind = _kind(options)
-    with flags_named():
+    output = None if options.output is None else Unfinished(options.output, options.resume)
+    with flags_named("--text-column or --keep"), stop_on_signals():
         if options.file is None:
             account, texts = RowCounts("standard input"), ["text", "pair"] if pairs else ["text"]
             windows = line_windows(
@@ -49,17 +56,19 @@ def main(arguments: Sequence[str]) -> int:
         else:
             table = table_options(options.file, options, opened.run, pairs)
             account, texts = RowCounts(options.file.name), table.columns
+            options.keep = [name for name in dict.fromkeys(options.keep) if name not in texts]
             # A wrong column or encoding is known before torch is imported.
             found = _file_windows(options.file, table, options.keep, account)
             windows = _checked(found, options.file, table.format.encoding)
         predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
         predictor.check_parity()
-        with _output(options.output) as file, _bar(options) as bar:
-            writer = PredictionWriter(file, kind, predictor.labels, texts, options.keep)
-            for rows in windows:
-                writer.write(rows, _logits(predictor, rows, pairs))
-                bar.update(len(rows))
-    return _report(account, options.strict)
+        with _opened(output, options, opened, predictor) as file, _bar(options) as bar:
+            writer = PredictionWriter(
+                file, kind, predictor.labels, texts, options.keep,
+                header=not (output and output.rows), spreadsheet_safe=options.spreadsheet_safe,
+            )  # fmt: skip
+            _predict(predictor, windows, pairs, writer, output, bar)
+    return _report(account, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep", action="append", default=[], metavar="COLUMN", help="write it too; repeatable"
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with what an interrupted call has left beside --output"
+    )
+    safe = "an apostrophe before cells that a spreadsheet would take for formulas"
+    parser.add_argument("--spreadsheet-safe", action="store_true", help=safe)
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a row was rejected")
     add_reader_arguments(parser)
     return parser
@@ -81,23 +95,56 @@ def _kind(options: argparse.Namespace) -> str:
     """The output's format; also refuses what could not be written in the end."""
     if options.file is None and options.keep:
         raise ConfigError("lines of standard input have no columns", where="--keep")
+    if options.resume and None in (options.file, options.output):
+        raise ConfigError("only a file's rows in an output can be gone on with", where="--resume", fix="-o")
     output: Path | None = options.output
-    if output is None:
-        return str(options.format or "tsv")
+    kind = str(options.format or (output.suffix.lstrip(".").lower() if output else "tsv"))
+    if kind not in FORMATS:
+        what = f"predictions are written as {', '.join(FORMATS)}, not '{kind}'"
+        raise ConfigError(what, where=f"--output {output}", fix="another suffix, or --format")
+    if kind == "jsonl" and options.spreadsheet_safe:
+        raise ConfigError("spreadsheets do not open jsonl", where="--spreadsheet-safe", fix="leave it out")
+    if output is not None:
+        _check_output(output, options.file)
+        options.output = output.resolve()  # a link stays one
+    return kind
+
+
+def _check_output(output: Path, file: Path | None) -> None:
+    """Refuse to write over anything but predictions of earlier."""
     if not output.parent.is_dir():
         raise ConfigError("no such folder", where=str(output.parent), fix="make it, or another --output")
-    kind = str(options.format or output.suffix.lstrip(".").lower())
-    if kind not in FORMATS:
-        what = f"predictions are written as {', '.join(FORMATS)}, not '{output.suffix}'"
-        raise ConfigError(what, where=f"--output {output}", fix="another suffix, or --format")
-    return kind
+    if not output.exists():
+        return
+    is_input = file is not None and file.exists() and output.samefile(file)
+    if is_input or not output.is_file() or not is_predictions(output):
+        what = "the output is the input" if is_input else "there is something else than predictions"
+        raise ConfigError(what, where=f"--output {output}", fix="another --output")
+
+
+def _request(options: argparse.Namespace, opened: OpenedModel, predictor: Predictor) -> dict[str, str]:
+    """Everything on which the bytes of an output depend, by name."""
+    import torch
+
+    folder = opened.folder / "exports" / "onnx" if options.runtime == "onnx" else opened.model
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files += [find_checkpoint(opened, options.checkpoint)] if options.checkpoint else []
+    facts = {
+        **vars(options),
+        "file": options.file and sha256(options.file)[:12],
+        "run": hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()[:12],
+        "device": predictor.device,
+        "OMP_NUM_THREADS": torch.get_num_threads(),
+        "versions": f"bunryu {version('bunryu')}, torch {torch.__version__}, {WINDOW} rows at once",
+    }
+    return {name: str(value) for name, value in facts.items() if name not in ("output", "resume", "strict")}
 
 
 def _file_windows(
     file: Path, table: TableOptions, keep: Sequence[str], account: RowCounts
 ) -> Iterator[list[Row]]:
     form = replace(table.format, undecodable_rows=True)
-    rows = stream_rows(file, [*table.columns, *keep], form, account)
+    rows = stream_rows(file, table.columns, form, account, kept=keep)
     texts = len(table.columns)
     while window := list(islice(rows, WINDOW)):
         yield [_texts_only(row, texts, account) for row in window]
@@ -131,16 +178,48 @@ def _logits(predictor: Predictor, rows: Sequence[Row], pairs: bool) -> npt.NDArr
     return predictor.predict([v[0] for v in usable], [v[1] for v in usable] if pairs else None)
 
 
+def _predict(
+    predictor: Predictor, windows: Iterator[list[Row]], pairs: bool, writer: PredictionWriter,
+    output: Unfinished | None, bar: tqdm[NoReturn],
+) -> None:  # fmt: skip
+    """Write every window's rows, but for those that an earlier call has written."""
+    seen, before, begun = 0, output.rows if output else 0, monotonic()
+    saved = begun
+    for rows in windows:
+        seen += len(rows)
+        bar.update(len(rows))
+        if seen <= before:
+            continue
+        writer.write(rows, _logits(predictor, rows, pairs))
+        if output:
+            output.reached(seen)
+        if (now := monotonic()) - saved >= SECONDS_BETWEEN_SAVES:
+            saved = now
+            if output:
+                output.save()
+            if not sys.stderr.isatty():
+                rate = (seen - before) / (now - begun)
+                print(f"{seen:,} rows, {rate:,.0f} rows/s", file=sys.stderr, flush=True)
+
+
 @contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that takes its name when it is complete."""
-    if path is None:
+def _opened(
+    output: Unfinished | None, options: argparse.Namespace, opened: OpenedModel, predictor: Predictor
+) -> Iterator[TextIO]:
+    """Standard output, or the output's file; when that stays unfinished, where it is is said."""
+    if output is None:
         if isinstance(sys.stdout, TextIOWrapper):  # in a notebook it is something else
-            sys.stdout.reconfigure(encoding="utf-8", newline="")
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="")
         yield sys.stdout
         return
-    with replaced(path) as file:
-        yield file
+    try:
+        with output.opened(_request(options, opened, predictor)) as file:
+            yield file
+    except BaseException as error:
+        if output.rows and not isinstance(error, BunryuError):
+            next_step = "; the same command with --resume goes on" if options.file else ""
+            print(f"{output.rows:,} rows are in {output.partial}{next_step}", file=sys.stderr)
+        raise
 
 
 def _bar(options: argparse.Namespace) -> tqdm[NoReturn]:
@@ -158,7 +237,7 @@ def _lines(file: Path) -> int | None:
         return sum(block.count(b"\n") for block in iter(lambda: opened.read(1 << 20), b""))
 
 
-def _report(account: RowCounts, strict: bool) -> int:
+def _report(account: RowCounts, options: argparse.Namespace) -> int:
     """Print how many rows were predicted and which were rejected; returns the exit code."""
     rejected = account.read - account.used
     print(f"{account.used} of {account.read} rows predicted", file=sys.stderr)
@@ -166,4 +245,7 @@ def _report(account: RowCounts, strict: bool) -> int:
         print(f"  rejected {line}", file=sys.stderr)
     if rejected > len(account.rejected_rows):
         print(f"  and {rejected - len(account.rejected_rows)} more", file=sys.stderr)
-    return 1 if rejected and strict else 0
+    for name in options.keep:
+        if missing := account.notes.get(f"without '{name}'"):
+            print(f"  {missing} without '{name}'", file=sys.stderr)
+    return 1 if rejected and options.strict else 0

@@ -46,6 +46,10 @@ def _write(findings: Findings, folder: Path, title: str) -> None:
         "report.csv": tables.comma_separated(findings),
         **({"experiment/winner.yaml": winner} if winner else {}),
     }
+    there = [name for name in files if (folder / name).exists()]
+    if there and not all((folder / name).exists() for name in files if name.startswith("report.")):
+        what = f"{there[0]} would be written over, and is not of an earlier report"
+        raise ConfigError(what, where=str(folder), fix="-o <a new folder>")
     try:
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -81,11 +81,12 @@ def table_options(
 
 
 @contextmanager
-def flags_named() -> Iterator[None]:
-    """Let errors inside name the flag of an option instead of its config key."""
+def flags_named(columns: str = "corpus.text_column and corpus.label_column") -> Iterator[None]:
+    """Let errors inside name the flag of an option instead of its config key, and these for columns."""
     try:
         yield
     except BunryuError as error:
+        error.fix = error.fix.replace("corpus.text_column and corpus.label_column", columns)
         error.where, error.fix = (_as_flags(text) for text in (error.where, error.fix))
         raise
 

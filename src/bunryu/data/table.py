@@ -110,14 +110,16 @@ def format_of(path: Path, encoding: str | None = None, quoting: str = "csv") -> 
 
 
 def stream_rows(
-    path: Path, columns: Sequence[str], format: TableFormat, counts: RowCounts, *, watch_ids: bool = False
-) -> Iterator[Row]:
+    path: Path, columns: Sequence[str], format: TableFormat, counts: RowCounts, *,
+    kept: Sequence[str] = (), watch_ids: bool = False,
+) -> Iterator[Row]:  # fmt: skip
     """Every row of a file in its order, good or bad, read as it is asked for.
 
     Args:
         path: of which no more is held than a block, or ``LONGEST_RECORD`` lines to find the end of a quote.
         columns: the columns wanted; a row's values come in their order.
         counts: counts each row before it is given out.
+        kept: further columns, whose values follow; they may hold anything, and no row is rejected for them.
         watch_ids: note duplicates in a column named ``id``; holds every id.
 
     Raises:
@@ -127,18 +129,18 @@ def stream_rows(
     """
     ids: set[str] = set()
     if format.kind == "parquet":
-        rows = _parquet_rows(path, columns, counts, watch_ids)
+        rows = _parquet_rows(path, [*columns, *kept], counts, watch_ids)
     elif format.kind == "jsonl":
-        rows = _json_rows(path, columns, format, counts)
+        rows = _json_rows(path, columns, kept, format, counts)
     else:
-        rows = _delimited_rows(path, columns, format, counts)
+        rows = _delimited_rows(path, [*columns, *kept], format, counts)
     for line, values, problem, row_id in rows:
         counts.read += 1
         if watch_ids and row_id is not None:
             if str(row_id) in ids:
                 counts.note("duplicate ids")
             ids.add(str(row_id))
-        yield counts.row(line, values, problem or unusable(values))
+        yield counts.row(line, values, problem or unusable(values[: len(columns)]))
 
 
 def unusable(values: Sequence[Any]) -> str:
@@ -167,22 +169,32 @@ def _parquet_rows(path: Path, columns: Sequence[str], counts: RowCounts, watch_i
         yield number, values, "", row_id
 
 
-def _json_rows(path: Path, columns: Sequence[str], format: TableFormat, counts: RowCounts) -> _Found:
+def _json_rows(
+    path: Path, columns: Sequence[str], kept: Sequence[str], format: TableFormat, counts: RowCounts
+) -> _Found:
     names: set[str] = set()
+    used = 0
     for number, line in enumerate(_lines(path, format), 1):
         counts.lines += 1
         row, problem = json_object(line)
         if problem:
             yield number, [], problem, None
         elif missing := [name for name in columns if name not in row]:
-            if len(names) < NAMED_REASONS:
-                names.update(row)
+            names.update(row if len(names) < NAMED_REASONS else ())
             yield number, [], f"no '{missing[0]}'", None
         else:
-            yield number, [row[name] for name in columns], "", row.get("id")
+            used += 1
+            for name in kept:
+                if name not in row:
+                    names.update(row if len(names) < NAMED_REASONS else ())
+                    counts.note(f"without '{name}'")
+            yield number, [row.get(name) for name in (*columns, *kept)], "", row.get("id")
     for name in columns:
         if counts.rejected.get(f"no '{name}'", 0) == sum(counts.rejected.values()) == counts.read:
             _position(path, sorted(names), name)  # refuses it
+    for name in kept:  # of a long file that is only noted: much was read and predicted
+        if counts.notes.get(f"without '{name}'") == used <= NAMED_REASONS:
+            _position(path, sorted(names), name)
 
 
 def _delimited_rows(path: Path, columns: Sequence[str], format: TableFormat, counts: RowCounts) -> _Found:

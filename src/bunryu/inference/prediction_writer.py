@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import date, time, timedelta
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
+from bunryu.data.spreadsheets import inert_cell
 from bunryu.data.table import DELIMITERS, Row
 from bunryu.metrics import softmax
 
 FORMATS = ("csv", "tsv", "jsonl")
 
+_OURS = re.compile(rb'(\{"line": \d+, |line[,\t]).*\bprediction\b.*\bconfidence\b')
+
+
+def is_predictions(path: Path) -> bool:
+    """Whether a file is empty or begins as those that are written here."""
+    with open(path, "rb") as file:
+        head = file.readline(1 << 20)
+    return not head or _OURS.match(head) is not None
+
 
 class PredictionWriter:
     """Writes rows with their label and probabilities, and rejected rows with their reason.
 
-    Probabilities are written with the digits that tell one 32-bit number from the next.
+    Probabilities are written with the digits that tell one 32-bit number from the next. A column of the
+    input's that is named like one of ours gets ``input:`` before its name.
 
     Args:
         file: where to.
@@ -27,19 +43,25 @@ class PredictionWriter:
         labels: names of the classes in id order.
         texts: names of each row's first values: the text's column, and the pair's if there is one.
         kept: names of the values that follow.
+        header: whether to begin with one, in csv and tsv.
+        spreadsheet_safe: whether cells of csv and tsv are made inert for spreadsheets.
     """
 
     def __init__(
-        self, file: TextIO, kind: str, labels: Sequence[str], texts: Sequence[str], kept: Sequence[str]
-    ) -> None:
+        self, file: TextIO, kind: str, labels: Sequence[str], texts: Sequence[str], kept: Sequence[str],
+        *, header: bool = True, spreadsheet_safe: bool = False,
+    ) -> None:  # fmt: skip
         self._file, self._labels, self._texts = file, labels, len(texts)
-        shares = [f"probability:{label}" for label in labels]
-        self._header = ["line", *kept, "prediction", "confidence", *shares, *texts, "error"]
-        self._csv = None
+        ours = ["prediction", "confidence", *(f"probability:{label}" for label in labels)]
+        taken = {"line", *ours, "error"}
+        kept, texts = ([f"input:{n}" if n in taken else n for n in names] for names in (kept, texts))
+        self._header = ["line", *kept, *ours, *texts, "error"]
+        self._csv, self._cell = None, inert_cell if spreadsheet_safe else lambda value: value
         if kind != "jsonl":
             # Told of \r\n, csv quotes a text with a lone \r too, at which readers would break the row.
             self._csv = csv.writer(_UnixLines(file), delimiter=DELIMITERS[kind], lineterminator="\r\n")
-            self._csv.writerow(self._header)
+            if header:
+                self._csv.writerow(map(self._cell, self._header))
 
     def write(self, rows: Sequence[Row], logits: npt.NDArray[np.float32]) -> None:
         """Write rows in their order.
@@ -48,23 +70,44 @@ class PredictionWriter:
             rows: all rows, the rejected ones among them.
             logits: shape (rows that are not rejected, classes).
         """
-        predicted = iter(softmax(logits).astype(np.float32))
+        predicted = zip(logits.argmax(axis=1).tolist(), softmax(logits).astype(np.float32), strict=True)
         for row in rows:
             fields = self._fields(row, predicted)
             if self._csv is not None:
-                self._csv.writerow(fields)
+                flat = (
+                    json.dumps(f, ensure_ascii=False) if isinstance(f, dict | list) else f for f in fields
+                )
+                self._csv.writerow(map(self._cell, flat))
             else:
-                self._file.write(json.dumps(dict(zip(self._header, fields, strict=True)), ensure_ascii=False))
+                named = dict(zip(self._header, fields, strict=True))
+                self._file.write(json.dumps(named, ensure_ascii=False, allow_nan=False))
                 self._file.write("\n")
         self._file.flush()
 
-    def _fields(self, row: Row, predicted: Iterator[npt.NDArray[np.float32]]) -> list[Any]:
+    def _fields(self, row: Row, predicted: Iterator[tuple[int, npt.NDArray[np.float32]]]) -> list[Any]:
         if row.values is None:
             return [row.line, *[None] * (len(self._header) - 2), row.problem]
-        shares = [float(str(share)) for share in next(predicted)]
-        best = max(range(len(shares)), key=shares.__getitem__)
-        texts, kept = row.values[: self._texts], row.values[self._texts :]
+        best, probabilities = next(predicted)
+        shares = [_plain(float(str(share))) for share in probabilities]
+        texts, kept = row.values[: self._texts], map(_plain, row.values[self._texts :])
         return [row.line, *kept, self._labels[best], shares[best], *shares, *texts, None]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, with null for numbers that are not finite."""
+    if value is None or isinstance(value, str | int):
+        return value
+    with suppress(RecursionError):  # null for a list nested a thousand times, too
+        return json.loads(json.dumps(value, default=_as_text), parse_constant=lambda name: None)
+
+
+def _as_text(value: Any) -> str:
+    """Dates, times and durations in ISO 8601, bytes in base64, decimals with all their digits."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, timedelta):
+        return f"PT{value.total_seconds()}S"
+    return str(value.isoformat() if isinstance(value, date | time) else value)
 
 
 class _UnixLines:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from bunryu import metrics
 from bunryu.data.examples import Example
+from bunryu.data.spreadsheets import inert_cell
 from bunryu.data.table import RowCounts
 from bunryu.reports import svg
 from bunryu.reports.rendering import render
@@ -40,7 +41,7 @@ CURVES: dict[str, dict[str, tuple[str, ...]]] = {
 def write_evaluation(
     folder: Path, examples: Sequence[Example], labels: npt.NDArray[np.int64],
     logits: npt.NDArray[np.float32], names: Sequence[str], facts: Mapping[str, Any],
-    curves: Sequence[Curve], account: RowCounts | None,
+    curves: Sequence[Curve], account: RowCounts | None, spreadsheet_safe: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Write predictions.csv, evaluation.html and, as the last, evaluation.json, whose content is returned.
 
@@ -52,6 +53,7 @@ def write_evaluation(
         facts: plain values: ``run``, ``data``, ``model``, ``checkpoint``, …; ``warnings`` are sentences.
         curves: the rows of the run's metrics.csv: epoch, step, name, value.
         account: what became of the rows of the file, if one was read.
+        spreadsheet_safe: whether cells of predictions.csv are made inert for spreadsheets.
     """
     predicted, confidence = metrics.most_likely(logits)
     order = sorted(range(len(examples)), key=lambda index: examples[index].row)
@@ -71,7 +73,7 @@ def write_evaluation(
     }
     page = _page(found, names, _confidence_charts(confidence, predicted == labels, names), curves)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "predictions.csv", _as_csv(rows, logits[order], names))
+    write_atomically(folder / "predictions.csv", _as_csv(rows, logits[order], names, spreadsheet_safe))
     write_atomically(folder / "evaluation.html", page)
     write_atomically(folder / "evaluation.json", json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     return found
@@ -100,7 +102,7 @@ def _page(
     return render("evaluation.html", values, {"shown": _shown})
 
 
-def _as_csv(rows: Sequence[Row], logits: npt.NDArray[np.float32], names: Sequence[str]) -> str:
+def _as_csv(rows: Sequence[Row], logits: npt.NDArray[np.float32], names: Sequence[str], safe: bool) -> str:
     """predictions.csv; a float is written so that reading gives the same bits."""
     texts = ["text", "pair"] if any(row["pair"] is not None for row in rows) else ["text"]
     columns = ["row", "label", "prediction", "confidence"]
@@ -109,7 +111,8 @@ def _as_csv(rows: Sequence[Row], logits: npt.NDArray[np.float32], names: Sequenc
     writer = csv.writer(content, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow([*columns, *(f"logit:{name}" for name in names), *texts])
     for row, scores in zip(rows, logits.tolist(), strict=True):
-        writer.writerow([*(row[name] for name in columns), *scores, *(row[name] or "" for name in texts)])
+        cells = [*(row[name] for name in columns), *scores, *(row[name] or "" for name in texts)]
+        writer.writerow(map(inert_cell, cells) if safe else cells)
     return content.getvalue()
 
 
