@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bunryu.data import delimited
-from bunryu.data.delimited import ESCAPED, delimited_records
+from bunryu.data.delimited import DOUBTFUL, ESCAPED, delimited_records
 
 
 def records(lines: list[str], longest: int) -> Iterator[tuple[int, tuple[int, list[str], int, str]]]:
@@ -58,7 +58,10 @@ PROSE = ["첫 줄", "둘째, 줄"] * 1000
     ("lines", "taken", "problem"),
     [
         pytest.param([HEADER, '"보고', *PROSE, '끝",나쁨', "좋다,좋음"], 2002, "", id="a long record"),
-        pytest.param([HEADER, '"보고', *["글,좋음"] * 2000, '끝",나쁨'], 1, "stray quote", id="rows inside"),
+        pytest.param([HEADER, '"보고', *["글,좋음"] * 2000, '끝",나쁨'], 1, DOUBTFUL, id="rows inside"),
+        pytest.param(
+            [HEADER, '"보고', *["글,좋음"] * 2000, '끝, 끝",나쁨'], 2002, "", id="no row at the end"
+        ),
         pytest.param([HEADER, '"보고', *PROSE, '끝",나쁨,또'], 1, "stray quote", id="another width"),
         pytest.param([HEADER, '"보고', *PROSE, '"끝",나쁨'], 1, "stray quote", id="a quote amid text"),
         pytest.param(["text", '"보고', *PROSE, '끝"'], 2002, "", id="one column, where all look like rows"),

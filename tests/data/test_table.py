@@ -349,6 +349,13 @@ def test_quotes(
     assert counts.lines == content.count("\n") - 1
 
 
+def test_a_quote_that_may_swallow_rows_or_be_a_long_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a quote that opens here closes far below") as refused:
+        read(tmp_path / "a.csv", 'text,label\n글,1\n"열고,1\n' + "글,0\n" * 1100 + '닫고",0\n')
+    assert refused.value.where == f"{tmp_path / 'a.csv'}:3"
+    assert "corpus.quoting=none" in refused.value.fix
+
+
 def test_a_quote_in_the_header_of_one_line_rows_is_text(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text('text\tlabel\t"x\n가\t1\t"y\n', encoding="utf-8")

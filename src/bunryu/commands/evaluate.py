@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bunryu.commands.arguments import Parser, add_model_arguments
+from bunryu.commands.arguments import Parser, add_corpus_root, add_model_arguments
 from bunryu.commands.table_options import add_reader_arguments, flags_named, table_options
 from bunryu.data.corpus import SPLITS
-from bunryu.data.examples import Example, read_examples
+from bunryu.data.examples import Example, label_of, read_examples
 from bunryu.data.table import RowCounts
 from bunryu.errors import ConfigError, ModelError
 from bunryu.inference.opening import OpenedModel, locate, open_predictor
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     if opened.run is None and options.data is None:
         raise ConfigError("a model folder alone has no corpus", where=str(opened.model), fix="--data FILE")
     with flags_named():
-        documents = _file(options, opened) if options.data else _split(opened, options.split)
+        documents = (
+            _file(options, opened) if options.data else _split(opened, options.split, options.corpus_root)
+        )
     predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
     predictor.check_parity()
     encoded, logits, how = score(predictor, documents.examples, opened.run)
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
+    add_corpus_root(parser)
     add_reader_arguments(parser).add_argument("--label-column", metavar="NAME", help="the labels")
     return parser
 
@@ -92,14 +95,15 @@ def _name(options: argparse.Namespace) -> str:
     return str(name)
 
 
-def _split(opened: OpenedModel, split: str) -> Documents:
+def _split(opened: OpenedModel, split: str, root: Path | None) -> Documents:
     """The run's own split, read as training read it."""
-    from bunryu.config.record import resolved  # Hydra: only where a config is made into a corpus
+    from bunryu.config.record import at_hand, resolved  # Hydra: only where a config is made into a corpus
     from bunryu.training.inputs import read_corpus
 
     assert opened.run is not None
     # nothing but these: the rest of the config may name secrets that are not needed here
-    corpus = read_corpus(resolved(opened.run.config, str(opened.run.path), "corpus", "limit_rows"))
+    config = at_hand(opened.run.config, root)
+    corpus = read_corpus(resolved(config, str(opened.run.path), "corpus", "limit_rows"))
     examples = corpus.split(split)
     if not examples:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"
@@ -134,7 +138,7 @@ def _label_ids(opened: OpenedModel) -> dict[str, int]:
     ids = {str(index): index for index in range(len(names))}
     if opened.run is not None:
         spelt = opened.run.config["corpus"].get("label_names") or {name: name for name in names}
-        ids = {str(label): names.index(name) for label, name in spelt.items()}
+        ids = {label_of(label) or str(label): names.index(name) for label, name in spelt.items()}
     return {**ids, **{name: index for index, name in enumerate(names)}}
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from bunryu.commands.arguments import Parser
+from bunryu.commands.arguments import Parser, add_corpus_root
 from bunryu.config.instantiate import check_targets
-from bunryu.config.record import resolved
+from bunryu.config.record import at_hand, resolved
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, surroundings_changes
@@ -32,10 +33,11 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    print("\n".join(["different now from when the run was made:", *_changes(run)]))
+    config = at_hand(run.config, options.corpus_root)
+    print("\n".join(["different now from when the run was made:", *_changes(run, config)]))
     if options.dry_run:
         return 0
-    check_targets(resolved(run.config, where))  # a refused run leaves no directory
+    check_targets(resolved(config, where))  # a refused run leaves no directory
     from bunryu.training import distributed  # torch and Lightning: only once there is something to train
 
     distributed.check(run)
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         what = f"{ranks.world_size()} processes were started: reproduce starts those of a run itself"
         raise ConfigError(what, where=where, fix=f"bunryu reproduce {where}, without torchrun or srun")
     argv, kind = ["bunryu", "reproduce", *arguments], run.path.parent
-    again = Run.create(kind.parent, kind.name, run.config, argv, manifest["overrides"])
+    again = Run.create(kind.parent, kind.name, config, argv, manifest["overrides"])
     again.record(reproduces=run.path.name)
     log_to_console()
     log.info("run directory: %s", again.path)
@@ -74,16 +76,16 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     return DIFFERENT, [f"different: by up to {farthest:.3g}, more than {tolerance:g}", *lines]
 
 
-def _changes(run: Run) -> list[str]:
-    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run)]
+def _changes(run: Run, config: Mapping[str, Any]) -> list[str]:
+    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, config)]
     return [f"  {line}" for line in found] or ["  nothing"]
 
 
-def _corpus_changes(run: Run) -> list[str]:
+def _corpus_changes(run: Run, config: Mapping[str, Any]) -> list[str]:
     from bunryu.training.inputs import read_corpus
 
-    config = resolved(run.config, str(run.path), "corpus", "limit_rows")
-    before, now = run.manifest["corpus"]["fingerprint"], read_corpus(config).fingerprint()
+    corpus = read_corpus(resolved(config, str(run.path), "corpus", "limit_rows"))
+    before, now = run.manifest["corpus"]["fingerprint"], corpus.fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 
@@ -105,4 +107,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="only say what is different now")
     tolerance = f"of losses and scores ({TOLERANCE:g})"
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=tolerance)
+    add_corpus_root(parser)
     return parser.parse_args(arguments)

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from bunryu.commands.arguments import Parser
+from bunryu.commands.arguments import Parser, add_corpus_root
+from bunryu.config.record import at_hand
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, config_changes
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str]) -> int:
         what = "what the run began with has changed since:\n  " + "\n  ".join(changes)
         fix = "the versions and files as they were; or --despite-changes, and another result"
         raise ConfigError(what, where=str(run.path), fix=fix)
+    if (config := at_hand(run.config, options.corpus_root)) != run.config:
+        run.replace_config(config)
     log_to_console()
     from bunryu.training import distributed, summary  # torch and Lightning: once there is something to train
 
@@ -40,4 +43,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="a run directory")
     help_ = "go on though code, configuration or corpus changed"
     parser.add_argument("--despite-changes", action="store_true", help=help_)
+    add_corpus_root(parser)
     return parser.parse_args(arguments)

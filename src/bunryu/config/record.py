@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,9 @@ from bunryu.errors import ConfigError
 
 # Keys of a sweep as a whole, which its runs do not record.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours")
+
+# What may name files and folders from where the command is given.
+PATHS = {"corpus": ("train", "validation", "test", "root_dir"), "model": ("name", "vocabulary_file")}
 
 # The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
@@ -45,6 +49,47 @@ def check_files(configs: Iterable[Mapping[str, Any]]) -> None:
         if config["corpus"] not in checked:
             checked.append(config["corpus"])
             instantiate(config["corpus"], "corpus")
+
+
+def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the files and folders that it names, and that are there, named for any folder."""
+    return _with_paths(config, lambda key, path: path.absolute() if path.exists() else path)
+
+
+def at_hand(config: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
+    """A run's config with its corpus's files as they lie below ``root``, where they lie there.
+
+    Raises:
+        ConfigError: if one is nowhere.
+    """
+
+    def here(key: str, path: Path) -> Path:
+        if not key.startswith("corpus."):
+            return path
+        parts = [part for part in path.parts if part not in (path.anchor, "..", "~")] if root else []
+        for start in range(len(parts)):  # the most of its path that is there
+            if root and (moved := root.joinpath(*parts[start:])).exists():
+                return moved.absolute()
+        if key != "corpus.root_dir" and not path.expanduser().exists():
+            what, fix = "a file of the run's corpus is not there", "--corpus-root <the folder it is in now>"
+            raise ConfigError(what, where=f"{key}={path}", fix=fix)
+        return path
+
+    return _with_paths(config, here)
+
+
+def _with_paths(config: Mapping[str, Any], change: Callable[[str, Path], Path]) -> dict[str, Any]:
+    """The config with what ``change`` makes of each of the ``PATHS``, given its key."""
+    changed = dict(config)
+    for group, names in PATHS.items():
+        if isinstance(node := config.get(group), dict):
+            paths = {name: value for name in names if isinstance(value := node.get(name), str)}
+            changed[group] = node | {
+                name: str(change(f"{group}.{name}", Path(value)))
+                for name, value in paths.items()
+                if value != "test" and "${" not in value
+            }
+    return changed
 
 
 def to_recorded(config: DictConfig) -> dict[str, Any]:

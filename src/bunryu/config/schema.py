@@ -63,7 +63,9 @@ KEYS = {
     "corpus.validation": Key(float | str),
     "corpus.test": Key(str),
     "corpus.pair_column": Key(str),
+    "corpus.label_column": Key(list),  # to be refused with the reason
     "corpus.encoding": Key(str),
+    "corpus.delimiter": Key(str),
     "corpus.split_seed": Key(None, 0, 2**32 - 1),
     "corpus.cleaner.allowed": Key(str),
     "corpus.cleaner.max_repeats": Key(low=0),

@@ -17,6 +17,7 @@ LONGEST_RECORD = 1 << 24  # characters of one quoted record, in some 100 MB of m
 NEAR = 1 << 12  # characters that are looked through for the end of any quote
 EARNED = 4  # characters that may be looked through in vain for each one that is read
 FAR = 1000  # lines; a record that is longer has to look like one
+DOUBTFUL = "a quote that opens here closes far below, and every line between looks like a row"
 ESCAPED = 'a quote written as \\" and not as ""'
 _BETWEEN = re.compile(r"[\s\[\],]*")  # what stands between the objects of an array
 
@@ -27,8 +28,8 @@ def delimited_records(
     r"""``(line, fields, lines taken, problem)`` of each record, read as they are asked for.
 
     A quote that opens a field and does not close affects its own line only: the record is that line,
-    split at its delimiters, with the problem ``stray quote``. So does one that closes far away if what it
-    would swallow are rows, or the record had another number of fields than the first one.
+    split at its delimiters, with the problem ``stray quote``. So does one that closes far away if the
+    record had another width than the first one's, or with the problem ``DOUBTFUL`` if rows may be inside.
 
     Args:
         lines: without their ``\n``; a ``\r`` at the end is dropped.
@@ -45,24 +46,29 @@ def delimited_records(
         if quotes and '"' in plain:
             room = min(longest, max(credit, NEAR))
             quoted, span = _quoted(_with_next(line, ahead, lines, room), delimiter)
-            far = span > FAR and _is_far_fetched(quoted, islice(ahead, span - 2), delimiter, width)
-            if quoted and not far:
+            problem = ESCAPED if '\\"' in plain else "stray quote"
+            if quoted:
+                problem = (
+                    _doubt(quoted, list(islice(ahead, span - 1)), delimiter, width) if span > FAR else ""
+                )
+            if not problem:
                 fields, taken = quoted, span
                 for _ in range(span - 1):
                     ahead.popleft()
             else:
                 credit -= sum(map(len, islice(ahead, span)))
-                problem = ESCAPED if '\\"' in plain else "stray quote"
         width = width or len(fields)
         yield number, fields, taken, problem
         number += taken
 
 
-def _is_far_fetched(fields: list[str], inside: Iterator[str], delimiter: str, width: int) -> bool:
-    """Whether a long record is none: it has another width, or nine of ten lines inside it look like rows."""
-    lines = list(inside)
-    rows = sum(line.count(delimiter) == width - 1 for line in lines) if width > 1 else 0
-    return len(fields) != width or rows * 10 > len(lines) * 9
+def _doubt(fields: list[str], lines: list[str], delimiter: str, width: int) -> str:
+    """Why a record that goes on over many lines may be none: its width, or each line looks like a row."""
+    if len(fields) != width:
+        return "stray quote"
+    rows = sum(line.count(delimiter) == width - 1 for line in lines)
+    alike = width > 1 and lines[-1].count(delimiter) == width - 1 and rows * 10 > len(lines) * 9
+    return DOUBTFUL if alike else ""
 
 
 def json_rows(lines: Iterator[str], path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:

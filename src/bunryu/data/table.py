@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bunryu.data import parquet
 from bunryu.data.decoding import check_encoding, decoded_lines
-from bunryu.data.delimited import LONGEST_RECORD, delimited_records, json_rows
+from bunryu.data.delimited import DOUBTFUL, LONGEST_RECORD, delimited_records, json_rows
 from bunryu.data.normalisation import name_of
 from bunryu.data.unpacking import SAVE_AS_CSV, SPREADSHEETS, unpacked_name
 from bunryu.errors import ConfigError, DataError
@@ -220,6 +220,9 @@ def _delimited_rows(path: Path, columns: Sequence[str], format: TableFormat, cou
     for number, fields, taken, problem in records:
         number += skipped
         counts.lines += taken
+        if problem == DOUBTFUL:
+            fix = "mend the quote; corpus.quoting=none if quotes mean nothing here"
+            raise DataError(problem, where=f"{path}:{number}", fix=fix)
         if problem and format.one_line_rows:
             counts.note("stray quotes taken as text")
             problem = ""

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bunryu.config.record import fill_environment
+from bunryu.config.record import fill_environment, resolved
 from bunryu.errors import BunryuError, BusyError, first_line
 from bunryu.runs.provenance import code_changes
 from bunryu.runs.run import Run, kind_of
@@ -98,7 +98,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
         attempt.record_run(run.path)
         if run.manifest["status"] == "finished":  # only its record is missing
             return run.results
-    from bunryu.training import batch_size, distributed, early_checks
+    from bunryu.training import batch_size, distributed, early_checks, inputs
 
     callbacks = _pruning(job, ledger)
     if run is not None:
@@ -106,14 +106,16 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     config = dict(job.config)
     if config["seed"] is None:
         config["seed"] = secrets.randbelow(2**32)
-    config = batch_size.settle_batch(early_checks.settle_and_check(config))
+    config = early_checks.settle_and_check(config)
+    corpus = inputs.corpus_to_train_on(resolved(config, ""))
+    config = batch_size.settle_batch(config)
     argv = ["bunryu", "train", *job.overrides]
     root = Path(config["output_root"]).expanduser()
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.record_run)
     log.info("run directory: %s", run.path)
     if threads is not None:  # the job's; its processes share them
         threads = max(1, threads // ranks.processes_for(config["accelerator"]))
-    return distributed.execute(run, threads=threads, callbacks=callbacks)
+    return distributed.execute(run, threads=threads, callbacks=callbacks, corpus=corpus)
 
 
 def _pruning(job: JobState, ledger: Ledger) -> list[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bunryu.config.instantiate import call, instantiate
@@ -22,6 +23,23 @@ def read_corpus(config: Mapping[str, Any]) -> Corpus:
     """The corpus of a config (``corpus`` and ``limit_rows``, no references to the environment left in)."""
     corpus: Corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
     return corpus
+
+
+def corpus_to_train_on(config: Mapping[str, Any]) -> Corpus:
+    """The corpus of a config like ``read_corpus``'s, refused with its flaws if ``strict_data`` says so."""
+    with stage("reading the corpus"):
+        corpus = read_corpus(config)
+    if config["strict_data"]:
+        corpus.refuse_flaws()
+    return corpus
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Log how long a part of the recipe took."""
+    start = time.perf_counter()
+    yield
+    log.info("%s took %.1f s", name, time.perf_counter() - start)
 
 
 def tokenizer_of(config: Mapping[str, Any], corpus: Corpus) -> tuple[ModelSource, Any]:
