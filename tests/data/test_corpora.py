@@ -48,7 +48,8 @@ def test_integer_labels_of_json_and_of_text_are_the_same(tmp_path: Path) -> None
         (True, "true"), (1.0, "1"), (-0.0, "0"), (1e0, "1"), (1e22, "1" + "0" * 22), (2**70, str(2**70)),
         (Decimal("1.00"), "1"), (Decimal("0.50"), "0.5"), (0.5, "0.5"), ("1.0", "1"), ("-0", "0"),
         ("1.000e+00", "1"), ("2.50e1", "25"), ("0.5", "0.5"), (" 010 ", "010"), ("1e5", "1e5"),
-        ("1.0.0", "1.0.0"), ("1.0e999999", "1.0e999999"), ("True", "True"), (math.nan, None), (None, None), ([1], None),
+        ("1.0.0", "1.0.0"), ("1.0e999999", "1.0e999999"), ("True", "True"),
+        (math.nan, None), (None, None), ([1], None),
     ],
 )  # fmt: skip
 def test_a_label_is_what_it_means(written: object, label: str | None) -> None:
