@@ -131,7 +131,7 @@ def test_what_torch_files_and_the_machine_would_refuse_is_listed_together(
     assert check.main(["accelerator=tpu", *table, root]) == 2
     err = capsys.readouterr().err
     assert "there is no tpu here" in err
-    assert "there is nothing to classify" in err
+    assert "leaves none to validate on" in err
     assert not (tmp_path / "runs").exists()
 
 
