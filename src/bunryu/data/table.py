@@ -14,7 +14,7 @@ from bunryu.data import parquet
 from bunryu.data.decoding import check_encoding, decoded_lines
 from bunryu.data.delimited import DOUBTFUL, LONGEST_RECORD, delimited_records, json_rows
 from bunryu.data.normalisation import name_of
-from bunryu.data.unpacking import SAVE_AS_CSV, SPREADSHEETS, unpacked_name
+from bunryu.data.unpacking import SAVE_AS_CSV, unpacked_name
 from bunryu.errors import ConfigError, DataError
 
 DELIMITERS = {"tsv": "\t", "txt": "\t", "csv": ","}
@@ -105,15 +105,13 @@ def format_of(
     path: Path, encoding: str | None = None, quoting: str = "csv", delimiter: str | None = None
 ) -> TableFormat:
     """The format that a file's suffix names; ConfigError if it names none, or no such one."""
-    kind = Path(unpacked_name(path)).suffix.lstrip(".").lower()
-    packed_parquet = kind == "parquet" and path.suffix.lower() != ".parquet"
-    if kind not in KINDS or packed_parquet:
-        shown = f"'{path.suffix}'" if packed_parquet else f"'.{kind}'"
-        what = f"a table ends in .csv, .tsv, .txt, .json, .jsonl or .parquet, not {shown}"
-        fix = SAVE_AS_CSV if kind in SPREADSHEETS else "convert or rename the file"
-        raise ConfigError(
-            f"{what} (all but parquet also as .gz, or alone in a .zip)", where=str(path), fix=fix
-        )
+    name = unpacked_name(path)
+    kind = Path(name).suffix.lstrip(".").lower()
+    if kind not in KINDS or (kind == "parquet" and name != path.name):
+        known = ".csv, .tsv, .txt, .jsonl, .json (each also as .gz or .zip) or .parquet"
+        what = f"a table is a {known} file, not '{path.suffix}'"
+        fix = SAVE_AS_CSV if kind in ("xlsx", "xls", "ods", "numbers") else "convert or rename the file"
+        raise ConfigError(what, where=str(path), fix=fix)
     given = {"encoding": encoding, "quoting": None if quoting == "csv" else quoting, "delimiter": delimiter}
     for key, value in given.items():
         if kind == "parquet" and value is not None:
@@ -122,10 +120,8 @@ def format_of(
     check_encoding(encoding or "utf-8")
     delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
-        what = f"'{delimiter}' is no delimiter"
-        raise ConfigError(
-            what, where="corpus.delimiter", fix="corpus.delimiter=';', or tab, or another character"
-        )
+        fix = "corpus.delimiter=';', or tab, or another character"
+        raise ConfigError(f"'{delimiter}' is no delimiter", where="corpus.delimiter", fix=fix)
     return TableFormat("jsonl" if kind == "json" else kind, encoding, quoting, delimiter=delimiter)
 
 

@@ -12,13 +12,12 @@ from zipfile import BadZipFile, ZipFile
 
 from bunryu.errors import DataError
 
-SPREADSHEETS = ("xlsx", "xls", "ods", "numbers")
 SAVE_AS_CSV = "open it in the spreadsheet program and save it as 'CSV UTF-8'"
 
 
 def blocks(path: Path, size: int) -> Iterator[bytes]:
     """The bytes of a file block by block, unpacked as they are read; the last block is empty."""
-    with _opened(path) as file:
+    with _opened(path) as (_, file):
         while block := file.read(size):
             yield block
     yield b""
@@ -26,31 +25,33 @@ def blocks(path: Path, size: int) -> Iterator[bytes]:
 
 def unpacked_name(path: Path) -> str:
     """The name of the table in a file: without ``.gz``, and of a zip archive its one file's."""
-    name = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
-    if not name.lower().endswith(".zip"):
+    if path.suffix.lower() != ".zip":
+        return path.stem if path.suffix.lower() == ".gz" else path.name
+    with _opened(path) as (name, _):
         return name
-    with _reading(path), ZipFile(path) as archive:
-        return _only_file(archive, path)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The content of a file; what it begins with, and not its name, says how it is packed."""
-    with _reading(path), path.open("rb") as file:
-        begins = file.read(4)
-        file.seek(0)
-        if begins == b"PK\3\4":
-            with ZipFile(file) as archive, archive.open(_only_file(archive, path)) as member:
-                yield member
-        elif begins[:2] == b"\x1f\x8b":
-            with gzip.open(file) as content:
-                yield content
-        else:
-            yield file
+def _opened(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of the table in a file; what it begins with, not its name, says how it is packed."""
+    name, content = path.name, None
+    try:
+        with path.open("rb") as file:
+            begins = file.read(4)
+            file.seek(0)
+            if begins == b"PK\3\4":
+                archive = ZipFile(file)
+                name = _only_file(archive.namelist(), path)
+                content = archive.open(name)
+            elif begins[:2] == b"\x1f\x8b":
+                content = gzip.GzipFile(fileobj=file)
+            yield name, content or file
+    except (OSError, EOFError, zlib.error, BadZipFile, RuntimeError) as error:  # the last: it has a password
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read the file: {reason}", where=str(path)) from None
 
 
-def _only_file(archive: ZipFile, path: Path) -> str:
-    names = archive.namelist()
+def _only_file(names: list[str], path: Path) -> str:
     if "[Content_Types].xml" in names:
         raise DataError("this is an Excel workbook", where=str(path), fix=SAVE_AS_CSV)
     found = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")]
@@ -58,14 +59,3 @@ def _only_file(archive: ZipFile, path: Path) -> str:
         what = f"the archive holds {len(found)} files: {', '.join(found[:10])}"
         raise DataError(what, where=str(path), fix="unpack it and give one of them")
     return found[0]
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"cannot read the file: {error.strerror or error}", where=str(path)) from None
-    except (EOFError, zlib.error, BadZipFile, RuntimeError) as error:  # RuntimeError: it asks for a password
-        what = f"the packed file is cut off, damaged or locked: {error}"
-        raise DataError(what, where=str(path), fix="pack it again, or unpack it yourself") from None

@@ -52,13 +52,9 @@ def execute(
         return run.results
     own = Run(run.path, writes=ranks.rank() == 0)
     return recipe.execute(
-        own,
-        resume=resume,
-        despite_changes=despite_changes,
-        threads=threads,
-        callbacks=callbacks,
-        corpus=corpus,
-    )
+        own, resume=resume, despite_changes=despite_changes,
+        threads=threads, callbacks=callbacks, corpus=corpus,
+    )  # fmt: skip
 
 
 def check(run: Run) -> None:

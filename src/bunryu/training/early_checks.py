@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bunryu.config.instantiate import call, check_targets, instantiate
-from bunryu.config.record import fill_environment, with_absolute_paths
+from bunryu.config.record import fill_environment, located
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.system import ranks
 
@@ -36,7 +36,7 @@ def settle_and_check(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with absolute paths and no ``auto`` but ``batch_size``'s; raises what would fail here."""
     from bunryu.training import accelerators
 
-    settled = with_absolute_paths(accelerators.resolve_auto(config))
+    settled = located(accelerators.resolve_auto(config))
     for problem in problems_here(settled):
         raise problem
     return settled
