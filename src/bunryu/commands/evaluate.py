@@ -139,7 +139,7 @@ def _label_ids(opened: OpenedModel) -> dict[str, int]:
     if opened.run is not None:
         spelt = opened.run.config["corpus"].get("label_names") or {name: name for name in names}
         ids = {label_of(label) or str(label): names.index(name) for label, name in spelt.items()}
-    return {**ids, **{name: index for index, name in enumerate(names)}}
+    return {**ids, **{label_of(name) or name: index for index, name in enumerate(names)}}
 
 
 def score(

@@ -149,8 +149,8 @@ def _bar(options: argparse.Namespace) -> tqdm[NoReturn]:
 
 
 def _lines(file: Path) -> int | None:
-    """How many lines a file has, about as many as rows; None for parquet."""
-    if file.suffix.lower() == ".parquet":
+    """How many lines a file has, about as many as rows; None for what is packed."""
+    if file.suffix.lower() in (".parquet", ".gz", ".zip"):
         return None
     with open(file, "rb") as opened:
         return sum(block.count(b"\n") for block in iter(lambda: opened.read(1 << 20), b""))

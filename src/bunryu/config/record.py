@@ -21,8 +21,8 @@ from bunryu.keys import value_at
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours")
 
 # Keys that may name files and folders from where the command is given.
-PATHS = ("corpus.train", "corpus.validation", "corpus.test")
-PATHS += ("corpus.root_dir", "model.name", "model.vocabulary_file")
+FILES = ("corpus.train", "corpus.validation", "corpus.test")
+PATHS = (*FILES, "corpus.root_dir", "model.name", "model.vocabulary_file")
 
 # The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
@@ -70,9 +70,9 @@ def _located(key: str, path: Path, root: Path | None) -> str:
     parts = [part for part in path.parts if part not in (path.anchor, "..", "~")]
     moved = [root.joinpath(*parts[start:]) for start in range(len(parts))] if root else []
     for place in (*(moved if key.startswith("corpus.") else ()), path):
-        if place.exists():
+        if (place / "config.json" if key == "model.name" else place).exists():
             return str(place.absolute())
-    if key in PATHS[:3] and not path.expanduser().exists():
+    if key in FILES and not path.expanduser().exists():
         what, fix = "a file of the run's corpus is not there", "--corpus-root <the folder it is in now>"
         raise ConfigError(what, where=f"{key}={path}", fix=fix)
     return str(path)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from zipfile import BadZipFile, ZipFile
 
 from bunryu.errors import DataError
@@ -34,9 +34,10 @@ def unpacked_name(path: Path) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Name and content of the table in a file; what it begins with, not its name, says how it is packed."""
-    name, content = path.name, None
+    name = path.name
     try:
         with path.open("rb") as file:
+            content: Any = file
             begins = file.read(4)
             file.seek(0)
             if begins == b"PK\3\4":
@@ -45,7 +46,7 @@ def _opened(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 content = archive.open(name)
             elif begins[:2] == b"\x1f\x8b":
                 content = gzip.GzipFile(fileobj=file)
-            yield name, content or file
+            yield name, content
     except (OSError, EOFError, zlib.error, BadZipFile, RuntimeError) as error:  # the last: it has a password
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read the file: {reason}", where=str(path)) from None
