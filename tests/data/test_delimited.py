@@ -87,8 +87,7 @@ def test_stray_quotes_are_looked_for_in_linear_time(
             yield line
 
     monkeypatch.setattr(delimited, "_with_next", counted)
-    monkeypatch.setattr(delimited, "NEAR", 40)
     lines = [HEADER, *block * 50]
     found = delimited_records(iter(lines), ",", quotes=True, longest=50_000)
     assert [record[0] for record in found] == list(range(1, len(lines) + 1))
-    assert looked < 20 * len(lines)
+    assert looked < 9 * len(lines)

@@ -14,8 +14,7 @@ from typing import Any
 from bunryu.errors import DataError
 
 LONGEST_RECORD = 1 << 24  # characters of one quoted record, in some 100 MB of memory
-NEAR = 1 << 12  # characters that are looked through for the end of any quote
-EARNED = 4  # characters that may be looked through in vain for each one that is read
+IN_VAIN = 4  # characters that may be looked through in vain for each one that is read
 FAR = 1000  # lines; a record that is longer has to look like one
 STRAY = "stray quote"
 DOUBTFUL = "a quote that opens here closes far below, and every line between looks like a row"
@@ -39,17 +38,18 @@ def delimited_records(
     """
     csv.field_size_limit(2**31 - 1)  # a document may be longer than csv's 131,072 characters
     ahead: deque[str] = deque()  # lines read while looking for the end of a quote, and not yet used
-    number, width, credit = 1, 0, longest  # so many characters may be looked through in vain
+    number, width = 1, 0
+    size = in_vain = 0  # characters read, and looked through in vain
     while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
         plain = line.removesuffix("\r")
         fields, taken, problem = plain.split(delimiter), 1, ""
-        credit = min(longest, credit + EARNED * len(line))
+        size += len(line)
         if quotes and '"' in plain:
-            room = min(longest, max(credit, NEAR))
+            room = min(longest, longest + IN_VAIN * size - in_vain)
             quoted, span = _quoted(_with_next(line, ahead, lines, room), delimiter)
             problem = _doubt(quoted, list(islice(ahead, span - 1)), delimiter, width)
             if problem:
-                credit -= sum(map(len, islice(ahead, span)))
+                in_vain += sum(map(len, islice(ahead, span)))
             else:
                 fields, taken = quoted, span
                 for _ in range(span - 1):
