@@ -117,17 +117,16 @@ class Table:
             raise ConfigError(what, where="corpus.label_column", fix=fix)
         if not isinstance(self.validation, str):
             check_share(self.validation)
-        for name, path in self._files.items():
-            if not path.is_file():
-                where = f"corpus.{name}={getattr(self, name)}"
-                raise ConfigError("no such file", where=where, fix="give the path of a file")
-            self._format(path)
         if self.quoting not in ("csv", "none"):
             raise ConfigError(f"'{self.quoting}' is no quoting", where="corpus.quoting", fix="csv or none")
         if self.label_column in (self.text_column, self.pair_column):
             what = f"the label column '{self.label_column}' is also a text column"
             raise ConfigError(what, where="corpus.label_column")
-        for path in self._files.values():  # a wrong column is known from its first rows
+        for name, path in self._files.items():
+            if not path.is_file():
+                where = f"corpus.{name}={getattr(self, name)}"
+                raise ConfigError("no such file", where=where, fix="give the path of a file")
+            # a wrong column is known from the first rows
             rows = stream_rows(path, self._columns, self._format(path), RowCounts(path.name))
             deque(islice(rows, FIRST_ROWS), maxlen=0)
 
@@ -136,7 +135,7 @@ class Table:
             name: read_examples(path, self._columns, self._format(path)) for name, path in self._files.items()
         }
         labels = sort_labels(example.label for example in files["train"].examples)
-        if self.label_names is None:
+        if not self.label_names:
             _refuse_no_classes(labels, len(files["train"].examples))
         return _corpus(files, self, _as_text(self.label_names or {label: label for label in labels}))
 
@@ -194,9 +193,8 @@ def _refuse_no_classes(labels: Sequence[str], rows: int) -> None:
     numbers = {float(label) for label in labels if _NUMBER.fullmatch(label)}
     scores = any("." in label for label in labels) and all(map(_NUMBER.fullmatch, labels))
     if scores and (len(labels) > MOST_FRACTIONS or len(numbers) < len(labels)):
-        what = (
-            f"{len(labels)} labels are numbers from {min(numbers):g} to {max(numbers):g}: scores, no classes"
-        )
+        span = f"from {min(numbers):g} to {max(numbers):g}"
+        what = f"{len(labels)} labels are numbers {span}: scores, no classes"
     elif len(labels) > MOST_FRACTIONS and len(labels) > 0.8 * rows:
         what = f"{rows} rows have {len(labels)} different labels: texts or ids, no classes"
     else:
