@@ -86,15 +86,21 @@ def test_a_sweep_measures_each_length_once_and_shows_what_each_cuts(
             ["corpus=table", "corpus.train=/nowhere.csv", "output_root={file}/x", "cache_dir={file}/y"],
             ["{file} is no folder", "{file} is no folder", "no such file"],
         ),
+        (
+            ["corpus=table", "corpus.train={table}", "corpus.text_column=txet"],
+            ["no column 'txet'; the file has 'text', 'label'"],
+        ),
         (["model=pretrained"], ["'model.name' has to be set"]),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_before_torch(arguments: list[str], problems: list[str], tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
+    table = tmp_path / "t.csv"
+    table.write_text("text,label\na,b\n", "utf-8")
     program = "import sys; from bunryu.commands.check import main; print(main(sys.argv[1:]), "
     program += "{'torch', 'pytorch_lightning', 'transformers', 'tokenizers'} & set(sys.modules))"
-    given = [argument.format(file=file) for argument in arguments]
+    given = [argument.format(file=file, table=table) for argument in arguments]
     done = subprocess.run([sys.executable, "-c", program, *given], capture_output=True, text=True, check=True)
     assert done.stdout == "2 set()\n"
     named = [line.removeprefix("bunryu check: ") for line in done.stderr.splitlines() if line[:2] != "  "]
@@ -115,7 +121,7 @@ def test_what_torch_files_and_the_machine_would_refuse_is_listed_together(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    (tmp_path / "rows.csv").write_text("review,label\ngood,0\nbad,1\n", "utf-8")
+    (tmp_path / "rows.csv").write_text("text,label\ngood,0\nbad,0\n", "utf-8")
     root = f"output_root={tmp_path / 'runs'}"
     assert check.main(["accelerator=tpu", "+trainer.max_epoch=3", "model=kcbert_base", root]) == 2
     err = capsys.readouterr().err
@@ -126,7 +132,7 @@ def test_what_torch_files_and_the_machine_would_refuse_is_listed_together(
     assert check.main(["accelerator=tpu", *table, root]) == 2
     err = capsys.readouterr().err
     assert "there is no tpu here" in err
-    assert "text" in err and "rows.csv" in err and "review" in err
+    assert "leaves none to validate on" in err
     assert not (tmp_path / "runs").exists()
 
 

@@ -164,7 +164,7 @@ def test_a_table_s_labels_are_those_of_its_file_and_its_change_is_told(
     assert "--split train or validation, or --data FILE" in error
     config.write_text(written, "utf-8")
     data.unlink()
-    assert f"no such file\n  where: corpus.train={data}" in error_of(2, "evaluate", run.path)
+    assert f"is not there\n  where: corpus.train={data}" in error_of(2, "evaluate", run.path)
 
 
 @pytest.mark.cpus

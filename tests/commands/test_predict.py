@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -147,18 +148,30 @@ def test_what_is_kept_costs_no_row(trained: Run, tmp_path: Path) -> None:
 def test_undecodable_bytes_cost_their_row_and_a_wrong_encoding_is_named(trained: Run, tmp_path: Path) -> None:
     source, out = tmp_path / "in.tsv", tmp_path / "out.csv"
     command = ["predict", trained.path, source, "-o", out]
-    source.write_bytes("document\n좋다\n".encode() + b"\xb0\xa1\n" + "싫다\n".encode())
-    assert error_of(0, *command).startswith("2 of 3 rows predicted")
-    rows = [(row["line"], row["document"], row["error"]) for row in rows_of(out)]
+    source.write_bytes("document\n좋다\n".encode() + b"\xb0\xa1\n" + "싫다\n".encode() * 9)
+    assert error_of(0, *command).startswith("10 of 11 rows predicted")
+    rows = [(row["line"], row["document"], row["error"]) for row in rows_of(out)][:3]
     assert rows == [("2", "좋다", ""), ("3", "", "bytes that cannot be decoded"), ("4", "싫다", "")]
-    source.write_bytes("document\n좋다\n싫다\n".encode("cp949"))
+    # a row that is ASCII, or a window of them, makes no difference
+    source.write_bytes("document\nok\n좋다\n싫다\n".encode("cp949"))
     out.unlink()
     error = error_of(1, *command)
     assert "the file is not utf-8: byte 0xc1 cannot be read" in error
-    assert f"where: {source}:2\n  fix:   --encoding cp949, or convert" in error
+    assert f"where: {source}:3\n  fix:   --encoding cp949, or convert" in error
     assert not out.exists()
-    assert error_of(0, *command, "--encoding", "cp949").startswith("2 of 2 rows predicted")
-    assert [row["document"] for row in rows_of(out)] == ["좋다", "싫다"]
+    assert error_of(0, *command, "--encoding", "cp949").startswith("3 of 3 rows predicted")
+    assert [row["document"] for row in rows_of(out)] == ["ok", "좋다", "싫다"]
+
+
+def test_a_file_of_another_shape_than_its_name_is_read(trained: Run, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.csv.gz", tmp_path / "out.csv"
+    source.write_bytes(gzip.compress("sep=;\ndocument;n\n좋다, 참;1\n".encode()))
+    assert error_of(0, "predict", trained.path, source, "-o", out) == "1 of 1 rows predicted\n"
+    assert [(row["line"], row["document"]) for row in rows_of(out)] == [("3", "좋다, 참")]
+    source.write_bytes("document:n\n좋다, 참:1\n".encode())
+    assert "--delimiter" in error_of(2, "predict", trained.path, source, "--delimiter", "::")
+    error_of(0, "predict", trained.path, source, "-o", out, "--delimiter", ":")
+    assert [row["document"] for row in rows_of(out)] == ["좋다, 참"]
 
 
 def test_a_file_of_which_nothing_can_be_used_is_refused(trained: Run, tmp_path: Path) -> None:

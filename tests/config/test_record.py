@@ -88,7 +88,7 @@ def test_a_missing_corpus_file_is_refused(loader: ConfigLoader, tmp_path: Path) 
     check_files([])
     with pytest.raises(ConfigError, match=re.escape(f"corpus.train={missing}")):
         check_files([config])
-    missing.touch()
+    missing.write_text("text,label\n", "utf-8")
     check_files([config])
 
 

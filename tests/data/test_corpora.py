@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.data.corpora import Nsmc, Sample
-from bunryu.data.examples import Example
+from bunryu.data.examples import Example, label_of
 from bunryu.errors import ConfigError, DataError
 from helpers.tables import table, write
 
@@ -38,6 +40,52 @@ def test_integer_labels_of_json_and_of_text_are_the_same(tmp_path: Path) -> None
     assert from_json.labels == from_tsv.labels == ("9", "10")
     assert from_json.train == from_tsv.train
     assert from_json.fingerprint() == from_tsv.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [
+        (True, "true"), (1.0, "1"), (-0.0, "0"), (1e0, "1"), (1e22, "1" + "0" * 22), (2**70, str(2**70)),
+        (Decimal("1.00"), "1"), (Decimal("0.50"), "0.5"), (0.5, "0.5"), ("1.0", "1"), ("-0", "0"),
+        ("1.000e+00", "1"), ("2.50e1", "25"), ("0.5", "0.5"), (" 010 ", "010"), ("1e5", "1e5"),
+        ("1.0.0", "1.0.0"), ("1.0e999999", "1.0e999999"), ("True", "True"),
+        (math.nan, None), (None, None), ([1], None),
+    ],
+)  # fmt: skip
+def test_a_label_is_what_it_means(written: object, label: str | None) -> None:
+    assert label_of(written) == label
+
+
+def test_labels_of_csv_json_and_parquet_that_mean_the_same_are_the_same(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.tsv", ("가", "1.0"), ("나", "0.0"), ("다", "1.0"), ("라", "0.0"))
+    test = tmp_path / "b.jsonl"
+    test.write_text('{"text": "마", "label": 1}\n{"text": "바", "label": 0.0}\n', "utf-8")
+    corpus = table(train, test=str(test), label_names={1.0: "긍정", "0": "부정"}).read()
+    assert (corpus.labels, corpus.label_ids("test")) == (("1", "0"), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "what"),
+    [
+        ([f"{n / 10:.2f}" for n in range(25)] * 2, "25 labels are numbers from 0 to 2.4: scores, no classes"),
+        (["0.2", "0.20", "1.5"] * 10, "3 labels are numbers from 0.2 to 1.5: scores, no classes"),
+        ([f"글 {n}" for n in range(40)], "40 rows have 40 different labels: texts or ids, no classes"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_unless_they_are_named(
+    tmp_path: Path, labels: list[str], what: str
+) -> None:
+    path = write(tmp_path / "a.tsv", *((f"글 {n}", label) for n, label in enumerate(labels)))
+    with pytest.raises(DataError, match=what) as refused:
+        table(path).read()
+    assert refused.value.where == "corpus.label_column"
+    named = {label: f"이름 {number}" for number, label in enumerate(dict.fromkeys(labels))}
+    assert len(table(path, validation=path, label_names=named).read().labels) == len(named)
+
+
+def test_ratings_by_half_stars_are_classes(tmp_path: Path) -> None:
+    rows = [(f"글 {n}", f"{n % 11 / 2}") for n in range(44)]
+    assert table(write(tmp_path / "a.tsv", *rows)).read().labels[:4] == ("0", "0.5", "1", "1.5")
 
 
 def test_label_names_give_names_and_order(tmp_path: Path) -> None:
@@ -117,6 +165,9 @@ def test_bad_choices_of_a_table_are_refused(tmp_path: Path) -> None:
         ({"label_column": "text"}, "the label column 'text' is also a text column"),
         ({"validation": 1.5}, r"validation is 1\.5"),
         ({"test": str(tmp_path)}, "no such file"),
+        ({"label_column": ["a", "b"]}, r"several columns, \['a', 'b'\]: a row has one label"),
+        ({"delimiter": "::"}, "'::' is no delimiter"),
+        ({"text_column": "txet"}, "no column 'txet'"),
         ({"encoding": "hex"}, "unknown encoding 'hex'"),
     ]:
         with pytest.raises(ConfigError, match=what):
@@ -129,14 +180,14 @@ def test_bad_choices_of_a_table_are_refused(tmp_path: Path) -> None:
 
 def test_json_values_of_wrong_types_are_rejected_one_by_one(tmp_path: Path) -> None:
     texts = [("가", "0"), (3, "0"), (None, "0")]
-    labels = [("나", 1.5), ("다", True), ("라", None), ("마", [1]), ("바", 1)]
+    labels = [("나", {}), ("다", math.nan), ("라", None), ("마", [1]), ("바", 1)]
     lines = [json.dumps({"text": text, "label": label}) for text, label in texts + labels]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
     corpus = table(str(path), validation=str(path)).read()
     assert corpus.train == [Example(0, "가", "0"), Example(1, "바", "1")]
     counts = corpus.row_counts["train"]
-    assert counts.rejected == {"text is not a string": 2, "label is neither text nor an integer": 4}
+    assert counts.rejected == {"text is not a string": 2, "label is neither text nor a number": 4}
     assert (counts.read, counts.used) == (8, 2)
 
 

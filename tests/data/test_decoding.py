@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bunryu.data import decoding
-from bunryu.data.decoding import decoded_lines
+from bunryu.data.decoding import decoded_lines, refuse_undecodable
 from bunryu.errors import ConfigError, DataError
 from helpers.tables import same_folder
 
@@ -33,11 +33,12 @@ def test_blocks_of_any_size_give_the_lines_of_the_whole(
     path: Path, text: str, encoding: str, block: int
 ) -> None:
     path.write_bytes(text.encode(encoding, "ignore"))
-    whole = path.read_bytes().decode(encoding).removeprefix("\ufeff")
+    whole = path.read_bytes().decode(encoding).lstrip("\ufeff")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "BLOCK", block)
         if whole:
-            assert list(decoded_lines(path, encoding)) == whole.removesuffix("\n").split("\n")
+            newline = "\r" if "\r" in whole and "\n" not in whole else "\n"
+            assert list(decoded_lines(path, encoding)) == whole.removesuffix(newline).split(newline)
         else:
             with pytest.raises(DataError, match="the file is empty"):
                 decoded_lines(path, encoding)
@@ -50,6 +51,11 @@ def test_blocks_of_any_size_give_the_lines_of_the_whole(
         (KOREAN.encode("utf-8-sig"), None),
         (KOREAN.encode("utf-8-sig"), "utf-8"),
         (KOREAN.encode("utf-16"), None),
+        (KOREAN.encode("utf-32"), None),
+        (KOREAN.encode("utf-8-sig"), "cp949"),  # a mark wins
+        (KOREAN.encode("utf-16"), "cp949"),
+        (KOREAN.replace("\n", "\r").encode(), None),  # as old Macs end lines
+        (KOREAN.encode("cp949"), "cp949"),
         (b"\xfe\xff" + KOREAN.encode("utf-16-be"), None),
         (KOREAN.encode("utf-16-le"), "utf-16"),  # no mark where one is wanted: little-endian
         (KOREAN.encode("utf-32-le"), "UTF_32"),
@@ -62,6 +68,36 @@ def test_marks_are_no_part_of_the_lines_and_say_the_encoding(
     assert list(decoded_lines(path, encoding)) == KOREAN.splitlines()
 
 
+def test_a_file_that_is_utf_8_is_read_as_that_and_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "newer.txt"
+    path.write_text(KOREAN, "utf-8")
+    assert list(decoded_lines(path, "cp949")) == list(decoded_lines(path, "cp949")) == KOREAN.splitlines()
+    assert caplog.messages == ["newer.txt is UTF-8 and is read as that, not as cp949"]
+    path.write_bytes(b"+rAA-\tb\n")  # bytes that are ASCII say nothing
+    assert list(decoded_lines(path, "utf-7")) == ["가\tb"]
+
+
+def test_a_tenth_of_bad_lines_is_bearable_and_more_is_not(path: Path) -> None:
+    bad = "글\n".encode("cp949")
+    path.write_bytes(b"plain\n" * 18 + bad * 2)
+    refuse_undecodable(path, None)
+    path.write_bytes(b"plain\n" * 17 + bad * 2)
+    with pytest.raises(DataError, match="the file is not utf-8: byte 0xb1 cannot be read") as refused:
+        refuse_undecodable(path, None)
+    assert refused.value.where == f"{path}:18"
+    assert refused.value.fix.startswith("corpus.encoding=cp949")
+
+
+def test_a_line_that_fills_the_memory_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "BLOCK", 10)
+    monkeypatch.setattr(decoding, "LONGEST_LINE", 50)
+    path.write_bytes(b"a\n" + b"x" * 70)
+    with pytest.raises(DataError, match="a line of more than 50 characters"):
+        list(decoded_lines(path, None))
+
+
 @pytest.mark.parametrize(
     ("raw", "line", "guess"),
     [
@@ -69,7 +105,6 @@ def test_marks_are_no_part_of_the_lines_and_say_the_encoding(
         (b"ok\n" + "재밌다\n".encode("cp949") + b"\xff\n", 2, "<its encoding>"),  # the whole file is tried
         (LATIN.encode("utf-16-le"), 1, "utf-16-le"),
         (LATIN.encode("utf-16-be"), 1, "utf-16-be"),
-        (KOREAN.encode("utf-32"), 1, "utf-32"),
     ],
 )
 def test_another_encoding_is_refused_by_line_and_probable_name(
@@ -94,12 +129,14 @@ def test_another_encoding_is_refused_by_line_and_probable_name(
         ("cp949", "가".encode("cp949")[:1]),
     ],
 )
+@pytest.mark.parametrize("newline", ["\n", "\r"])
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 7, 8, 1 << 20])
 def test_a_bad_byte_is_named_with_its_line_wherever_the_blocks_end(
-    path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, bad: bytes, block: int
+    path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, bad: bytes, block: int, newline: str
 ) -> None:
     monkeypatch.setattr(decoding, "BLOCK", block)
-    path.write_bytes("첫째\n둘째\n셋\uac0a째\n".encode(encoding) + bad)  # U+AC0A holds a newline's byte
+    third = "셋\uac0a째\n" if newline == "\n" else "셋째\n"  # U+AC0A holds a newline's byte
+    path.write_bytes(f"첫째\n둘째\n{third}".replace("\n", newline).encode(encoding) + bad)
     with pytest.raises(DataError) as refused:
         list(decoded_lines(path, encoding))
     assert refused.value.where == f"{path}:4"

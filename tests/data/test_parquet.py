@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_texts_of_every_layout_are_read(tmp_path: Path, column: Any) -> None:
 
 
 WRONG = {
-    "label": ([True, False], [1.0, 2.0], [b"1", b"2"], [[1], [2]], [None, ""]),
+    "label": ([math.nan, math.inf], [b"1", b"2"], [[1], [2]], [None, ""]),
     "text": ([1, 2], [b"a", b"b"], [{"a": 1}, {"a": 2}], pa.array([None, None], pa.string())),
 }
 
@@ -108,7 +109,7 @@ def test_values_of_wrong_types_are_rejected(tmp_path: Path, column: str, wrong: 
     path = write(tmp_path / "a.parquet", {"text": ["가", "나"], "label": [1, 2], column: wrong})
     with pytest.raises(DataError, match="no row of the file can be used") as refused:
         read_examples(path, COLUMNS, FORMAT)
-    why = {"text": "text is not a string", "label": "label is neither text nor an integer"}[column]
+    why = {"text": "text is not a string", "label": "label is neither text nor a number"}[column]
     assert refused.value.fix.startswith(f"a.parquet, row 1: {why}; a.parquet, row 2: ")
 
 
@@ -224,8 +225,8 @@ def test_a_missing_column_and_one_named_twice_are_refused(tmp_path: Path) -> Non
     assert refused.value.where == str(path)
 
 
-def test_an_encoding_or_quoting_of_a_parquet_file_is_refused() -> None:
-    for key, value in (("encoding", "utf-8"), ("quoting", "none")):
+def test_an_encoding_quoting_or_delimiter_of_a_parquet_file_is_refused() -> None:
+    for key, value in (("encoding", "utf-8"), ("quoting", "none"), ("delimiter", ";")):
         with pytest.raises(ConfigError) as refused:
             format_of(Path("a.parquet"), **{key: value})
         assert refused.value.what == f"a.parquet is a parquet file: it has no {key}"

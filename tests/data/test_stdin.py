@@ -6,7 +6,7 @@ import pytest
 
 from bunryu.data.stdin import line_windows
 from bunryu.data.table import Row, RowCounts
-from bunryu.errors import ConfigError
+from bunryu.errors import ConfigError, DataError
 
 
 class Blocks:
@@ -45,8 +45,8 @@ def test_a_character_may_come_in_parts_and_the_last_line_without_an_end(size: in
 
 
 def test_bad_lines_are_rows_with_their_problem() -> None:
-    found, counts = rows(b"\xef\xbb\xbfa\tb\n\n \nb\xff\nc\0d\ne\n")
-    assert found == [
+    found, counts = rows(b"\xef\xbb\xbfa\tb\n\n \nb\xff\nc\0d\n" + b"e\n" * 5)
+    assert found[:6] == [
         Row(1, ["a\tb"], ""),  # without pairs a tab is text
         Row(2, None, "blank line"),
         Row(3, None, "blank line"),
@@ -70,3 +70,11 @@ def test_a_pair_is_two_texts_with_a_tab() -> None:
 def test_an_encoding_without_one_byte_newlines_is_refused(encoding: str) -> None:
     with pytest.raises(ConfigError, match=f"lines cannot be read as '{encoding}'"):
         rows(b"a\n", encoding=encoding)
+
+
+@pytest.mark.parametrize(("good", "bad"), [(1, 3), (0, 1), (8, 1)])
+def test_more_than_a_tenth_in_another_encoding_is_refused_at_the_end(good: int, bad: int) -> None:
+    with pytest.raises(DataError, match=f"{bad} of {good + bad} lines are not utf-8") as refused:
+        rows(b"plain\n" * good + "재밌다\n".encode("cp949") * bad)
+    assert refused.value.fix.startswith("--encoding cp949")
+    rows(b"plain\n" * 9 * bad + "재밌다\n".encode("cp949") * bad)

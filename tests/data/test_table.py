@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import tracemalloc
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,9 +73,11 @@ def test_a_missing_file_an_empty_one_and_a_folder_are_refused(tmp_path: Path) ->
 def test_the_suffix_is_the_format_in_any_case(tmp_path: Path) -> None:
     for name in ("a.TSV", "a.Csv", "a.txt", "a.JSONL", "a.parquet"):
         assert format_of(Path(name)).kind == name.partition(".")[2].lower()
-    for name in ("a.xlsx", "a", "a.json"):
-        with pytest.raises(ConfigError, match=r"\.csv, \.tsv, \.txt, \.jsonl or \.parquet"):
+    assert format_of(Path("a.json")).kind == format_of(Path("a.jsonl.GZ")).kind == "jsonl"
+    for name, fix in (("a.xlsx", "save it as 'CSV UTF-8'"), ("a", "rename"), ("a.parquet.gz", "rename")):
+        with pytest.raises(ConfigError, match="a table is a") as refused:
             format_of(Path(name))
+        assert fix in refused.value.fix
     with pytest.raises(ConfigError, match="unknown encoding 'hex'"):
         format_of(Path("a.tsv"), "hex")
 
@@ -98,6 +102,113 @@ def test_a_header_that_does_not_fit_is_refused_with_its_place_and_fix(
     assert refused.value.where == f"{tmp_path / name}:1"
     assert refused.value.fix.startswith(fix)
     assert refused.value.fix.endswith("or give the file a header line") == ("no column" in what)
+
+
+TWO_ROWS = [(2, ["가", "1"]), (3, ["나", "0"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "skipped"),
+    [
+        ("a.csv", "text;label\n가;1\n나;0\n", {}, 0),
+        ("a.csv", "text\tlabel\n가\t1\n나\t0\n", {}, 0),
+        ("a.tsv", "text,label\n가,1\n나,0\n", {}, 0),
+        ("a.txt", "text|label\n가|1\n나|0\n", {}, 0),
+        ("a.csv", "\ufeffsep=;\r\ntext;label\r\n가;1\r\n나;0\r\n", {}, 1),
+        ("a.csv", "text:label\n가:1\n나:0\n", {"delimiter": ":"}, 0),
+        ("a.csv", "text\tlabel\n가\t1\n나\t0\n", {"delimiter": "tab"}, 0),
+        ("a.csv", "text,label\r가,1\r나,0\r", {}, 0),
+    ],
+)
+def test_what_delimits_fields_and_rows_is_seen_where_it_is_certain(
+    tmp_path: Path, name: str, content: str, options: dict[str, str], skipped: int
+) -> None:
+    rows, counts = read(tmp_path / name, content, **options)
+    assert rows == [(line + skipped, values) for line, values in TWO_ROWS]
+    assert (counts.lines, counts.rejected) == (2, {})
+
+
+def test_a_delimiter_that_is_not_certain_is_named_and_a_wrong_one_refused(tmp_path: Path) -> None:
+    for content, fix in [("글;분류\n", "corpus.delimiter=';'"), ("글\t분류\n", "corpus.delimiter='tab'")]:
+        with pytest.raises(ConfigError, match="no column 'text'") as refused:
+            read(tmp_path / "a.csv", content)
+        assert refused.value.fix.endswith(fix)
+    for delimiter in ("ab", "", '"', "\n"):
+        with pytest.raises(ConfigError, match="is no delimiter") as refused:
+            format_of(Path("a.csv"), delimiter=delimiter)
+        assert refused.value.where == "corpus.delimiter"
+
+
+CSV = "text,label\n가,1\n나,0\n".encode()
+
+
+def zipped(**files: bytes) -> bytes:
+    with io.BytesIO() as packed:
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return packed.getvalue()
+
+
+def test_packed_files_are_read_by_their_content(tmp_path: Path) -> None:
+    packed = gzip.compress(CSV)
+    for name, content in [
+        ("a.csv.gz", packed),
+        ("a.csv", packed),  # under a name that does not say so
+        ("a.csv.gz", CSV),  # unpacked by a browser
+        ("a.zip", zipped(**{"folder/": b"", "folder/a.csv": CSV, "__MACOSX/folder/._a.csv": b"x"})),
+    ]:
+        assert read(tmp_path / name, content)[0] == TWO_ROWS
+    two = zipped(**{"a.csv": CSV, "b.csv": CSV})
+    for name, content, what in [
+        ("a.csv.gz", packed[:-9], "ended before the end-of-stream"),
+        ("a.csv.gz", packed[:10] + b"\xff" * 20, "Error -3"),
+        ("a.zip", zipped(**{"a.csv": CSV})[:40], "not a zip file"),
+        ("a.zip", two, "the archive holds 2 files: a.csv, b.csv"),
+        ("a.csv", zipped(**{"[Content_Types].xml": b"", "xl/a.xml": b""}), "an Excel workbook"),
+    ]:
+        with pytest.raises(DataError, match=what) as refused:
+            read(tmp_path / name, content)
+        assert refused.value.where == str(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "begin"),
+    [
+        ('[{"text": "가", "label": 1}, {"text": "나", "label": 0}]', [1, 1]),
+        ('[\n  {\n    "text": "가",\n    "label": 1\n  },\n  {"text": "나", "label": 0}\n]\n', [2, 6]),
+        ('{\n  "text": "가",\n  "label": 1\n}\n{\n  "text": "나",\n  "label": 0\n}\n', [1, 5]),
+    ],
+)
+def test_an_array_and_objects_over_several_lines_are_rows(
+    tmp_path: Path, content: str, begin: list[int]
+) -> None:
+    rows, counts = read(tmp_path / "a.json", content)
+    assert [values for _, values in rows] == [["가", 1], ["나", 0]]
+    assert [line for line, _ in rows] == begin
+    assert (counts.read, counts.rejected) == (2, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "line"),
+    [
+        ('[{"text": "가", "label": 1},\n{"text": ', "the file is not JSON", 2),
+        ('[{"text": "가", "label": 1},\n{"text": "나", "label": 1}', "the array is cut off", 2),
+        ("[" * 100_000, "not JSON|cut off", 1),
+    ],
+)
+def test_a_damaged_array_is_refused(tmp_path: Path, content: str, what: str, line: int) -> None:
+    with pytest.raises(DataError, match=what) as refused:
+        read(tmp_path / "a.json", content)
+    assert refused.value.where == f"{tmp_path / 'a.json'}:{line}"
+
+
+def test_a_key_inside_a_key_is_a_dotted_column(tmp_path: Path) -> None:
+    line = '{"data": {"text": "가", "label": 1}}\n'
+    assert read(tmp_path / "a.jsonl", line, ["data.text", "data.label"])[0] == [(1, ["가", 1])]
+    with pytest.raises(ConfigError, match=r"no column 'text'; the file has 'data', 'data\.label'") as refused:
+        read(tmp_path / "a.jsonl", line)
+    assert refused.value.fix.startswith("did you mean 'data.text'?")
 
 
 def test_columns_come_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -234,6 +345,13 @@ def test_quotes(
     rows, counts = read(tmp_path / "a.tsv", content, **options)
     assert (rows, counts.rejected_rows, counts.notes) == (expected, rejected, notes)
     assert counts.lines == content.count("\n") - 1
+
+
+def test_a_quote_that_may_swallow_rows_or_be_a_long_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a quote that opens here closes far below") as refused:
+        read(tmp_path / "a.csv", 'text,label\n글,1\n"열고,1\n' + "글,0\n" * 1100 + '닫고",0\n')
+    assert refused.value.where == f"{tmp_path / 'a.csv'}:3"
+    assert "corpus.quoting=none" in refused.value.fix
 
 
 def test_a_quote_in_the_header_of_one_line_rows_is_text(tmp_path: Path) -> None:

@@ -25,6 +25,12 @@ def add_env_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", action="append", default=[], metavar="NAME", help=help_)
 
 
+def add_corpus_root(parser: argparse.ArgumentParser) -> None:
+    """The argument with which verbs that read a run's own corpus find files that have moved."""
+    help_ = "where the files of the run's corpus are now, if they have moved"
+    parser.add_argument("--corpus-root", type=Path, metavar="FOLDER", help=help_)
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments with which predict, serve and evaluate choose a model."""
     parser.add_argument("run", type=Path, help="a run directory, or a model folder alone")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bunryu.commands.arguments import Parser, add_env_argument, add_model_arguments
+from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument, add_model_arguments
 from bunryu.commands.table_options import add_reader_arguments, flags_named, table_options
 from bunryu.data.corpus import SPLITS
-from bunryu.data.examples import Example, read_examples
+from bunryu.data.examples import Example, label_of, read_examples
 from bunryu.data.table import RowCounts
 from bunryu.errors import ConfigError, ModelError
 from bunryu.inference.opening import OpenedModel, locate, open_predictor
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     if opened.run is None and options.data is None:
         raise ConfigError("a model folder alone has no corpus", where=str(opened.model), fix="--data FILE")
     with flags_named():
-        documents = _file(options, opened) if options.data else _split(opened, options.split, options.env)
+        documents = _file(options, opened) if options.data else _split(opened, options)
     predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
     predictor.check_parity()
     encoded, logits, how = score(predictor, documents.examples, opened.run)
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
     safe = "an apostrophe before cells of predictions.csv that a spreadsheet would take for formulas"
     parser.add_argument("--spreadsheet-safe", action="store_true", help=safe)
+    add_corpus_root(parser)
     add_reader_arguments(parser).add_argument("--label-column", metavar="NAME", help="the labels")
     return parser
 
@@ -106,12 +107,12 @@ def _of_path(path: Path) -> str:
     return f"{path.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]}"
 
 
-def _split(opened: OpenedModel, split: str, env: Sequence[str]) -> Documents:
+def _split(opened: OpenedModel, options: argparse.Namespace) -> Documents:
     """The run's own split, read as training read it."""
     from bunryu.training.inputs import corpus_of  # Hydra: only where a config is made into a corpus
 
     assert opened.run is not None
-    corpus = corpus_of(opened.run, env)
+    split, corpus = options.split, corpus_of(opened.run, options.env, options.corpus_root)
     examples = corpus.split(split)
     if not examples:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"
@@ -146,8 +147,8 @@ def _label_ids(opened: OpenedModel) -> dict[str, int]:
     ids = {str(index): index for index in range(len(names))}
     if opened.run is not None:
         spelt = opened.run.config["corpus"].get("label_names") or {name: name for name in names}
-        ids = {str(label): names.index(name) for label, name in spelt.items()}
-    return {**ids, **{name: index for index, name in enumerate(names)}}
+        ids = {label_of(label) or str(label): names.index(name) for label, name in spelt.items()}
+    return {**ids, **{label_of(name) or name: index for index, name in enumerate(names)}}
 
 
 def score(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from bunryu.commands.arguments import Parser, add_model_arguments
 from bunryu.commands.table_options import TableOptions, add_reader_arguments, flags_named, table_options
-from bunryu.data.decoding import decoded_lines
+from bunryu.data.decoding import refuse_undecodable
 from bunryu.data.stdin import Source, line_windows
 from bunryu.data.table import Row, RowCounts, place, stream_rows
 from bunryu.errors import BunryuError, ConfigError, DataError
@@ -58,8 +57,9 @@ def main(arguments: Sequence[str]) -> int:
             account, texts = RowCounts(options.file.name), table.columns
             options.keep = [name for name in dict.fromkeys(options.keep) if name not in texts]
             # A wrong column or encoding is known before torch is imported.
-            found = _file_windows(options.file, table, options.keep, account)
-            windows = _checked(found, options.file, table.format.encoding)
+            if table.format.kind != "parquet":
+                refuse_undecodable(options.file, table.format.encoding)
+            windows = _checked(_file_windows(options.file, table, options.keep, account), options.file)
         predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
         predictor.check_parity()
         with _opened(output, options, opened, predictor) as file, _bar(options) as bar:
@@ -159,12 +159,10 @@ def _texts_only(row: Row, texts: int, account: RowCounts) -> Row:
     return Row(row.line, None, "text is not a string")
 
 
-def _checked(windows: Iterator[list[Row]], file: Path, encoding: str | None) -> Iterator[list[Row]]:
+def _checked(windows: Iterator[list[Row]], file: Path) -> Iterator[list[Row]]:
     """The same windows; a file of whose first window no row can be used is refused."""
     first = next(windows, [])
     if first and all(row.values is None for row in first):
-        if file.suffix.lower() != ".parquet":
-            deque(decoded_lines(file, encoding), maxlen=0)  # a wrong encoding has an error of its own
         raise DataError(
             f"none of the first {len(first)} rows can be used",
             where=place(str(file), first[0].line),
@@ -230,8 +228,8 @@ def _bar(options: argparse.Namespace) -> tqdm[NoReturn]:
 
 
 def _lines(file: Path) -> int | None:
-    """How many lines a file has, about as many as rows; None for parquet."""
-    if file.suffix.lower() == ".parquet":
+    """How many lines a file has, about as many as rows; None for what is packed."""
+    if file.suffix.lower() in (".parquet", ".gz", ".zip"):
         return None
     with open(file, "rb") as opened:
         return sum(block.count(b"\n") for block in iter(lambda: opened.read(1 << 20), b""))

@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from bunryu.commands.arguments import Parser, add_env_argument
+from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument
 from bunryu.config.instantiate import check_targets
-from bunryu.config.record import check_variables, resolved
+from bunryu.config.record import check_variables, located, resolved
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, surroundings_changes
@@ -32,11 +32,12 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    print("\n".join(["different now from when the run was made:", *_changes(run, options.env)]))
+    print("\n".join(["different now from when the run was made:", *_changes(run, options)]))
     if options.dry_run:
         return 0
     check_variables(run.config, where, options.env)
-    check_targets(resolved(run.config, where))  # a refused run leaves no directory
+    config = located(run.config, options.corpus_root)
+    check_targets(resolved(config, where))  # a refused run leaves no directory
     from bunryu.training import distributed  # torch and Lightning: only once there is something to train
 
     distributed.check(run)
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         what = f"{ranks.world_size()} processes were started: reproduce starts those of a run itself"
         raise ConfigError(what, where=where, fix=f"bunryu reproduce {where}, without torchrun or srun")
     argv, kind = ["bunryu", "reproduce", *arguments], run.path.parent
-    again = Run.create(kind.parent, kind.name, run.config, argv, manifest["overrides"])
+    again = Run.create(kind.parent, kind.name, config, argv, manifest["overrides"])
     again.record(reproduces=run.path.name)
     log_to_console()
     log.info("run directory: %s", again.path)
@@ -75,15 +76,16 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     return DIFFERENT, [f"different: by up to {farthest:.3g}, more than {tolerance:g}", *lines]
 
 
-def _changes(run: Run, env: Sequence[str]) -> list[str]:
-    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, env)]
+def _changes(run: Run, options: argparse.Namespace) -> list[str]:
+    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, options)]
     return [f"  {line}" for line in found] or ["  nothing"]
 
 
-def _corpus_changes(run: Run, env: Sequence[str]) -> list[str]:
+def _corpus_changes(run: Run, options: argparse.Namespace) -> list[str]:
     from bunryu.training.inputs import corpus_of
 
-    before, now = run.manifest["corpus"]["fingerprint"], corpus_of(run, env).fingerprint()
+    corpus = corpus_of(run, options.env, options.corpus_root)
+    before, now = run.manifest["corpus"]["fingerprint"], corpus.fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 
@@ -106,4 +108,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     tolerance = f"of losses and scores ({TOLERANCE:g})"
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=tolerance)
     add_env_argument(parser)
+    add_corpus_root(parser)
     return parser.parse_args(arguments)

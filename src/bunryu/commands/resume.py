@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from bunryu.commands.arguments import Parser, add_env_argument
-from bunryu.config.record import check_variables
+from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument
+from bunryu.config.record import check_variables, located
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, config_changes
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
         what = "what the run began with has changed since:\n  " + "\n  ".join(changes)
         fix = "the versions and files as they were; or --despite-changes, and another result"
         raise ConfigError(what, where=str(run.path), fix=fix)
+    if (config := located(run.config, options.corpus_root)) != run.config:
+        run.replace_config(config)
     log_to_console()
     from bunryu.training import distributed, summary  # torch and Lightning: once there is something to train
 
@@ -43,4 +45,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     help_ = "go on though code, configuration or corpus changed"
     parser.add_argument("--despite-changes", action="store_true", help=help_)
     add_env_argument(parser)
+    add_corpus_root(parser)
     return parser.parse_args(arguments)

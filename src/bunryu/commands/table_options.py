@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bunryu.data.table import TableFormat, format_of
@@ -36,7 +36,8 @@ def add_reader_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
     group = parser.add_argument_group("how the file is read (default: as the run's own corpus)")
     group.add_argument("--text-column", metavar="NAME", help="the documents")
     group.add_argument("--pair-column", metavar="NAME", help="second texts, for a model of pairs")
-    group.add_argument("--encoding", metavar="NAME", help="such as cp949 (default: UTF-8, or by its mark)")
+    group.add_argument("--encoding", metavar="NAME", help="of what is not UTF-8, such as cp949")
+    group.add_argument("--delimiter", metavar="CHARACTER", help="of a csv or tsv file, or tab")
     group.add_argument("--quoting", choices=("csv", "none"), help='none: " is an ordinary character')
     return group
 
@@ -48,7 +49,7 @@ def table_options(
     takes_pairs: bool,
     label_column: str | None = None,
 ) -> TableOptions:
-    """How to read a csv, tsv, txt, jsonl or parquet file.
+    """How to read a csv, tsv, txt, json, jsonl or parquet file.
 
     Args:
         file: the file.
@@ -73,10 +74,12 @@ def table_options(
             fix="--pair-column NAME" if takes_pairs else "leave --pair-column out",
         )
     written = {} if file.suffix.lower() == ".parquet" else corpus  # parquet has no encoding or quoting
-    encoding, quoting = (getattr(options, name) or written.get(name) for name in ("encoding", "quoting"))
-    found = format_of(file, encoding, quoting or "csv")
+    encoding, quoting, delimiter = (
+        getattr(options, name) or written.get(name) for name in ("encoding", "quoting", "delimiter")
+    )
+    found = format_of(file, encoding, quoting or "csv", delimiter)
     if like_nsmc and found.kind in ("txt", "tsv") and options.quoting is None:
-        found = TableFormat(found.kind, found.encoding, one_line_rows=True)  # as NSMC's own files are read
+        found = replace(found, one_line_rows=True)  # as NSMC's own files are read
     return TableOptions(options.text_column or texts, label_column or labels, pair_column, found)
 
 
@@ -95,4 +98,6 @@ def _as_flags(text: str) -> str:
     def flag(found: re.Match[str]) -> str:
         return f"--{found[1].replace('_', '-')}" + (" " if found[2] else "")
 
-    return re.sub(r"corpus\.(text_column|label_column|pair_column|encoding|quoting)(=?)", flag, text)
+    return re.sub(
+        r"corpus\.(text_column|label_column|pair_column|encoding|quoting|delimiter)(=?)", flag, text
+    )

@@ -21,7 +21,7 @@ from yaml import YAMLError
 from bunryu.config import hydra_allowlist
 from bunryu.config.compose import as_hydra_reads, own_options, shipped_defaults
 from bunryu.config.hydra_errors import explain
-from bunryu.config.record import check_files, prepared
+from bunryu.config.record import check_files, prepared, resolved
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.keys import value_at
 from bunryu.runs.run import Run, kind_of
@@ -83,11 +83,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     choices = HydraConfig.get().runtime.choices
     config = prepared(cfg, shipped_defaults(GlobalHydra.instance().config_loader(), choices))
     check_files([config])
-    from bunryu.training import batch_size, early_checks  # torch: once all is checked that needs none
+    from bunryu.training import batch_size, early_checks, inputs  # torch: once all is checked that needs none
 
     config = early_checks.settle_and_check(config)
-    made = None
+    made = corpus = None
     if ranks.rank() == 0:  # of several processes the first one makes the directory and writes the log
+        corpus = inputs.corpus_to_train_on(resolved(config, ""))  # data that are refused leave no directory
         config = batch_size.settle_batch(config)
         made = _new_run(cfg, config)
     else:
@@ -95,7 +96,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from bunryu.training import distributed, summary  # Lightning, too: once there is something to train
 
     run = made if made is not None and ranks.world_size() == 1 else distributed.agreed(made)
-    results = distributed.execute(run)
+    results = distributed.execute(run, corpus=corpus)
     log.info("%s", summary.closing_table(run, results))
     return results
 

@@ -36,7 +36,8 @@ def composing() -> Iterator[ConfigLoader]:
 
 def as_hydra_reads(arguments: Sequence[str], sweeps: bool = False) -> list[str]:
     """A command line with its options first, ``~`` expanded, and quotes where Hydra's grammar needs them."""
-    options, overrides = [], []
+    options: list[str] = []
+    overrides: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         is_override = not argument.startswith("-") and before not in TAKE_A_VALUE
         (overrides if is_override else options).append(argument)

@@ -15,11 +15,15 @@ from bunryu.config.checks import problems
 from bunryu.config.instantiate import below, check_names, instantiate
 from bunryu.config.schema import KEYS, NODES, Key, container
 from bunryu.errors import ConfigError
-from bunryu.keys import leaves
+from bunryu.keys import leaves, value_at
 from bunryu.system.secrets import remember
 
 # Keys of a sweep as a whole, which its runs do not record.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours", "job_timeout_minutes")
+
+# Keys that may name files and folders from where the command is given.
+FILES = ("corpus.train", "corpus.validation", "corpus.test")
+PATHS = (*FILES, "corpus.root_dir", "model.name", "model.vocabulary_file")
 
 # The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
@@ -65,6 +69,31 @@ def take_environment(as_written: bool = False) -> None:
         return f"${{oc.env:{','.join('null' if part is None else str(part) for part in (name, *default))}}}"
 
     OmegaConf.register_new_resolver("oc.env", taken, replace=True)
+
+
+def located(config: Mapping[str, Any], root: Path | None = None) -> dict[str, Any]:
+    """The config with absolute paths of its files and folders, those of the corpus in ``root`` if given.
+
+    Raises:
+        ConfigError: if a file of the corpus is nowhere.
+    """
+    for key in PATHS:
+        (group, _, name), path = key.partition("."), value_at(config, key)
+        if isinstance(path, str) and path != "test" and "${" not in path:
+            config = {**config, group: {**config[group], name: _located(key, Path(path), root)}}
+    return dict(config)
+
+
+def _located(key: str, path: Path, root: Path | None) -> str:
+    parts = [part for part in path.parts if part not in (path.anchor, "..", "~")]
+    moved = [root.joinpath(*parts[start:]) for start in range(len(parts))] if root else []
+    for place in (*(moved if key.startswith("corpus.") else ()), path):
+        if (place / "config.json" if key == "model.name" else place).exists():
+            return str(place.absolute())
+    if key in FILES and not path.expanduser().exists():
+        what, fix = "a file of the run's corpus is not there", "--corpus-root <the folder it is in now>"
+        raise ConfigError(what, where=f"{key}={path}", fix=fix)
+    return str(path)
 
 
 def to_recorded(config: DictConfig) -> dict[str, Any]:

@@ -65,13 +65,14 @@ KEYS = {
     "model.architecture.attention_probs_dropout_prob": Key(None, 0, 1),
     "corpus.name": Key(str),
     "corpus.text_column": Key(str),
-    "corpus.label_column": Key(str),
     "corpus.train": Key(str),
     "corpus.validation": Key(float | str),
     "corpus.test": Key(str),
     "corpus.pair_column": Key(str),
+    "corpus.label_column": Key(str | list),  # a list is refused with the reason
     "corpus.encoding": Key(str),
     "corpus.positive": Key(str | int),
+    "corpus.delimiter": Key(str),
     "corpus.split_seed": Key(None, 0, 2**32 - 1),
     "corpus.cleaner.allowed": Key(str),
     "corpus.cleaner.max_repeats": Key(low=0),
@@ -106,7 +107,7 @@ KEYS = {
 
 def takes_text(key: str) -> bool:
     """Whether only text can stand at a key, so that a number there is text, too."""
-    return KEYS.get(key, Key()).type is str
+    return KEYS.get(key, Key()).type in (str, str | list)
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bunryu.data.cleaner import NO_CLEANING, Cleaner
 from bunryu.data.corpus import Corpus
-from bunryu.data.examples import FileExamples, read_examples
+from bunryu.data.examples import FileExamples, label_of, read_examples
 from bunryu.data.nsmc_download import NSMC, fetch_nsmc, nsmc_file, published_difference
 from bunryu.data.splits import check_share, sort_labels, split_validation
-from bunryu.data.table import TableFormat, format_of
+from bunryu.data.table import RowCounts, TableFormat, format_of, stream_rows
 from bunryu.errors import ConfigError, DataError
+
+FIRST_ROWS = 100  # of a file, looked at before anything else is done
+MOST_FRACTIONS = 20  # labels such as 0.5 that may be classes: ratings by stars have ten
+_NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,11 @@ class Table:
         test: a file, or None.
         label_column: the column of the labels, text or integers.
         pair_column: the column of second sentences, or None.
-        encoding: None for UTF-8 (or what a byte-order mark says), and for parquet.
+        encoding: of files that are not UTF-8 and have no byte-order mark; None for parquet.
         quoting: ``csv``, or ``none`` for a file written without quoting.
         positive: the name of the label that the service calls positive; None to go by the names.
         label_names: as in ``Sample``; None to take the labels of train in sorted order.
+        delimiter: None for what the suffix says or, where that does not fit, the header shows.
 
     The rest is as in ``Sample``.
     """
@@ -102,33 +110,48 @@ class Table:
     positive: str | int | None = None
     label_names: Mapping[Any, str] | None = None
     cleaner: Cleaner = NO_CLEANING
+    delimiter: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.label_column, str):
+            what = f"the labels stand in several columns, {self.label_column}: a row has one label"
+            fix = "corpus.label_column=<a column whose values are the classes>"
+            raise ConfigError(what, where="corpus.label_column", fix=fix)
         if not isinstance(self.validation, str):
             check_share(self.validation)
-        for name, path in self._files.items():
-            if not path.is_file():
-                where = f"corpus.{name}={getattr(self, name)}"
-                raise ConfigError("no such file", where=where, fix="give the path of a file")
-            format_of(path, self.encoding, self.quoting)
         if self.quoting not in ("csv", "none"):
             raise ConfigError(f"'{self.quoting}' is no quoting", where="corpus.quoting", fix="csv or none")
         if self.label_column in (self.text_column, self.pair_column):
             what = f"the label column '{self.label_column}' is also a text column"
             raise ConfigError(what, where="corpus.label_column")
+        for name, path in self._files.items():
+            if not path.is_file():
+                where = f"corpus.{name}={getattr(self, name)}"
+                raise ConfigError("no such file", where=where, fix="give the path of a file")
+            # a wrong column is known from the first rows
+            rows = stream_rows(path, self._columns, self._format(path), RowCounts(path.name))
+            deque(islice(rows, FIRST_ROWS), maxlen=0)
 
     def read(self) -> Corpus:
-        columns = [self.text_column, self.label_column]
-        columns += [self.pair_column] if self.pair_column is not None else []
-        files = {}
-        for name, path in self._files.items():
-            files[name] = read_examples(path, columns, format_of(path, self.encoding, self.quoting))
+        files = {
+            name: read_examples(path, self._columns, self._format(path)) for name, path in self._files.items()
+        }
         labels = sort_labels(example.label for example in files["train"].examples)
+        if not self.label_names:
+            _refuse_no_classes(labels, len(files["train"].examples))
         label_names = _as_text(self.label_names or {label: label for label in labels})
         if self.positive is not None and str(self.positive) not in label_names.values():
             what = f"no label is shown as '{self.positive}': {list(label_names.values())[:10]}"
             raise ConfigError(what, where="corpus.positive", fix="one of them")
         return _corpus(files, self, label_names)
+
+    def _format(self, path: Path) -> TableFormat:
+        return format_of(path, self.encoding, self.quoting, self.delimiter)
+
+    @property
+    def _columns(self) -> list[str]:
+        pair = [] if self.pair_column is None else [self.pair_column]
+        return [self.text_column, self.label_column, *pair]
 
     @property
     def _files(self) -> dict[str, Path]:
@@ -164,11 +187,26 @@ def _corpus(
 
 def _as_text(label_names: Mapping[Any, str]) -> dict[str, str]:
     """Label -> name, both as text; refused if a number and the same number as text are both labels."""
-    names = {str(key): str(name) for key, name in label_names.items()}
+    names = {label_of(key) or str(key): str(name) for key, name in label_names.items()}
     if len(names) < len(label_names):
         what = f"corpus.label_names names a label twice: {list(label_names)}"
         raise ConfigError(what, where="corpus.label_names", fix="corpus.label_names={0: …, 1: …}")
     return names
+
+
+def _refuse_no_classes(labels: Sequence[str], rows: int) -> None:
+    """Refuse labels that are scores or texts, going by how many there are and how they are written."""
+    numbers = {float(label) for label in labels if _NUMBER.fullmatch(label)}
+    scores = any("." in label for label in labels) and all(map(_NUMBER.fullmatch, labels))
+    if scores and (len(labels) > MOST_FRACTIONS or len(numbers) < len(labels)):
+        span = f"from {min(numbers):g} to {max(numbers):g}"
+        what = f"{len(labels)} labels are numbers {span}: scores, no classes"
+    elif len(labels) > MOST_FRACTIONS and len(labels) > 0.8 * rows:
+        what = f"{rows} rows have {len(labels)} different labels: texts or ids, no classes"
+    else:
+        return
+    fix = "corpus.label_column=<a column of classes>; or name every class in corpus.label_names"
+    raise DataError(f"{what} (such as {', '.join(labels[:3])})", where="corpus.label_column", fix=fix)
 
 
 def _refuse_labels(corpus: Corpus) -> None:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import codecs
+import logging
+import re
+from collections import deque
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
+from bunryu.data.unpacking import blocks
 from bunryu.errors import ConfigError, DataError
 
-BLOCK = 1 << 20  # bytes read and decoded at once
+log = logging.getLogger(__name__)
 
-# Encodings that need a byte-order mark, and their marks.
-_MARKED = {
-    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
-    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+BLOCK = 1 << 20  # bytes read and decoded at once
+LONGEST_LINE = 1 << 26  # characters
+HEAD = 1 << 20  # bytes that tell how lines end
+
+# What a file may begin with, and the encoding it then has; utf-16's first mark also begins utf-32's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
 }
+_UNDECODABLE = re.compile("[\udc80-\udcff]")  # as ``keep_undecodable`` marks bytes
 
 
 def check_encoding(encoding: str) -> None:
@@ -28,14 +41,23 @@ def check_encoding(encoding: str) -> None:
         raise ConfigError(f"unknown encoding '{encoding}'", where="corpus.encoding", fix=fix) from None
 
 
+def newlines_are_bytes(encoding: str) -> bool:
+    """Whether a newline is one byte, that of ASCII; not so where there is no such encoding."""
+    try:
+        return "\n".encode(encoding) == b"\n"
+    except (LookupError, ValueError):
+        return False
+
+
 def decoded_lines(path: Path, encoding: str | None, *, keep_undecodable: bool = False) -> Iterator[str]:
     r"""The lines of a file without their ``\n`` and without its byte-order mark, read as they are asked for.
 
-    No more is held than a block of the file and the longest line. Lines end at ``\n`` only: U+0085,
-    U+2028 and others stand inside real reviews, and a ``\r`` stays at the end of its line.
+    No more is held than a block of the file and the longest line. Lines end at ``\n`` only (at ``\r`` in
+    a file that has no ``\n``): U+0085, U+2028 and others stand inside real reviews, and a ``\r`` stays at
+    the end of its line. A byte-order mark decides the encoding, whatever is said of it.
 
     Args:
-        encoding: None for UTF-8, or UTF-16 where a byte-order mark says so.
+        encoding: None for UTF-8. A file that is UTF-8 is read as that all the same, with a warning.
         keep_undecodable: replace bytes that cannot be decoded by U+DC80 to U+DCFF, as Python does in file
             names, so that a reader can refuse the row and go on.
 
@@ -44,20 +66,50 @@ def decoded_lines(path: Path, encoding: str | None, *, keep_undecodable: bool = 
             probably has; for a later block, when that block is read.
         ConfigError: if there is no such encoding.
     """
-    head = next(_blocks(path, 200))
-    if encoding is None:
-        encoding = "utf-16" if head.startswith(_MARKED["utf-16"]) else "utf-8"
-    check_encoding(encoding)
-    lines = chain.from_iterable(_lines(_texts(path, encoding, head, keep_undecodable)))
+    check_encoding("utf-8" if encoding is None else encoding)
+    head = next(blocks(path, HEAD))
+    name = _encoding_of(path, encoding, head)
+    newline = "\r" if b"\r" in head and b"\n" not in head else "\n"
+    lines = chain.from_iterable(_lines(_texts(path, name, newline, keep_undecodable), path))
     first = next(lines, None)
     if first is None:
         raise DataError("the file is empty", where=str(path))
     if "\0" in first:
-        raise _wrong_encoding("NUL characters in its first line", path, 1, encoding)
+        raise _wrong_encoding("NUL characters in its first line", path, 1, name)
     return chain([first], lines)
 
 
-def _lines(texts: Iterator[str]) -> Iterator[list[str]]:
+def refuse_undecodable(path: Path, encoding: str | None) -> None:
+    """Raise what ``decoded_lines`` does for the first bad byte if more than a tenth of the lines have one."""
+    try:
+        deque(decoded_lines(path, encoding), maxlen=0)
+    except DataError:
+        lines = [0, 0]  # good ones, and those with a bad byte
+        for line in decoded_lines(path, encoding, keep_undecodable=True):
+            lines[_UNDECODABLE.search(line) is not None] += 1
+        if lines[1] * 10 > sum(lines):
+            raise
+
+
+def _encoding_of(path: Path, said: str | None, head: bytes) -> str:
+    """The encoding by the file's byte-order mark, by its bytes if they are UTF-8, or what is said of it."""
+    if marked := [name for mark, name in _MARKS.items() if head.startswith(mark)]:
+        return marked[0]
+    if said is None or codecs.lookup(said).name == "utf-8":
+        return "utf-8"
+    if newlines_are_bytes(said) and not _decodes(path, "ascii") and _decodes(path, "utf-8"):
+        _warn_once(path.name, said)
+        return "utf-8"
+    name = codecs.lookup(said).name
+    return f"{name}-le" if name in ("utf-16", "utf-32") else said  # without a mark
+
+
+@cache
+def _warn_once(file: str, said: str) -> None:
+    log.warning("%s is UTF-8 and is read as that, not as %s", file, said)
+
+
+def _lines(texts: Iterator[str], path: Path) -> Iterator[list[str]]:
     """The lines that end in each text; last, what follows the last newline, unless that is nothing."""
     held: list[str] = []  # the parts of a line that began in an earlier text
     for text in texts:
@@ -67,16 +119,19 @@ def _lines(texts: Iterator[str]) -> Iterator[list[str]]:
             lines[0] = "".join(held)
             held = [lines.pop()]
             yield lines
+        elif sum(map(len, held)) > LONGEST_LINE:
+            what = f"it has a line of more than {LONGEST_LINE:,} characters"
+            raise DataError(what, where=str(path), fix="a row a line: .csv, .tsv or .jsonl")
     if last := "".join(held):
         yield [last]
 
 
-def _texts(path: Path, encoding: str, head: bytes, keep_undecodable: bool) -> Iterator[str]:
-    """The text of each block, the first without its byte-order mark."""
-    decoder = _decoder(encoding, head)
+def _texts(path: Path, encoding: str, newline: str, keep_undecodable: bool) -> Iterator[str]:
+    r"""The text of each block with ``\n`` for newlines, the first without its byte-order mark."""
+    decoder = codecs.getincrementaldecoder(encoding)()
     decoder.errors = "surrogateescape" if keep_undecodable else "strict"
     line, started = 1, False
-    for block in _blocks(path, BLOCK):
+    for block in blocks(path, BLOCK):
         _, flag = decoder.getstate()
         try:
             text = decoder.decode(block, final=not block)
@@ -84,59 +139,39 @@ def _texts(path: Path, encoding: str, head: bytes, keep_undecodable: bool) -> It
             good = error.object[: error.start]  # begins with what the decoder kept of the block before
             decoder.setstate((b"", flag))
             bad = error.object[error.start : error.start + 1].hex()
-            line += _newlines(good, decoder)
+            line += _newlines(good, decoder, newline)
             raise _wrong_encoding(f"byte 0x{bad} cannot be read", path, line, encoding) from None
         except ValueError:  # a decoder that does not say where
             raise _wrong_encoding("it cannot be decoded", path, line, encoding) from None
+        text = text.replace("\r", "\n") if newline == "\r" else text
         line += text.count("\n")
-        if text and not started:
-            text = text.removeprefix("\ufeff")
-            started = True
+        if not started:
+            text = text.lstrip("\ufeff")
+            started = text != ""
         yield text
 
 
-def _blocks(path: Path, size: int) -> Iterator[bytes]:
-    """The bytes of a file block by block; the last block is empty."""
+def _newlines(good: bytes, decoder: codecs.IncrementalDecoder, newline: str) -> int:
     try:
-        with path.open("rb") as file:
-            while block := file.read(size):
-                yield block
-    except OSError as error:
-        raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from None
-    yield b""
-
-
-def _decoder(encoding: str, head: bytes) -> codecs.IncrementalDecoder:
-    """A decoder of blocks; one that needs a byte-order mark where there is none takes little-endian."""
-    name = codecs.lookup(encoding).name
-    if name in _MARKED and not head.startswith(_MARKED[name]):
-        name = f"{name}-le"
-    return codecs.getincrementaldecoder(name)()
-
-
-def _newlines(good: bytes, decoder: codecs.IncrementalDecoder) -> int:
-    try:
-        return decoder.decode(good).count("\n")
+        return decoder.decode(good).count(newline)
     except UnicodeError:  # some codecs judge a text as a whole
-        return good.count(b"\n")
+        return good.count(newline.encode())
 
 
 def _wrong_encoding(what: str, path: Path, line: int, encoding: str) -> DataError:
-    head = next(_blocks(path, 200))
-    if head.startswith(_MARKED["utf-32"]):
-        guess = "utf-32"
-    elif b"\0" in head:
+    head = next(blocks(path, 200))
+    if b"\0" in head:
         guess = "utf-16-be" if head[0] == 0 else "utf-16-le"  # a header starts with an ASCII letter
     else:
-        guess = "cp949" if _is_cp949(path) else "<its encoding>"
+        guess = "cp949" if _decodes(path, "cp949") else "<its encoding>"
     fix = f"corpus.encoding={guess}, or convert the file to UTF-8"
     return DataError(f"the file is not {encoding}: {what}", where=f"{path}:{line}", fix=fix)
 
 
-def _is_cp949(path: Path) -> bool:
-    decoder = codecs.getincrementaldecoder("cp949")()
+def _decodes(path: Path, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()
     try:
-        for block in _blocks(path, BLOCK):
+        for block in blocks(path, BLOCK):
             decoder.decode(block, final=not block)
     except UnicodeDecodeError:
         return False

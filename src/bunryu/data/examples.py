@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
 from array import array
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
 from bunryu.data.table import SPANNING, RowCounts, TableFormat, stream_rows
 from bunryu.errors import DataError
+
+# Numbers as programs write them that have only such with a fraction: 1.0, 1.000e+00.
+_NUMBER = re.compile(r"[-+]?[0-9]+\.[0-9]*([eE][-+]?[0-9]{1,2})?|-0")
 
 
 class Example(NamedTuple):
@@ -34,7 +40,7 @@ def read_examples(
     """Examples of a file whose columns are text, label and, as a third, the pair.
 
     A document may be empty: it is used and counted. A row is rejected if its text is not a string, or its
-    label is empty, neither text nor integer, or not among ``allowed``.
+    label is empty, neither text nor a number, or not among ``allowed``.
 
     Raises:
         DataError: if no row can be used.
@@ -48,9 +54,9 @@ def read_examples(
         text, label, *pairs = values
         if not all(isinstance(part, str) for part in (text, *pairs)):
             counts.reject(line, "text is not a string")
-        elif not isinstance(label, str | int) or isinstance(label, bool):
-            counts.reject(line, "label is neither text nor an integer")
-        elif (name := str(label).strip()) == "":
+        elif (name := label_of(label)) is None:
+            counts.reject(line, "label is neither text nor a number")
+        elif name == "":
             counts.reject(line, "empty label")
         elif allowed is not None and name not in allowed:
             counts.reject(line, f"unknown label '{name[:40]}'")
@@ -62,6 +68,18 @@ def read_examples(
         reasons = "; ".join(counts.rejected_rows[:3]) or "it has a header only"
         raise DataError("no row of the file can be used", where=str(path), fix=reasons)
     return FileExamples(examples, counts, lines)
+
+
+def label_of(value: object) -> str | None:
+    """A label as text: whole numbers without a point, true and false as JSON has them; None for no label."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and _NUMBER.fullmatch(text := value.strip()):
+        number = Decimal(text)
+        return str(int(number)) if number == int(number) else text
+    if isinstance(value, float | Decimal) and math.isfinite(value):
+        return str(int(value)) if value == int(value) else str(float(value))
+    return str(value).strip() if isinstance(value, str | int) else None
 
 
 def row_flaws(counts: RowCounts) -> list[str]:

@@ -6,8 +6,9 @@ import codecs
 from collections.abc import Iterator
 from typing import Protocol
 
+from bunryu.data.decoding import newlines_are_bytes
 from bunryu.data.table import Row, RowCounts, unusable
-from bunryu.errors import ConfigError
+from bunryu.errors import ConfigError, DataError
 
 BLOCK = 1 << 16  # bytes taken at once, at most
 
@@ -30,12 +31,9 @@ def line_windows(source: Source, encoding: str, pairs: bool, counts: RowCounts) 
 
     Raises:
         ConfigError: if the encoding does not fit.
+        DataError: at the end, if more than a tenth of the lines could not be decoded.
     """
-    try:
-        fits = "\n".encode(encoding) == b"\n"
-    except (LookupError, ValueError):
-        fits = False
-    if not fits:
+    if not newlines_are_bytes(encoding):
         what = f"lines cannot be read as '{encoding}'"
         raise ConfigError(what, where="--encoding", fix="utf-8, cp949, or a file instead")
     rest = b""
@@ -45,6 +43,9 @@ def line_windows(source: Source, encoding: str, pairs: bool, counts: RowCounts) 
             yield [_row(line, encoding, pairs, counts) for line in lines]
     if rest:
         yield [_row(rest, encoding, pairs, counts)]
+    if (bad := counts.rejected.get(f"not {encoding}", 0)) * 10 > counts.read:
+        what = f"{bad} of {counts.read} lines are not {encoding}"
+        raise DataError(what, where=counts.file, fix="--encoding cp949, or whatever they are written in")
 
 
 def _row(line: bytes, encoding: str, pairs: bool, counts: RowCounts) -> Row:

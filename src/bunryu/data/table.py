@@ -6,16 +6,20 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bunryu.data import parquet
 from bunryu.data.decoding import check_encoding, decoded_lines
-from bunryu.data.delimited import delimited_records, json_object
+from bunryu.data.delimited import DOUBTFUL, LONGEST_RECORD, delimited_records, json_rows
+from bunryu.data.normalisation import name_of
+from bunryu.data.unpacking import SAVE_AS_CSV, unpacked_name
 from bunryu.errors import ConfigError, DataError
 
 DELIMITERS = {"tsv": "\t", "txt": "\t", "csv": ","}
-LONGEST_RECORD = 1000  # lines one quoted record may span before its quote counts as stray
+KINDS = (*DELIMITERS, "jsonl", "json", "parquet")
+LIKELY = ",\t;|"  # what may delimit a file whatever its suffix
 NAMED_ROWS = 20  # rejected rows named one by one; the rest is only counted
 NAMED_REASONS = 1000  # reasons and columns told apart, so that no file fills the memory with them
 SPANNING = "rows that span lines"  # the note that may also mean: a file written without quoting
@@ -76,11 +80,12 @@ class TableFormat:
     """How a file is written.
 
     Args:
-        kind: tsv, txt (tab-separated), csv, jsonl or parquet.
-        encoding: None for UTF-8, or UTF-16 where a byte-order mark says so.
+        kind: tsv, txt (tab-separated), csv, jsonl (an array of objects, too) or parquet.
+        encoding: None for UTF-8, or what a byte-order mark says.
         quoting: ``csv`` for fields quoted with ``"``, ``none`` to take every character as it stands.
         one_line_rows: no quoted field spans lines; a quote that does not close is text.
         undecodable_rows: reject the rows with bytes that cannot be decoded, instead of the whole file.
+        delimiter: None for the kind's own, or the one under which the header has the columns.
     """
 
     kind: str
@@ -88,6 +93,7 @@ class TableFormat:
     quoting: str = "csv"
     one_line_rows: bool = False
     undecodable_rows: bool = False
+    delimiter: str | None = None
 
 
 def place(file: str, line: int) -> str:
@@ -95,18 +101,28 @@ def place(file: str, line: int) -> str:
     return f"{file}, row {line}" if file.lower().endswith(".parquet") else f"{file}:{line}"
 
 
-def format_of(path: Path, encoding: str | None = None, quoting: str = "csv") -> TableFormat:
+def format_of(
+    path: Path, encoding: str | None = None, quoting: str = "csv", delimiter: str | None = None
+) -> TableFormat:
     """The format that a file's suffix names; ConfigError if it names none, or no such one."""
-    kind = path.suffix.lstrip(".").lower()
-    if kind not in (*DELIMITERS, "jsonl", "parquet"):
-        what = f"a table ends in .csv, .tsv, .txt, .jsonl or .parquet, not '{path.suffix}'"
-        raise ConfigError(what, where=str(path), fix="convert or rename the file")
-    if kind == "parquet" and (encoding is not None or quoting != "csv"):
-        key, value = ("encoding", encoding) if encoding is not None else ("quoting", quoting)
-        what = f"{path} is a parquet file: it has no {key}"
-        raise ConfigError(what, where=f"corpus.{key}={value}", fix=f"leave corpus.{key} out")
+    name = unpacked_name(path)
+    kind = Path(name).suffix.lstrip(".").lower()
+    if kind not in KINDS or (kind == "parquet" and name != path.name):
+        known = ".csv, .tsv, .txt, .jsonl, .json (each also as .gz or .zip) or .parquet"
+        what = f"a table is a {known} file, not '{path.suffix}'"
+        fix = SAVE_AS_CSV if kind in ("xlsx", "xls", "ods", "numbers") else "convert or rename the file"
+        raise ConfigError(what, where=str(path), fix=fix)
+    given = {"encoding": encoding, "quoting": None if quoting == "csv" else quoting, "delimiter": delimiter}
+    for key, value in given.items():
+        if kind == "parquet" and value is not None:
+            what = f"{path} is a parquet file: it has no {key}"
+            raise ConfigError(what, where=f"corpus.{key}={value}", fix=f"leave corpus.{key} out")
     check_encoding(encoding or "utf-8")
-    return TableFormat(kind, encoding, quoting)
+    delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter)
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        fix = "corpus.delimiter=';', or tab, or another character"
+        raise ConfigError(f"'{delimiter}' is no delimiter", where="corpus.delimiter", fix=fix)
+    return TableFormat("jsonl" if kind == "json" else kind, encoding, quoting, delimiter=delimiter)
 
 
 def stream_rows(
@@ -116,7 +132,7 @@ def stream_rows(
     """Every row of a file in its order, good or bad, read as it is asked for.
 
     Args:
-        path: of which no more is held than a block, or ``LONGEST_RECORD`` lines to find the end of a quote.
+        path: of which no more is held than a block, or a long record to find the end of a quote.
         columns: the columns wanted; a row's values come in their order.
         counts: counts each row before it is given out.
         kept: further columns, whose values follow; they may hold anything, and no row is rejected for them.
@@ -174,9 +190,8 @@ def _json_rows(
 ) -> _Found:
     names: set[str] = set()
     used = 0
-    for number, line in enumerate(_lines(path, format), 1):
+    for number, row, problem in json_rows(_lines(path, format), path):
         counts.lines += 1
-        row, problem = json_object(line)
         if problem:
             yield number, [], problem, None
         elif missing := [name for name in columns if name not in row]:
@@ -198,17 +213,24 @@ def _json_rows(
 
 
 def _delimited_rows(path: Path, columns: Sequence[str], format: TableFormat, counts: RowCounts) -> _Found:
+    lines, skipped, delimiter = _delimiter_of(_lines(path, format), columns, format)
     records = delimited_records(
-        _lines(path, format), DELIMITERS[format.kind], quotes=format.quoting == "csv",
-        longest=1 if format.one_line_rows else LONGEST_RECORD,
-    )  # fmt: skip
+        lines,
+        delimiter,
+        quotes=format.quoting == "csv",
+        longest=0 if format.one_line_rows else LONGEST_RECORD,
+    )
     _, header, _, problem = next(records)
     if problem and not format.one_line_rows:
         raise DataError(f"the header cannot be read: {problem}", where=f"{path}:1", fix="corpus.quoting=none")
     positions = [_position(path, header, name) for name in columns]
     id_position = header.index("id") if "id" in header else None
     for number, fields, taken, problem in records:
+        number += skipped
         counts.lines += taken
+        if problem == DOUBTFUL:
+            fix = "mend the quote; corpus.quoting=none if quotes mean nothing here"
+            raise DataError(problem, where=f"{path}:{number}", fix=fix)
         if problem and format.one_line_rows:
             counts.note("stray quotes taken as text")
             problem = ""
@@ -224,6 +246,26 @@ def _delimited_rows(path: Path, columns: Sequence[str], format: TableFormat, cou
                 counts.note(SPANNING)
             row_id = None if id_position is None else fields[id_position]
             yield number, [fields[position] for position in positions], "", row_id
+
+
+def _delimiter_of(
+    lines: Iterator[str], columns: Sequence[str], format: TableFormat
+) -> tuple[Iterator[str], int, str]:
+    """The lines from the header on, how many stood before it, and what delimits them.
+
+    What delimits is as Excel's line ``sep=;`` says, or as asked for, or the kind's own. If the header
+    lacks a column that way and has all of them another way, it is that.
+    """
+    first, skipped, own = next(lines), 0, format.delimiter or DELIMITERS[format.kind]
+    if (excel := re.fullmatch("sep=(.)\r?", first)) and (header := next(lines, None)) is not None:
+        first, skipped, own = header, 1, excel[1]
+
+    def has_all(delimiter: str) -> bool:
+        _, names, _, _ = next(delimited_records(iter([first]), delimiter, quotes=format.quoting == "csv"))
+        return {name_of(name) for name in columns} <= {name_of(name) for name in names}
+
+    others = "" if format.delimiter else LIKELY
+    return chain([first], lines), skipped, next(filter(has_all, (own, *others)), own)
 
 
 def _lines(path: Path, format: TableFormat) -> Iterator[str]:
@@ -244,6 +286,8 @@ def _position(path: Path, names: list[str], name: str) -> int:
     near = difflib.get_close_matches(name, names, 1)
     meant = f"did you mean '{near[0]}'? " if near else ""
     header = "" if is_parquet else ", or give the file a header line"
+    if len(names) == 1 and (inside := re.search(f"[{LIKELY}]", names[0])):
+        header += f"; or corpus.delimiter='{inside[0]}'".replace("\t", "tab")
     raise ConfigError(
         f"no column '{name}'; the file has {shown}",
         where=where,

@@ -108,9 +108,7 @@ def _survey(jobs: Sequence[Job], report: Report, scratch: Path) -> dict[str, dic
         config = job.filled
         try:
             if name not in corpora:
-                corpora[name] = inputs.read_corpus(config)
-                if config["strict_data"]:
-                    corpora[name].refuse_flaws()
+                corpora[name] = inputs.corpus_to_train_on(config)
                 report.say("", f"corpus {config['corpus']['name']}")
                 report.say(*(f"  {line}" for line in aligned(rows_and_labels(corpora[name]))))
                 report.say(*(f"  - {flaw}" for flaw in corpora[name].warnings))

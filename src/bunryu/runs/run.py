@@ -136,6 +136,13 @@ class Run:
     def record(self, **facts: Any) -> None:
         self._write_manifest({**self.manifest, **facts})
 
+    def replace_config(self, config: Mapping[str, Any]) -> None:
+        """Go on with another config, such as one whose files are elsewhere."""
+        write_atomically(
+            self.path / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+        )
+        self.record(config=dict(config))
+
     def end(self, status: str, reason: str | None = None) -> None:
         """Record that the run ended: ``finished``, ``failed`` or ``interrupted``, and why."""
         self.record(status=status, end=_now(), exit_reason=reason)

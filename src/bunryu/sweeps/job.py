@@ -103,7 +103,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
         attempt.record_run(run.path)
         if run.manifest["status"] == "finished":  # only its record is missing
             return run.results
-    from bunryu.training import batch_size, distributed, early_checks
+    from bunryu.training import batch_size, distributed, early_checks, inputs
 
     filled = resolved(job.config, str(ledger.log_of(job.identity)))  # and its secrets are known
     callbacks = _pruning(job, ledger)
@@ -113,14 +113,16 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     config = dict(job.config)
     if config["seed"] is None:
         config["seed"] = secrets.randbelow(2**32)
-    config = batch_size.settle_batch(early_checks.settle_and_check(config))
+    config = early_checks.settle_and_check(config)
+    corpus = inputs.corpus_to_train_on(resolved(config, ""))
+    config = batch_size.settle_batch(config)
     argv = ["bunryu", "train", *job.overrides]
     root = Path(filled["output_root"]).expanduser()
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.record_run)
     log.info("run directory: %s", run.path)
     if threads is not None:  # the job's; its processes share them
         threads = max(1, threads // ranks.processes_for(config["accelerator"]))
-    return distributed.execute(run, threads=threads, callbacks=callbacks)
+    return distributed.execute(run, threads=threads, callbacks=callbacks, corpus=corpus)
 
 
 def _pruning(job: JobState, ledger: Ledger) -> list[Any]:

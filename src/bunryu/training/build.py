@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +21,7 @@ from bunryu.system.signals import StopRequest
 from bunryu.training.callbacks import StopAndMetricsCallback
 from bunryu.training.checkpoints import steps_of
 from bunryu.training.datamodule import TextDataModule
-from bunryu.training.inputs import classifier_of, encode_splits, read_corpus, tokenizer_of
+from bunryu.training.inputs import classifier_of, corpus_to_train_on, encode_splits, stage, tokenizer_of
 from bunryu.training.run_io import AtomicCheckpointIO, RunLogger
 from bunryu.training.task import ClassificationTask
 
@@ -48,12 +46,13 @@ def build(
     start: Path | None = None,  # the checkpoint that training will go on from
     recorded: Mapping[str, Any] | None = None,  # facts about the corpus that must still be true
     callbacks: Sequence[pl.Callback] = (),  # beside the config's
+    corpus: Corpus | None = None,  # the config's, if it has been read
 ) -> Experiment:
     """The objects of a resolved config, made only here; what can be refused quickly comes first."""
     optimizer = instantiate(config["optimizer"])
     call(optimizer, "optimizer", [torch.nn.Parameter(torch.zeros(1))])  # refuses its arguments, if it does
     trainer = _trainer(config, run, stop, start, callbacks)
-    corpus = _corpus(config, run, recorded)
+    corpus = _corpus(config, run, recorded, corpus)
     with stage("tokenizer"):
         source, tokenizer = tokenizer_of(config, corpus)
     datamodule = _datamodule(config, corpus, tokenizer)
@@ -68,15 +67,14 @@ def build(
     return Experiment(corpus, tokenizer, datamodule, task, trainer)
 
 
-def _corpus(config: Mapping[str, Any], run: Run, recorded: Mapping[str, Any] | None) -> Corpus:
-    with stage("reading the corpus"):
-        corpus = read_corpus(config)
-        facts = corpus.facts()
-        if recorded is not None and recorded["fingerprint"] != facts["fingerprint"]:
-            raise _other_corpus(recorded["splits"], facts["splits"])
-        run.record(corpus=facts)
-    if config["strict_data"]:
-        corpus.refuse_flaws()
+def _corpus(
+    config: Mapping[str, Any], run: Run, recorded: Mapping[str, Any] | None, corpus: Corpus | None
+) -> Corpus:
+    corpus = corpus_to_train_on(config) if corpus is None else corpus
+    facts = corpus.facts()
+    if recorded is not None and recorded["fingerprint"] != facts["fingerprint"]:
+        raise _other_corpus(recorded["splits"], facts["splits"])
+    run.record(corpus=facts)
     for warning in corpus.warnings:
         log.warning("%s", warning)
     return corpus
@@ -158,11 +156,3 @@ def total_steps(trainer: pl.Trainer, batches: int) -> int:
     epochs = trainer.max_epochs or 1
     steps = math.ceil(taken / trainer.accumulate_grad_batches) * epochs
     return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
-
-
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Log how long a part of the recipe took."""
-    start = time.perf_counter()
-    yield
-    log.info("%s took %.1f s", name, time.perf_counter() - start)

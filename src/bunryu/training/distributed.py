@@ -19,6 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from bunryu import errors
+from bunryu.data.corpus import Corpus
 from bunryu.errors import BunryuError, BusyError, ConfigError, OutOfMemory, TrainingError
 from bunryu.runs.run import Run
 from bunryu.system import ranks
@@ -37,10 +38,11 @@ def execute(
     despite_changes: bool = False,
     threads: int | None = None,
     callbacks: Sequence[Any] = (),
+    corpus: Corpus | None = None,
 ) -> dict[str, Any]:
     """Execute a run on as many devices as its config says; see ``recipe.execute``.
 
-    Where this starts a process a device, ``callbacks`` are left out.
+    Where this starts a process a device, ``callbacks`` and ``corpus`` are left out.
     """
     check(run)
     processes = ranks.processes_for(run.config["accelerator"])
@@ -50,8 +52,9 @@ def execute(
         return run.results
     own = Run(run.path, writes=ranks.rank() == 0)
     return recipe.execute(
-        own, resume=resume, despite_changes=despite_changes, threads=threads, callbacks=callbacks
-    )
+        own, resume=resume, despite_changes=despite_changes,
+        threads=threads, callbacks=callbacks, corpus=corpus,
+    )  # fmt: skip
 
 
 def check(run: Run) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bunryu.config.instantiate import call, check_targets, instantiate
-from bunryu.config.record import fill_environment
+from bunryu.config.record import fill_environment, located
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.system import ranks
 
@@ -33,10 +33,10 @@ def quiet() -> Iterator[None]:
 
 
 def settle_and_check(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with all ``auto`` but ``batch_size``'s made concrete; raises what would fail here."""
+    """The config with absolute paths and no ``auto`` but ``batch_size``'s; raises what would fail here."""
     from bunryu.training import accelerators
 
-    settled = accelerators.resolve_auto(config)
+    settled = located(accelerators.resolve_auto(config))
     for problem in problems_here(settled):
         raise problem
     return settled

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bunryu.config.instantiate import call, instantiate
-from bunryu.config.record import check_variables, resolved
+from bunryu.config.record import check_variables, located, resolved
 from bunryu.data.corpus import SPLITS, Corpus
 from bunryu.runs.run import Run
 from bunryu.system.locations import cache_folder
@@ -26,12 +28,32 @@ def read_corpus(config: Mapping[str, Any]) -> Corpus:
     return corpus
 
 
-def corpus_of(run: Run, env: Collection[str]) -> Corpus:
-    """The corpus of a run, which may be anybody's: it gets no variable of the environment but those named."""
+def corpus_of(run: Run, env: Collection[str], root: Path | None = None) -> Corpus:
+    """The corpus of a run, which may be anybody's: it gets no variable of the environment but those named.
+
+    Its files are those of its config, or of the same names below ``root``.
+    """
     # nothing but these: the rest of the config may name secrets that are not needed here
     used = {key: value for key, value in run.config.items() if key in ("corpus", "limit_rows")}
     check_variables(used, str(run.path), env)
-    return read_corpus(resolved(run.config, str(run.path), *used))
+    return read_corpus(resolved(located(run.config, root), str(run.path), *used))
+
+
+def corpus_to_train_on(config: Mapping[str, Any]) -> Corpus:
+    """The corpus of a config like ``read_corpus``'s, refused with its flaws if ``strict_data`` says so."""
+    with stage("reading the corpus"):
+        corpus = read_corpus(config)
+    if config["strict_data"]:
+        corpus.refuse_flaws()
+    return corpus
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Log how long a part of the recipe took."""
+    start = time.perf_counter()
+    yield
+    log.info("%s took %.1f s", name, time.perf_counter() - start)
 
 
 def tokenizer_of(config: Mapping[str, Any], corpus: Corpus) -> tuple[ModelSource, Any]:

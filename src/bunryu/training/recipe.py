@@ -14,6 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from bunryu.config.instantiate import check_targets
 from bunryu.config.record import resolved
+from bunryu.data.corpus import Corpus
 from bunryu.errors import BusyError, ConfigError, ModelError
 from bunryu.models.folder import write_model_folder
 from bunryu.runs.lock import locked
@@ -21,9 +22,10 @@ from bunryu.runs.recording import recording
 from bunryu.runs.run import Run
 from bunryu.system.signals import StopRequest, stop_on_signals
 from bunryu.training.batch_size import memory_errors
-from bunryu.training.build import Experiment, build, stage
+from bunryu.training.build import Experiment, build
 from bunryu.training.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
 from bunryu.training.early_checks import quiet
+from bunryu.training.inputs import stage
 from bunryu.training.summary import log_and_record_summary
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ def execute(
     despite_changes: bool = False,  # of the corpus
     threads: int | None = None,  # of PyTorch on the CPU, where another number gives other bits
     callbacks: Sequence[pl.Callback] = (),  # beside the config's
+    corpus: Corpus | None = None,  # the config's, if it has been read
 ) -> dict[str, Any]:
     """Train, choose the checkpoint on validation, score test once, export; return the results.
 
@@ -52,7 +55,7 @@ def execute(
             start = _restart(run) if resume else None
             recorded = run.manifest.get("corpus") if resume and not despite_changes else None
             _set_up_torch(config, threads)
-            experiment = build(config, run, stop, start, recorded, callbacks)
+            experiment = build(config, run, stop, start, recorded, callbacks, corpus)
             log_and_record_summary(run, experiment)
             _fit(experiment, start, stop)
             results = _score_best(run, experiment)
@@ -132,6 +135,7 @@ def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None)
 def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results: dict[str, Any]) -> None:
     """Write model/ and results.json; add to the results where the best checkpoint lies."""
     shown = run.config  # as recorded: the card is for others to read
+    name = Path(shown["model"]["name"])
     with stage("writing model/"):
         write_model_folder(
             run.path / "model",
@@ -141,7 +145,11 @@ def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results
             shown["max_seq_length"],
             [(example.text, example.pair) for example in experiment.corpus.validation],
             results,
-            {"model": shown["model"]["name"], "corpus": shown["corpus"]["name"], "run": run.path.name},
+            {
+                "model": name.name if name.is_absolute() else str(name),
+                "corpus": shown["corpus"]["name"],
+                "run": run.path.name,
+            },
         )
     keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
     kept = (run.path / "checkpoints" / BEST).is_file()
