@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import groupby
+
+MARKS_IN_A_ROW = 1000  # combining marks to be put in order, which takes the square of their number
 
 
 def normalised(text: str) -> str:
-    """The text with its characters composed (NFC), as readers give it out and models are given it."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    """The text with its characters composed (NFC), as readers give it out and models are given it.
+
+    A text with more than ``MARKS_IN_A_ROW`` combining marks together, which no language has, stays as it is.
+    """
+    if text.isascii() or unicodedata.is_normalized("NFC", text):
+        return text
+    if len(text) > MARKS_IN_A_ROW:
+        runs = groupby(text, key=lambda character: unicodedata.combining(character) > 0)
+        if any(marks and sum(1 for _ in run) > MARKS_IN_A_ROW for marks, run in runs):
+            return text
+    return unicodedata.normalize("NFC", text)
 
 
 def name_of(written: str) -> str:
@@ -19,7 +31,7 @@ def name_of(written: str) -> str:
     if written.isascii():
         return " ".join(written.split())
     visible = "".join(character for character in written if unicodedata.category(character) != "Cf")
-    return " ".join(unicodedata.normalize("NFC", visible).split())
+    return " ".join(normalised(visible).split())
 
 
 def spelt_out(written: str) -> str:

@@ -18,9 +18,10 @@ from bunryu.system.files import remove_abandoned, write_atomically
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the method; part of the name in the cache
+VERSION = 2  # of the method; part of the name in the cache
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ALPHABET = 1000  # most frequent characters kept, as in tokenizers' BertWordPieceTokenizer
+LONGEST_WORD = 100  # characters; BERT's tokenizers make [UNK] of a longer word, and learning from it is slow
 _SHIFT = 0x100000  # from a character of the basic plane to one of a private-use plane
 
 
@@ -70,7 +71,7 @@ def _count_words(texts: Sequence[str], cleaner: Cleaner) -> Counter[str]:
     words: Counter[str] = Counter()
     for text in texts:
         pieces = splitter.pre_tokenize_str(normalizer.normalize_str(cleaner(text)))
-        words.update(word for word, _ in pieces)
+        words.update(word for word, _ in pieces if len(word) <= LONGEST_WORD)
     return words
 
 
