@@ -8,6 +8,7 @@ import json
 import os
 import select
 import sys
+import unicodedata
 from pathlib import Path
 from threading import Thread
 
@@ -102,7 +103,7 @@ def test_a_line_of_standard_input_is_answered_before_the_next_is_written(
         error = error_of(0, "predict", trained.path)
     asking.join()
     os.close(replies)
-    assert error == "2 of 3 rows predicted\n  rejected standard input:2: blank line\n"
+    assert error.startswith("2 of 3 rows predicted\n  rejected standard input:2: blank line\n")
     assert len(answers) == 3
     rows = csv.DictReader(io.StringIO("".join(answers)), delimiter="\t")
     found = [(row["line"], row["text"], row["error"]) for row in rows]
@@ -165,10 +166,25 @@ def test_an_output_appears_only_when_it_is_complete(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "_logits", fail)
+    monkeypatch.setattr(predict, "_encoded", fail)
     assert cli.run(["predict", str(trained.path), str(source), "-o", str(out)]) == 130
     assert out.read_text("utf-8") == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+@pytest.mark.cpus
+def test_a_composed_and_a_decomposed_text_are_one_and_unknown_tokens_are_told(
+    trained: Run, tmp_path: Path
+) -> None:
+    apart = [unicodedata.normalize("NFD", text) for text in TEXTS]
+    source, out = table(tmp_path / "in.csv", apart), tmp_path / "out.csv"
+    assert cli.run(["predict", str(trained.path), str(source), "-o", str(out)]) == 0
+    rows = rows_of(out)
+    assert [row["document"] for row in rows] == apart  # as they were given
+    expected = softmax(open_predictor(trained.path).predict(TEXTS)).astype(np.float32)
+    assert [[np.float32(share) for share in shares(row)] for row in rows] == expected.tolist()
+    error = error_of(0, "predict", trained.path, table(tmp_path / "in.csv", ["𓀀 𓀁 𓀂"]), "-o", out)
+    assert error == "1 of 1 rows predicted\n  warning: 100% of the tokens are unknown to the vocabulary\n"
 
 
 def test_pairs(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from bunryu.commands.arguments import Parser, add_model_arguments
 from bunryu.commands.table_options import add_reader_arguments, flags_named, table_options
 from bunryu.data.corpus import SPLITS
 from bunryu.data.examples import Example, read_examples
+from bunryu.data.normalisation import name_of
 from bunryu.data.table import RowCounts
-from bunryu.errors import ConfigError, ModelError
+from bunryu.encoding.encoder import unknown_tokens_warning
+from bunryu.errors import ConfigError, DataError, ModelError
 from bunryu.inference.opening import OpenedModel, locate, open_predictor
 from bunryu.reports.evaluation import write_evaluation
 from bunryu.runs.run import Run
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
     predictor.check_parity()
     encoded, logits, how = score(predictor, documents.examples, opened.run)
+    documents.warnings.extend(unknown_tokens_warning(*encoded.count_of(predictor.unknown_id).tolist()))
     facts = {
         "run": opened.name,
         **_origin(opened),
@@ -78,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
-    add_reader_arguments(parser).add_argument("--label-column", metavar="NAME", help="the labels")
+    reader = add_reader_arguments(parser)
+    reader.add_argument("--label-column", metavar="NAME", help="the labels")
+    reader.add_argument("--label-ids", action="store_true", help="the labels are class ids, counted from 0")
     return parser
 
 
@@ -105,7 +110,7 @@ def _split(opened: OpenedModel, split: str) -> Documents:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"
         raise ConfigError(f"the run's corpus has no {split} split", where=f"--split {split}", fix=fix)
     recorded = opened.run.manifest["corpus"]
-    if list(corpus.label_names) != recorded["labels"]:
+    if list(map(name_of, corpus.label_names)) != list(map(name_of, recorded["labels"])):
         what = f"the corpus has the labels {list(corpus.label_names)[:10]}, the run {recorded['labels'][:10]}"
         raise ModelError(what, where=str(opened.run.path), fix="the files this run was trained on")
     warnings = []
@@ -115,27 +120,39 @@ def _split(opened: OpenedModel, split: str) -> Documents:
 
 
 def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
-    """A labelled file; labels are spelt as in the run's corpus, or as they are shown."""
+    """A labelled file; labels are spelt as in the run's corpus or as they are shown, or are class ids."""
     table = table_options(
         options.data, options, opened.run, opened.metadata.takes_pairs, options.label_column
     )
-    ids = _label_ids(opened)
+    ids = {str(id): id for id in range(len(opened.labels))} if options.label_ids else _label_ids(opened)
     columns = [table.text_column, table.label_column, *table.columns[1:]]
-    examples, account, _ = read_examples(options.data, columns, table.format, list(ids))
-    warnings = [] if account.used == account.read else [f"{account.read - account.used} rows were rejected"]
+    try:
+        examples, account, _ = read_examples(options.data, columns, table.format, list(ids))
+    except DataError as error:
+        error.fix += _ids_hint(error.fix, opened.labels)
+        raise
+    rejected, hint = account.read - account.used, _ids_hint("".join(account.rejected), opened.labels)
+    warnings = [f"{rejected} rows were rejected{hint}"] if rejected else []
     return Documents(
         options.data.name, examples, [ids[example.label] for example in examples], account, warnings
     )
 
 
 def _label_ids(opened: OpenedModel) -> dict[str, int]:
-    """Label as it may stand in a file -> class id: as shown, as in the corpus, or the id itself."""
+    """Label as it may stand in a file -> class id: as in the run's corpus, or as shown."""
     names = opened.labels
-    ids = {str(index): index for index in range(len(names))}
-    if opened.run is not None:
-        spelt = opened.run.config["corpus"].get("label_names") or {name: name for name in names}
-        ids = {str(label): names.index(name) for label, name in spelt.items()}
-    return {**ids, **{name: index for index, name in enumerate(names)}}
+    ids = {name_of(name): index for index, name in enumerate(names)}
+    spelt = opened.run.config["corpus"].get("label_names") if opened.run is not None else None
+    return {**{name_of(str(label)): names.index(str(name)) for label, name in (spelt or {}).items()}, **ids}
+
+
+def _ids_hint(reasons: str, names: Sequence[str]) -> str:
+    """What to type if unknown labels among the reasons for rejecting rows look like class ids."""
+    found = re.findall(r"unknown label '(\d+)'", reasons)
+    ids = ", ".join(f"{index} = {name}" for index, name in enumerate(names[:10]))
+    return (
+        f"; if labels are class ids ({ids}): --label-ids" if any(int(n) < len(names) for n in found) else ""
+    )
 
 
 def score(

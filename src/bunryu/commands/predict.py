@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from bunryu.commands.arguments import Parser, add_model_arguments
@@ -22,6 +21,7 @@ from bunryu.commands.table_options import TableOptions, add_reader_arguments, fl
 from bunryu.data.decoding import decoded_lines
 from bunryu.data.stdin import Source, line_windows
 from bunryu.data.table import Row, RowCounts, place, stream_rows
+from bunryu.encoding.encoder import Encoded, unknown_tokens_warning
 from bunryu.errors import ConfigError, DataError
 from bunryu.inference.opening import locate, open_predictor
 from bunryu.inference.prediction_writer import FORMATS, PredictionWriter
@@ -56,10 +56,13 @@ def main(arguments: Sequence[str]) -> int:
         predictor.check_parity()
         with _output(options.output) as file, _bar(options) as bar:
             writer = PredictionWriter(file, kind, predictor.labels, texts, options.keep)
+            unknown = np.zeros(2, dtype=np.int64)
             for rows in windows:
-                writer.write(rows, _logits(predictor, rows, pairs))
+                encoded = _encoded(predictor, rows, pairs)
+                unknown += encoded.count_of(predictor.unknown_id)
+                writer.write(rows, predictor.bounded_logits(encoded))
                 bar.update(len(rows))
-    return _report(account, options.strict)
+    return _report(account, options.strict, unknown_tokens_warning(*unknown.tolist()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,9 +129,9 @@ def _checked(windows: Iterator[list[Row]], file: Path, encoding: str | None) -> 
     return chain([first], windows)
 
 
-def _logits(predictor: Predictor, rows: Sequence[Row], pairs: bool) -> npt.NDArray[np.float32]:
+def _encoded(predictor: Predictor, rows: Sequence[Row], pairs: bool) -> Encoded:
     usable = [row.values for row in rows if row.values is not None]
-    return predictor.predict([v[0] for v in usable], [v[1] for v in usable] if pairs else None)
+    return predictor.encode([v[0] for v in usable], [v[1] for v in usable] if pairs else None)
 
 
 @contextmanager
@@ -158,7 +161,7 @@ def _lines(file: Path) -> int | None:
         return sum(block.count(b"\n") for block in iter(lambda: opened.read(1 << 20), b""))
 
 
-def _report(account: RowCounts, strict: bool) -> int:
+def _report(account: RowCounts, strict: bool, warnings: Sequence[str]) -> int:
     """Print how many rows were predicted and which were rejected; returns the exit code."""
     rejected = account.read - account.used
     print(f"{account.used} of {account.read} rows predicted", file=sys.stderr)
@@ -166,4 +169,6 @@ def _report(account: RowCounts, strict: bool) -> int:
         print(f"  rejected {line}", file=sys.stderr)
     if rejected > len(account.rejected_rows):
         print(f"  and {rejected - len(account.rejected_rows)} more", file=sys.stderr)
+    for warning in warnings:
+        print(f"  warning: {warning}", file=sys.stderr)
     return 1 if rejected and strict else 0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bunryu.commands.arguments import Parser, add_model_arguments
+from bunryu.encoding.encoder import unknown_tokens_warning
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.inference.opening import open_predictor
 
@@ -163,11 +164,13 @@ def _start_message(predictor: Predictor, difference: float, url: str) -> str:
     metadata = predictor.metadata
     kind = "pairs of texts" if metadata.takes_pairs else "texts"
     parity = f"logits as saved within {difference:.1g}" if metadata.parity else "no parity samples"
+    unknown = predictor.encode([sample.text for sample in metadata.parity]).count_of(predictor.unknown_id)
+    warnings = [f"warning: {found}" for found in unknown_tokens_warning(*unknown.tolist(), "its samples'")]
     return (
         f"serving {predictor.name}: {' | '.join(predictor.labels)}\n"
         f"  {kind} of at most {metadata.max_seq_length} tokens; "
-        f"{predictor.runtime} on {predictor.device}, {parity}\n  {url}\n  Ctrl-C stops"
-    )
+        f"{predictor.runtime} on {predictor.device}, {parity}\n  "
+    ) + "\n  ".join([*warnings, url, "Ctrl-C stops"])
 
 
 def _url(ip: Address, port: int, token: str | None) -> str:

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bunryu.data.normalisation import name_of, normalised, spelt_out
 from bunryu.data.table import SPANNING, RowCounts, TableFormat, stream_rows
 from bunryu.errors import DataError
+
+COMPOSED = "texts composed (NFC)"
+RESPELT = "label '{}' taken as '{}'"
 
 
 class Example(NamedTuple):
@@ -34,7 +38,8 @@ def read_examples(
     """Examples of a file whose columns are text, label and, as a third, the pair.
 
     A document may be empty: it is used and counted. A row is rejected if its text is not a string, or its
-    label is empty, neither text nor integer, or not among ``allowed``.
+    label is empty, neither text nor integer, or not among ``allowed``. Texts are composed, and labels that
+    look alike are one, as ``normalisation`` has it; the counts note both.
 
     Raises:
         DataError: if no row can be used.
@@ -50,12 +55,17 @@ def read_examples(
             counts.reject(line, "text is not a string")
         elif not isinstance(label, str | int) or isinstance(label, bool):
             counts.reject(line, "label is neither text nor an integer")
-        elif (name := str(label).strip()) == "":
+        elif (name := name_of(str(label))) == "":
             counts.reject(line, "empty label")
         elif allowed is not None and name not in allowed:
-            counts.reject(line, f"unknown label '{name[:40]}'")
+            counts.reject(line, f"unknown label '{spelt_out(name[:40])}'")
         else:
-            examples.append(Example(len(examples), text, name, *pairs))
+            parts = [normalised(part) for part in (text, *pairs)]
+            if parts != [text, *pairs]:
+                counts.note(COMPOSED)
+            if name != (written := str(label).strip(" ")):
+                counts.note(RESPELT.format(spelt_out(written), name))
+            examples.append(Example(len(examples), parts[0], name, *parts[1:]))
             lines.append(line)
     counts.used = len(examples)
     if not examples:
@@ -74,6 +84,13 @@ def row_flaws(counts: RowCounts) -> list[str]:
     if repeated := counts.notes.get("duplicate ids"):
         found.append(f"{counts.file}: {repeated} of {counts.read} rows repeat an id")
     return found
+
+
+def alike_hint(counts: RowCounts) -> list[str]:
+    """A sentence if labels of a file differ in what does not show, with the spellings and their rows."""
+    spelt = [f"{what} ({rows} rows)" for what, rows in counts.notes.items() if what.startswith(RESPELT[:7])]
+    more = f", and {len(spelt) - 10} more" if spelt[10:] else ""
+    return [f"{counts.file}: {', '.join(spelt[:10])}{more}"] if spelt else []
 
 
 def quoting_hint(counts: RowCounts) -> list[str]:

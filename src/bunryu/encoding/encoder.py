@@ -17,7 +17,7 @@ from bunryu.encoding.cache import Ids, Index, hash_texts, load_arrays, store_arr
 
 VERSION = 1  # of the arrays' layout and of how they are made; part of every cache key
 CHUNK = 8192  # documents handed to the tokenizer at once: bounds the memory its results take
-
+MANY_UNKNOWN = 0.2  # share of the unknown token that is warned of
 
 Layout = list[tuple[int | None, int]]  # (special token, or None where the next text stands; its token type)
 
@@ -95,10 +95,15 @@ class Encoded:
         """How many rows lose tokens at this length."""
         return int((self.lengths(max_length) < self.lengths(np.iinfo(np.int32).max)).sum())
 
+    def count_of(self, token: int | None) -> Index:
+        """How often one token, such as the unknown one, stands in the texts, and the number of all tokens."""
+        found = [[np.count_nonzero(ids == token), len(ids)] for ids, _ in self._texts]
+        return np.sum(found, axis=0, dtype=np.int64)
+
     def share_of(self, token: int | None) -> float:
-        """The share of one token, such as the unknown one, among all tokens of the texts."""
-        found = sum(int((ids == token).sum()) for ids, _ in self._texts)
-        return found / max(sum(len(ids) for ids, _ in self._texts), 1)
+        """The share of one token among all tokens of the texts."""
+        found, tokens = self.count_of(token).tolist()
+        return float(found / max(tokens, 1))
 
     @property
     def _layout(self) -> Layout:
@@ -147,6 +152,12 @@ class Encoded:
             filled += counts
         batch = {"input_ids": ids, "attention_mask": (np.arange(width) < filled[:, None]).astype(np.int64)}
         return {**batch, "token_type_ids": types} if self.template.has_types else batch
+
+
+def unknown_tokens_warning(unknown: int, tokens: int, whose: str = "the") -> list[str]:
+    """A sentence if many of so many tokens are the unknown one."""
+    share = unknown / max(tokens, 1)
+    return [f"{share:.0%} of {whose} tokens are unknown to the vocabulary"] if share > MANY_UNKNOWN else []
 
 
 def special_tokens(layout: Layout) -> int:
