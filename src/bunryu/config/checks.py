@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
 import typing
@@ -59,6 +60,7 @@ def _value_problems(values: Mapping[Any, Any]) -> Iterator[ConfigError]:
     for key, value in leaves(values):
         if problem := _value_problem(key, value):
             yield problem
+    yield from _label_name_problems(value_at(values, "corpus.label_names"))
     for key in MONITORS:
         monitor = value_at(values, key)
         if (key == "monitor" or monitor is not None) and (problem := _monitor_problem(str(monitor), key)):
@@ -70,6 +72,17 @@ def _value_problems(values: Mapping[Any, Any]) -> Iterator[ConfigError]:
             where="max_seq_length",
             fix=f"max_seq_length={positions} or less",
         )
+
+
+def _label_name_problems(names: Any) -> Iterator[ConfigError]:
+    """Labels and their names that YAML takes for something else than text: no and yes, 1.0, 010 as a name."""
+    for label, name in names.items() if isinstance(names, dict) else ():
+        if isinstance(label, bool | float) or not isinstance(name, str):
+            part, value = ("label", label) if isinstance(label, bool | float) else ("name", name)
+            spelt = {"True": "yes", "False": "no"}.get(str(value), json.dumps(value))
+            what = f"corpus.label_names has the {part} {value!r}, which is no text"
+            fix = f"quote it as it is spelt: '{spelt}'; a label in quotes is for a YAML file (--config-dir)"
+            yield ConfigError(what, where="corpus.label_names", fix=fix)
 
 
 def _value_problem(key: str, value: Any) -> ConfigError | None:
@@ -159,6 +172,8 @@ def _type_problem(key: str, value: Any, default: Any) -> ConfigError | None:
         return None
     names = " or ".join("null" if kind is NoneType else kind.__name__ for kind in allowed)
     what = f"{key}={value!r} is {type(value).__name__}, not {names}"
+    if key in schema.COLUMNS:  # a header may hold any word
+        return ConfigError(what, where=key, fix=f"\"{key}='{json.dumps(value)}'\"")
     return ConfigError(what, where=key, fix=f"{key}={default}")
 
 

@@ -20,6 +20,7 @@ GROUPS = (*NODES[:5], "corpus/cleaner", "callbacks", "logger", "experiment", "de
 REMOVABLE = ("callbacks.", "logger.", "corpus.label_names.")  # whose parts may be taken away
 # Loading options that could run code from a checkpoint, wherever they stand.
 FORBIDDEN_KEYS = ("trust_remote_code", "weights_only", "use_safetensors")
+COLUMNS = ("corpus.text_column", "corpus.label_column", "corpus.pair_column")
 MISSING = "???"  # how OmegaConf writes a value that has to be set
 
 
