@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.metrics import softmax
 from bunryu.models.folder import PARITY_SAMPLES, write_model_folder
-from helpers.small_models import pretrained, scratch, weights_folder
+from helpers.small_models import BERT, architecture_folder, pretrained, scratch, weights_folder
 
 TEXTS = ["영화가 좋다 " * count + "Film é" for count in range(1, 11)]
 LABELS = ["부정", "긍정", "중립"]
@@ -45,10 +45,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, A
     """Written folders, to look at and not to change, and the models they were written from."""
     place = tmp_path_factory.mktemp("written")
     sources = {"scratch": scratch(), "pretrained": pretrained(weights_folder(place / "pretrained-source"))}
+    for kind in ("multi_label_classification", "regression"):
+        sources[kind] = pretrained(classifier_folder(place / f"{kind}-source", kind))
     return {name: (place / name, write(place / name, source)) for name, source in sources.items()}
 
 
-@pytest.fixture(params=["scratch", "pretrained"])
+def classifier_folder(folder: Path, problem_type: str) -> Path:
+    """A classifier saved for another task, as its config says in every way there is."""
+    architecture_folder(folder)
+    other = {"function_to_apply": "none", "finetuning_task": "mnli", "num_labels": 2, "return_dict": False}
+    params = {"text-classification": {"function_to_apply": "sigmoid"}}
+    config = BertConfig(**{**BERT, **other, "problem_type": problem_type, "task_specific_params": params})
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["scratch", "pretrained", "regression"])
 def written(request: pytest.FixtureRequest, folders: dict[str, tuple[Path, Any]]) -> tuple[Path, Any]:
     return folders[request.param]
 

@@ -40,6 +40,10 @@ def write_model_folder(
         facts: names for the card: ``model``, and ``corpus`` and ``run`` or the imported ``checkpoint``.
     """
     folder.mkdir(exist_ok=True)
+    # what a source's config said of another task would change what transformers' pipeline makes of logits
+    for name in ("function_to_apply", "task_specific_params", "finetuning_task"):
+        vars(model.config).pop(name, None)
+    model.config.problem_type = "single_label_classification"
     with no_progress_bar():
         model.save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
