@@ -126,7 +126,7 @@ def test_another_file_s_columns_and_encoding_are_flags(run: Run, tmp_path: Path)
     )
     data.write_bytes("본문,평가\n좋아요,1\n싫어요,0\n".encode("cp949"))
     evaluate(run, "--data", data, "--name", "x", *flags)
-    assert sum(map(sum, report_of(run, "x")["confusion"])) == 2
+    assert sum(cell["rows"] for cell in report_of(run, "x")["confusion"]) == 2
 
 
 def test_a_table_s_labels_are_those_of_its_file_and_its_change_is_told(

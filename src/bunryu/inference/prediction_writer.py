@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bunryu.data.table import DELIMITERS, Row
-from bunryu.metrics import softmax
+from bunryu.metrics import score_columns, score_fields, softmax
 
 FORMATS = ("csv", "tsv", "jsonl")
 
@@ -33,7 +33,7 @@ class PredictionWriter:
         self, file: TextIO, kind: str, labels: Sequence[str], texts: Sequence[str], kept: Sequence[str]
     ) -> None:
         self._file, self._labels, self._texts = file, labels, len(texts)
-        shares = [f"probability:{label}" for label in labels]
+        shares = score_columns(labels, "probability")
         self._header = ["line", *kept, "prediction", "confidence", *shares, *texts, "error"]
         self._csv = None
         if kind != "jsonl":
@@ -61,10 +61,14 @@ class PredictionWriter:
     def _fields(self, row: Row, predicted: Iterator[npt.NDArray[np.float32]]) -> list[Any]:
         if row.values is None:
             return [row.line, *[None] * (len(self._header) - 2), row.problem]
-        shares = [float(str(share)) for share in next(predicted)]
-        best = max(range(len(shares)), key=shares.__getitem__)
+        found = next(predicted)
+        shares, best = score_fields(found, self._labels, _shortest), int(found.argmax())
         texts, kept = row.values[: self._texts], row.values[self._texts :]
-        return [row.line, *kept, self._labels[best], shares[best], *shares, *texts, None]
+        return [row.line, *kept, self._labels[best], _shortest(found[best]), *shares, *texts, None]
+
+
+def _shortest(share: np.float32) -> float:
+    return float(str(share))
 
 
 class _UnixLines:

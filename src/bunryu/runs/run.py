@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bunryu.errors import ConfigError, ModelError
+from bunryu.metrics import score_columns, score_fields
 from bunryu.system.files import write_atomically
 from bunryu.system.secrets import mask, secrets_in
 
@@ -167,11 +168,11 @@ class Run:
         folder.mkdir(exist_ok=True)
         with open(folder / f"{split}.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["row", "label", "prediction", *(f"logit:{name}" for name in names)])
+            writer.writerow(["row", "label", "prediction", *score_columns(names, "logit")])
             for index in sorted(range(len(rows)), key=rows.__getitem__):
-                values = [repr(float(value)) for value in logits[index]]
                 predicted = names[int(logits[index].argmax())]
-                writer.writerow([rows[index], names[labels[index]], predicted, *values])
+                fields = score_fields(logits[index], names)
+                writer.writerow([rows[index], names[labels[index]], predicted, *fields])
 
     def secrets(self) -> dict[str, str]:
         """Values of the environment variables that the config names, each with its name in their place."""
