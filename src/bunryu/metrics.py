@@ -13,6 +13,8 @@ BLOCK = 1 << 22  # logits widened at once: their rows are independent of each ot
 MANY_CLASSES = 100  # beyond, a row of predictions has the scores of its LIKELIEST classes alone
 LIKELIEST = 10
 
+Counts = npt.NDArray[np.int64]  # of each class: rows rightly predicted, with it as label, as prediction
+
 
 def scores(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> dict[str, float]:
     """Mean cross-entropy, accuracy and macro F1.
@@ -24,32 +26,27 @@ def scores(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) ->
     return {
         "loss": float(np.mean(_by_blocks(_losses, logits, labels))),
         "accuracy": float(np.mean(predicted == labels)),
-        "f1_macro": _f1_macro(*_counts(labels, predicted, logits.shape[1])),
+        "f1_macro": _f1_macro(_counts(labels, predicted, logits.shape[1])),
     }
 
 
-def _by_blocks(
-    function: Callable[[Any, Any], npt.NDArray[np.float64]],
-    logits: npt.NDArray[np.floating],
-    classes: npt.NDArray[np.integer],
-) -> npt.NDArray[np.float64]:
+def _by_blocks(function: Callable[..., Any], logits: Any, classes: Any) -> npt.NDArray[np.float64]:
     """A function's value for each row of logits and the class of that row, shape (rows,)."""
     size = max(1, BLOCK // logits.shape[1])
     starts = range(0, max(1, len(logits)), size)
     return np.concatenate([function(logits[at : at + size], classes[at : at + size]) for at in starts])
 
 
-def _losses(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+def _losses(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Any:
     wide = logits.astype(np.float64)
     top = wide.max(axis=1, keepdims=True)
     log_sum = top[:, 0] + np.log(np.exp(wide - top).sum(axis=1))
-    return np.asarray(log_sum - wide[np.arange(len(labels)), labels])
+    return log_sum - wide[np.arange(len(labels)), labels]
 
 
-def _counts(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> list[Any]:
-    """Rows of each class: rightly predicted, with it as their label, with it as their prediction."""
+def _counts(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> Counts:
     found = (labels[labels == predicted], labels, predicted)
-    return [np.bincount(each, minlength=classes).astype(np.int64) for each in found]
+    return np.stack([np.bincount(each, minlength=classes).astype(np.int64) for each in found])
 
 
 def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -113,23 +110,21 @@ def report(
         **scores(logits, labels),
         "f1_micro": float(counts[0].sum() / len(labels)),
         "expected_calibration_error": _calibration_error(bins, len(labels)),
-        "classes": dict(zip(names, _by_class(*counts), strict=True)),
+        "classes": dict(zip(names, _by_class(counts), strict=True)),
         "confusion": [{"label": names[one], "prediction": names[two], "rows": n} for one, two, n in pairs],
         "calibration": bins,
     }
 
 
-def _by_class(
-    hits: npt.NDArray[np.int64], support: npt.NDArray[np.int64], taken: npt.NDArray[np.int64]
-) -> list[dict[str, Any]]:
+def _by_class(counts: Counts) -> list[dict[str, Any]]:
     return [
         {
-            "precision": _share(hits[index], taken[index]),
-            "recall": _share(hits[index], support[index]),
-            "f1": _share(2 * hits[index], taken[index] + support[index]),
-            "support": int(support[index]),
+            "precision": _share(hits, taken),
+            "recall": _share(hits, support),
+            "f1": _share(2 * hits, taken + support),
+            "support": int(support),
         }
-        for index in range(len(hits))
+        for hits, support, taken in counts.T
     ]
 
 
@@ -144,20 +139,16 @@ def _calibration(
     edges = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
     # a confidence that is no number sorts behind all edges; in the last bin it shows as such
     places = np.minimum(np.searchsorted(edges, confidence, side="left"), CALIBRATION_BINS) - 1
-    bins: list[dict[str, float | int | None]] = []
-    for place in range(CALIBRATION_BINS):
-        inside = places == place
-        rows = int(inside.sum())
-        bins.append(
-            {
-                "from": float(edges[place]),
-                "to": float(edges[place + 1]),
-                "rows": rows,
-                "confidence": float(confidence[inside].mean()) if rows else None,
-                "accuracy": float(right[inside].mean()) if rows else None,
-            }
-        )
-    return bins
+    return [
+        {
+            "from": float(edges[place]),
+            "to": float(edges[place + 1]),
+            "rows": int(inside.sum()),
+            "confidence": float(confidence[inside].mean()) if inside.any() else None,
+            "accuracy": float(right[inside].mean()) if inside.any() else None,
+        }
+        for place, inside in ((place, places == place) for place in range(CALIBRATION_BINS))
+    ]
 
 
 def _calibration_error(bins: Sequence[Mapping[str, Any]], rows: int) -> float:
@@ -165,9 +156,7 @@ def _calibration_error(bins: Sequence[Mapping[str, Any]], rows: int) -> float:
     return float(sum(b["rows"] * abs(b["accuracy"] - b["confidence"]) for b in bins if b["rows"]) / rows)
 
 
-def _f1_macro(
-    hits: npt.NDArray[np.int64], support: npt.NDArray[np.int64], taken: npt.NDArray[np.int64]
-) -> float:
-    total = taken + support
+def _f1_macro(counts: Counts) -> float:
+    hits, total = counts[0], counts[1] + counts[2]
     present = total > 0
     return float(np.mean(2 * hits[present] / total[present]))

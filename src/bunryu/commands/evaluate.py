@@ -61,7 +61,9 @@ def main(arguments: Sequence[str]) -> int:
         "data": documents.shown,
         "checkpoint": options.checkpoint or "best",
         "rows": len(documents.examples),
-        **_text_facts(predictor, encoded),
+        "max_seq_length": predictor.metadata.max_seq_length,
+        "truncated_rows": encoded.truncated(predictor.metadata.max_seq_length),
+        "unk_rate": encoded.share_of(predictor.unknown_id),
         **how,
         "warnings": documents.warnings,
     }
@@ -126,13 +128,15 @@ def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
     )
     ids = {str(id): id for id in range(len(opened.labels))} if options.label_ids else _label_ids(opened)
     columns = [table.text_column, table.label_column, *table.columns[1:]]
+    hint = f"; if labels are class ids, from 0 = {opened.labels[0]} on: --label-ids"
     try:
         examples, account, _ = read_examples(options.data, columns, table.format, list(ids))
     except DataError as error:
-        error.fix += _ids_hint(error.fix, opened.labels)
+        error.fix += hint * bool(re.search(r"unknown label '\d+'", error.fix))
         raise
-    rejected, hint = account.read - account.used, _ids_hint("".join(account.rejected), opened.labels)
-    warnings = [f"{rejected} rows were rejected{hint}"] if rejected else []
+    unknown = any(re.fullmatch(r"unknown label '\d+'", reason) for reason in account.rejected)
+    rejected = account.read - account.used
+    warnings = [f"{rejected} rows were rejected{hint * unknown}"] if rejected else []
     return Documents(
         options.data.name, examples, [ids[example.label] for example in examples], account, warnings
     )
@@ -144,15 +148,6 @@ def _label_ids(opened: OpenedModel) -> dict[str, int]:
     ids = {name_of(name): index for index, name in enumerate(names)}
     spelt = opened.run.config["corpus"].get("label_names") if opened.run is not None else None
     return {**{name_of(str(label)): names.index(str(name)) for label, name in (spelt or {}).items()}, **ids}
-
-
-def _ids_hint(reasons: str, names: Sequence[str]) -> str:
-    """What to type if unknown labels among the reasons for rejecting rows look like class ids."""
-    found = re.findall(r"unknown label '(\d+)'", reasons)
-    ids = ", ".join(f"{index} = {name}" for index, name in enumerate(names[:10]))
-    return (
-        f"; if labels are class ids ({ids}): --label-ids" if any(int(n) < len(names) for n in found) else ""
-    )
 
 
 def score(
@@ -195,16 +190,6 @@ def _origin(opened: OpenedModel) -> dict[str, str]:
         return {}
     config = opened.run.config
     return {"model": Path(config["model"]["name"]).name, "corpus": config["corpus"]["name"]}
-
-
-def _text_facts(predictor: Predictor, encoded: Encoded) -> dict[str, Any]:
-    """How many tokens the vocabulary does not know and how many documents are cut: many a mistake's cause."""
-    limit = predictor.metadata.max_seq_length
-    return {
-        "max_seq_length": limit,
-        "truncated_rows": encoded.truncated(limit),
-        "unk_rate": encoded.share_of(predictor.unknown_id),
-    }
 
 
 def _summary(

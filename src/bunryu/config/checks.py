@@ -77,12 +77,14 @@ def _value_problems(values: Mapping[Any, Any]) -> Iterator[ConfigError]:
 def _label_name_problems(names: Any) -> Iterator[ConfigError]:
     """Labels and their names that YAML takes for something else than text: no and yes, 1.0, 010 as a name."""
     for label, name in names.items() if isinstance(names, dict) else ():
-        if isinstance(label, bool | float) or not isinstance(name, str):
-            part, value = ("label", label) if isinstance(label, bool | float) else ("name", name)
-            spelt = {"True": "yes", "False": "no"}.get(str(value), json.dumps(value))
-            what = f"corpus.label_names has the {part} {value!r}, which is no text"
-            fix = f"quote it as it is spelt: '{spelt}'; a label in quotes is for a YAML file (--config-dir)"
-            yield ConfigError(what, where="corpus.label_names", fix=fix)
+        for value in (name, "" if type(label) is int else label):
+            if not isinstance(value, str):
+                spelt = {"True": "yes", "False": "no"}.get(str(value), json.dumps(value))
+                what = f"corpus.label_names has {value!r}, which is no text"
+                fix = (
+                    f"quote it as it is spelt: '{spelt}'; a label in quotes is for a YAML file (--config-dir)"
+                )
+                yield ConfigError(what, where="corpus.label_names", fix=fix)
 
 
 def _value_problem(key: str, value: Any) -> ConfigError | None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from bunryu.data.cleaner import Cleaner
-from bunryu.data.examples import Example, alike_hint, quoting_hint, row_flaws
+from bunryu.data.examples import Example, quoting_hint, row_flaws
 from bunryu.data.splits import OVERLAP, SplitStatistics, row_hash, split_flaws, split_statistics
 from bunryu.data.table import RowCounts, place
 from bunryu.errors import DataError
@@ -82,8 +82,7 @@ class Corpus:
     @property
     def warnings(self) -> list[str]:
         """The flaws, and what may be one."""
-        hints = [alike_hint(counts) + quoting_hint(counts) for counts in self.row_counts.values()]
-        return self.flaws() + [hint for found in hints for hint in found]
+        return self.flaws() + [hint for counts in self.row_counts.values() for hint in quoting_hint(counts)]
 
     def flaws(self) -> list[str]:
         """What ``strict_data=true`` refuses, each in a line with its count and the first place."""

@@ -11,9 +11,6 @@ from bunryu.data.normalisation import name_of, normalised, spelt_out
 from bunryu.data.table import SPANNING, RowCounts, TableFormat, stream_rows
 from bunryu.errors import DataError
 
-COMPOSED = "texts composed (NFC)"
-RESPELT = "label '{}' taken as '{}'"
-
 
 class Example(NamedTuple):
     """One labelled document; ``row`` counts the rows of its file that are used, from 0."""
@@ -62,9 +59,9 @@ def read_examples(
         else:
             parts = [normalised(part) for part in (text, *pairs)]
             if parts != [text, *pairs]:
-                counts.note(COMPOSED)
+                counts.note("texts composed (NFC)")
             if name != (written := str(label).strip(" ")):
-                counts.note(RESPELT.format(spelt_out(written), name))
+                counts.note(f"label '{spelt_out(written)}' taken as '{name}'")
             examples.append(Example(len(examples), parts[0], name, *parts[1:]))
             lines.append(line)
     counts.used = len(examples)
@@ -75,22 +72,17 @@ def read_examples(
 
 
 def row_flaws(counts: RowCounts) -> list[str]:
-    """The rows of a file that were rejected, and the ids it repeats, each in a sentence."""
+    """Rows of a file that were rejected, labels respelt and ids it repeats, each in a sentence."""
     found = []
     if counts.rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.rejected.items())
         rejected = f"{sum(counts.rejected.values())} of {counts.read} rows rejected ({reasons})"
         found.append(f"{counts.file}: {rejected}; first: {counts.rejected_rows[0]}")
+    respelt = [f"{what} ({rows} rows)" for what, rows in counts.notes.items() if what.startswith("label")]
+    found += [f"{counts.file}: {', '.join(respelt[:10])}"] if respelt else []
     if repeated := counts.notes.get("duplicate ids"):
         found.append(f"{counts.file}: {repeated} of {counts.read} rows repeat an id")
     return found
-
-
-def alike_hint(counts: RowCounts) -> list[str]:
-    """A sentence if labels of a file differ in what does not show, with the spellings and their rows."""
-    spelt = [f"{what} ({rows} rows)" for what, rows in counts.notes.items() if what.startswith(RESPELT[:7])]
-    more = f", and {len(spelt) - 10} more" if spelt[10:] else ""
-    return [f"{counts.file}: {', '.join(spelt[:10])}{more}"] if spelt else []
 
 
 def quoting_hint(counts: RowCounts) -> list[str]:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from itertools import groupby
 
-MARKS_IN_A_ROW = 1000  # combining marks to be put in order, which takes the square of their number
+# Combining marks (and symbols) in a row: to put them in order takes the square of their number.
+_MANY_MARKS = re.compile(r"[^\w\s!-~]{1000}")
 
 
 def normalised(text: str) -> str:
     """The text with its characters composed (NFC), as readers give it out and models are given it.
 
-    A text with more than ``MARKS_IN_A_ROW`` combining marks together, which no language has, stays as it is.
+    A text with 1,000 combining marks together, which no language has, stays as it is.
     """
-    if text.isascii() or unicodedata.is_normalized("NFC", text):
+    if text.isascii() or unicodedata.is_normalized("NFC", text) or _MANY_MARKS.search(text):
         return text
-    if len(text) > MARKS_IN_A_ROW:
-        runs = groupby(text, key=lambda character: unicodedata.combining(character) > 0)
-        if any(marks and sum(1 for _ in run) > MARKS_IN_A_ROW for marks, run in runs):
-            return text
     return unicodedata.normalize("NFC", text)
 
 

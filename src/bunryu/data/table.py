@@ -20,7 +20,6 @@ LONGEST_RECORD = 1000  # lines one quoted record may span before its quote count
 NAMED_ROWS = 20  # rejected rows named one by one; the rest is only counted
 NAMED_REASONS = 1000  # reasons and columns told apart, so that no file fills the memory with them
 SPANNING = "rows that span lines"  # the note that may also mean: a file written without quoting
-HEADER_AGAIN = "the header once more: two files joined?"
 
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")  # among what is not printable
 
@@ -213,7 +212,7 @@ def _delimited_rows(path: Path, columns: Sequence[str], format: TableFormat, cou
         elif fields == [""]:
             yield number, [], "blank line", None
         elif fields[-1] == header[-1] and header[1:] and list(map(name_of, fields)) == names:
-            yield number, [], HEADER_AGAIN, None
+            yield number, [], "the header once more: two files joined?", None
         elif len(fields) != len(header):
             span = f" in {taken} lines" if taken > 1 else ""
             yield number, [], f"{len(fields)} fields instead of {len(header)}{span}", None

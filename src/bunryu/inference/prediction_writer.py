@@ -62,13 +62,9 @@ class PredictionWriter:
         if row.values is None:
             return [row.line, *[None] * (len(self._header) - 2), row.problem]
         found = next(predicted)
-        shares, best = score_fields(found, self._labels, _shortest), int(found.argmax())
+        shares, best = score_fields(found, self._labels, lambda share: float(str(share))), found.argmax()
         texts, kept = row.values[: self._texts], row.values[self._texts :]
-        return [row.line, *kept, self._labels[best], _shortest(found[best]), *shares, *texts, None]
-
-
-def _shortest(share: np.float32) -> float:
-    return float(str(share))
+        return [row.line, *kept, self._labels[best], float(str(found[best])), *shares, *texts, None]
 
 
 class _UnixLines:
