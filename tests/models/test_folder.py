@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from bunryu.data.cleaner import Cleaner
+from bunryu.inference.predictor import load_predictor
 from bunryu.metrics import softmax
 from bunryu.models.folder import PARITY_SAMPLES, write_model_folder
 from helpers.small_models import BERT, architecture_folder, pretrained, scratch, weights_folder
@@ -172,3 +173,14 @@ def test_writing_again_replaces_and_a_used_tokenizer_is_saved_without_its_last_t
     assert AutoTokenizer.from_pretrained(folder).model_max_length == 8
     saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     assert (saved["truncation"], saved["padding"]) == (None, None)
+
+
+def test_samples_are_cut_so_that_no_text_makes_a_folder_slow_to_load(tmp_path: Path) -> None:
+    source = scratch()
+    tokenizer = source.tokenizer(TEXTS, CLEANER, tmp_path / "cache")
+    model, facts = source.classifier(tokenizer, LABELS), {"model": "m", "checkpoint": "c"}
+    apart = "e" + "\u0301\u0323" * 5000  # more marks than are composed until it is cut
+    samples = [("영화가 좋다 " * 5000, None), ("é" * 9800 + apart, None)]
+    write_model_folder(tmp_path / "m", model, tokenizer, CLEANER, MAX_LENGTH, samples, {}, facts)
+    assert [len(sample["text"]) for sample in read(tmp_path / "m")["parity"]] == [10_000, 10_000]
+    assert load_predictor(tmp_path / "m", "m", device="cpu").check_parity() < 1e-6
