@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
     predictor.check_parity()
     encoded, logits, how = score(predictor, documents.examples, opened.run)
-    documents.warnings.extend(unknown_tokens_warning(*encoded.count_of(predictor.unknown_id).tolist()))
+    documents.warnings.extend(unknown_tokens_warning(encoded.count_of(predictor.unknown_id)))
     facts = {
         "run": opened.name,
         **_origin(opened),

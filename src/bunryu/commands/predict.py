@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
                 unknown += encoded.count_of(predictor.unknown_id)
                 writer.write(rows, predictor.bounded_logits(encoded))
                 bar.update(len(rows))
-    return _report(account, options.strict, unknown_tokens_warning(*unknown.tolist()))
+    return _report(account, options.strict, unknown_tokens_warning(unknown))
 
 
 def _parser() -> argparse.ArgumentParser:

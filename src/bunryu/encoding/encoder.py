@@ -97,8 +97,8 @@ class Encoded:
 
     def count_of(self, token: int | None) -> Index:
         """How often one token, such as the unknown one, stands in the texts, and the number of all tokens."""
-        found = [[np.count_nonzero(ids == token), len(ids)] for ids, _ in self._texts]
-        return np.sum(found, axis=0, dtype=np.int64)
+        found: Index = np.array([[int((ids == token).sum()), len(ids)] for ids, _ in self._texts]).sum(axis=0)
+        return found
 
     def share_of(self, token: int | None) -> float:
         """The share of one token among all tokens of the texts."""
@@ -154,9 +154,9 @@ class Encoded:
         return {**batch, "token_type_ids": types} if self.template.has_types else batch
 
 
-def unknown_tokens_warning(unknown: int, tokens: int, whose: str = "the") -> list[str]:
-    """A sentence if many of so many tokens are the unknown one."""
-    share = unknown / max(tokens, 1)
+def unknown_tokens_warning(counts: Index, whose: str = "the") -> list[str]:
+    """A sentence if many tokens are the unknown one, as ``count_of`` counts them."""
+    share = counts[0] / max(counts[1], 1)
     return [f"{share:.0%} of {whose} tokens are unknown to the vocabulary"] if share > MANY_UNKNOWN else []
 
 

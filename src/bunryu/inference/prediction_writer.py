@@ -62,7 +62,7 @@ class PredictionWriter:
         if row.values is None:
             return [row.line, *[None] * (len(self._header) - 2), row.problem]
         found = next(predicted)
-        shares, best = score_fields(found, self._labels, lambda share: float(str(share))), found.argmax()
+        shares, best = score_fields(found, self._labels, lambda share: float(str(share))), int(found.argmax())
         texts, kept = row.values[: self._texts], row.values[self._texts :]
         return [row.line, *kept, self._labels[best], float(str(found[best])), *shares, *texts, None]
 

@@ -103,7 +103,7 @@ class Predictor:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         """Compose, clean and tokenize documents; their labels are all 0, their rows count from 0."""
         first = self._flat(texts)
-        second = (None, None) if pairs is None else self._flat(pairs)
+        second: tuple[Any, Any] = (None, None) if pairs is None else self._flat(pairs)
         labels = np.zeros(len(texts), dtype=np.int64)
         return Encoded(*first, *second, labels, np.arange(len(texts)), self._template)
 

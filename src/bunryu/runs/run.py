@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bunryu.errors import ConfigError, ModelError
-from bunryu.metrics import score_columns, score_fields
 from bunryu.system.files import write_atomically
 from bunryu.system.secrets import mask, secrets_in
 
@@ -164,6 +163,8 @@ class Run:
         """
         if not self.writes:
             return
+        from bunryu.metrics import score_columns, score_fields  # numpy
+
         folder = self.path / "predictions"
         folder.mkdir(exist_ok=True)
         with open(folder / f"{split}.csv", "w", encoding="utf-8", newline="") as file:

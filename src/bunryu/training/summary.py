@@ -31,8 +31,8 @@ def log_and_record_summary(run: Run, experiment: Experiment) -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     size = f"{parameters:,} parameters, {task.total_steps} steps on {name}, {threads} threads"
     log.info("%s: %s", config["model"]["name"], size)
-    unknown = data.train.count_of(experiment.tokenizer.unk_token_id).tolist()
-    for warning in unknown_tokens_warning(*unknown, "train's"):
+    unknown = experiment.tokenizer.unk_token_id
+    for warning in unknown_tokens_warning(data.train.count_of(unknown), "train's"):
         fix = "+model.tokenizer_factory.do_lower_case=false, without which Hangul can be taken apart"
         log.warning("%s: another vocabulary, or %s", warning, fix)
     log.info("rows cut at %d tokens: %s", length, ", ".join(f"{n} of {s}" for s, n in truncated.items()))
@@ -48,7 +48,7 @@ def log_and_record_summary(run: Run, experiment: Experiment) -> None:
         parameters=parameters,
         total_steps=task.total_steps,
         truncated_rows=truncated,
-        unknown_tokens=round(unknown[0] / max(unknown[1], 1), 6),
+        unknown_tokens=round(data.train.share_of(unknown), 6),
     )
 
 
