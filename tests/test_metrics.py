@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from bunryu.metrics import confusion, most_likely, report, scores, softmax
+from bunryu import metrics
+from bunryu.metrics import most_likely, report, score_columns, score_fields, scores, softmax
 
 
 def test_scores_by_hand() -> None:
@@ -28,10 +29,13 @@ def test_large_and_narrow_numbers_neither_overflow_nor_round_away() -> None:
     loss = scores(logits, np.ones(100_000, np.uint8))["loss"]
     assert loss == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-12)
     assert math.isnan(scores(np.array([[math.nan, 0.0]]), np.array([0]))["loss"])
-    # a row and a column for every class, whatever the integer type
-    matrix = confusion(np.array([0, 99, 99], np.uint8), np.array([0, 99, 0]), 100)
-    assert (matrix.shape, matrix.sum()) == ((100, 100), 3)
-    assert (matrix[0, 0], matrix[99, 99], matrix[99, 0]) == (1, 1, 1)
+    # whatever the integer type
+    many = report(np.eye(100)[[0, 99, 0]], np.array([0, 99, 99], np.uint8), [f"{n}" for n in range(100)])
+    assert [tuple(cell.values()) for cell in many["confusion"]] == [
+        ("0", "0", 1),
+        ("99", "0", 1),
+        ("99", "99", 1),
+    ]
 
 
 def test_softmax_by_hand_far_from_zero_and_widened_before_it_subtracts() -> None:
@@ -50,7 +54,16 @@ def test_the_prediction_is_the_larger_logit_though_probabilities_are_equal() -> 
 def test_a_report_by_hand() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
     found = report(np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2, 2, 2, 0, 1]], labels, ["가", "나", "다"])
-    assert found["confusion"] == [[2, 1, 0], [0, 1, 1], [1, 1, 3]]
+    assert found["confusion"][:2] == [
+        {"label": "가", "prediction": "가", "rows": 2},
+        {"label": "가", "prediction": "나", "rows": 1},
+    ]
+    cells = {(cell["label"], cell["prediction"]): cell["rows"] for cell in found["confusion"]}
+    assert [[cells.get((a, b)) for b in "가나다"] for a in "가나다"] == [
+        [2, 1, None],
+        [None, 1, 1],
+        [1, 1, 3],
+    ]
     assert found["f1_micro"] == 0.6
     assert found["classes"] == {  # F1 = 2 hits / (true + predicted)
         "가": {"precision": 2 / 3, "recall": 2 / 3, "f1": 4 / 6, "support": 3},
@@ -96,3 +109,36 @@ def test_a_bin_of_the_calibration_has_its_upper_edge_and_not_its_lower() -> None
     found = report(np.array([[math.nan, 0.0], [0.0, 1.0]]), np.array([0, 1]), ["a", "b"])
     assert math.isnan(found["expected_calibration_error"])
     assert sum(found_bin["rows"] for found_bin in found["calibration"]) == 2
+
+
+def test_many_rows_are_worked_out_in_blocks_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    logits = generator.normal(scale=3.0, size=(211, 37)).astype(np.float32)
+    labels = generator.integers(0, 37, 211)
+    names = [f"c{index}" for index in range(37)]
+    whole = report(logits, labels, names)
+    for block in (1, 37 * 4, 37 * 210):
+        monkeypatch.setattr(metrics, "BLOCK", block)
+        assert report(logits, labels, names) == whole
+
+
+def test_beyond_a_hundred_classes_the_likeliest_have_a_score() -> None:
+    names = [f"c{index}" for index in range(101)]
+    scores = np.zeros(101, np.float32)
+    scores[[7, 3, 100]] = 1.5, 2.5, 0.1
+    fields = score_fields(scores, names)
+    assert score_columns(names, "logit")[:4] == ["label:1", "logit:1", "label:2", "logit:2"]
+    assert fields[:8] == [
+        "c3",
+        2.5,
+        "c7",
+        1.5,
+        "c100",
+        float(np.float32(0.1)),
+        "c0",
+        0.0,
+    ]  # the first of equals
+    assert len(fields) == len(score_columns(names, "logit")) == 20
+    assert len(score_fields(np.full(101, np.nan, np.float32), names)) == 20
+    assert score_columns(names[:100], "logit") == [f"logit:c{index}" for index in range(100)]
+    assert score_fields(scores[:100], names[:100]) == scores[:100].tolist()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 CALIBRATION_BINS = 15  # as many as Guo et al. 2017 take
+BLOCK = 1 << 22  # logits widened at once: their rows are independent of each other
+MANY_CLASSES = 100  # beyond, a row of predictions has the scores of its LIKELIEST classes alone
+LIKELIEST = 10
+
+Counts = npt.NDArray[np.int64]  # of each class: rows rightly predicted, with it as label, as prediction
 
 
 def scores(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> dict[str, float]:
@@ -17,24 +22,31 @@ def scores(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) ->
     Logits have shape (rows, classes), labels, class ids, shape (rows,). A class that stands neither in the
     labels nor in the predictions is left out of macro F1, as scikit-learn does by default.
     """
-    wide = logits.astype(np.float64)
-    top = wide.max(axis=1, keepdims=True)
-    log_sum = top[:, 0] + np.log(np.exp(wide - top).sum(axis=1))
-    rows = np.arange(len(labels))
-    predicted = wide.argmax(axis=1)
+    predicted = logits.argmax(axis=1)
     return {
-        "loss": float(np.mean(log_sum - wide[rows, labels])),
+        "loss": float(np.mean(_by_blocks(_losses, logits, labels))),
         "accuracy": float(np.mean(predicted == labels)),
-        "f1_macro": _f1_macro(confusion(labels, predicted, wide.shape[1])),
+        "f1_macro": _f1_macro(_counts(labels, predicted, logits.shape[1])),
     }
 
 
-def confusion(
-    labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int
-) -> npt.NDArray[np.int64]:
-    """Counts, shape (classes, classes): true class in rows, predicted class in columns."""
-    pairs = labels.astype(np.int64) * classes + predicted
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+def _by_blocks(function: Callable[..., Any], logits: Any, classes: Any) -> npt.NDArray[np.float64]:
+    """A function's value for each row of logits and the class of that row, shape (rows,)."""
+    size = max(1, BLOCK // logits.shape[1])
+    starts = range(0, max(1, len(logits)), size)
+    return np.concatenate([function(logits[at : at + size], classes[at : at + size]) for at in starts])
+
+
+def _losses(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Any:
+    wide = logits.astype(np.float64)
+    top = wide.max(axis=1, keepdims=True)
+    log_sum = top[:, 0] + np.log(np.exp(wide - top).sum(axis=1))
+    return log_sum - wide[np.arange(len(labels)), labels]
+
+
+def _counts(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> Counts:
+    found = (labels[labels == predicted], labels, predicted)
+    return np.stack([np.bincount(each, minlength=classes).astype(np.int64) for each in found])
 
 
 def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -48,7 +60,26 @@ def most_likely(logits: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int64]
     """The class predicted for each row of logits, the first of equals, and its probability."""
     # from the logits: two of them that differ may have one and the same probability
     predicted = logits.argmax(axis=1)
-    return predicted.astype(np.int64), softmax(logits)[np.arange(len(logits)), predicted]
+    shares = _by_blocks(lambda part, own: softmax(part)[np.arange(len(own)), own], logits, predicted)
+    return predicted.astype(np.int64), shares
+
+
+def score_columns(names: Sequence[str], score: str) -> list[str]:
+    """Names of the columns of a row's scores: of every class, beyond ``MANY_CLASSES`` of the likeliest."""
+    if len(names) <= MANY_CLASSES:
+        return [f"{score}:{name}" for name in names]
+    return [f"{part}:{place}" for place in range(1, LIKELIEST + 1) for part in ("label", score)]
+
+
+def score_fields(
+    scores: npt.NDArray[np.float32], names: Sequence[str], number: Callable[[Any], float] = float
+) -> list[Any]:
+    """What stands in these columns for a row's scores, shape (classes,)."""
+    if len(names) <= MANY_CLASSES:
+        return list(map(number, scores))
+    found = np.flatnonzero(~(scores < np.partition(scores, -LIKELIEST)[-LIKELIEST]))
+    best = found[np.argsort(-scores[found], kind="stable")][:LIKELIEST]
+    return [field for index in best.tolist() for field in (names[index], number(scores[index]))]
 
 
 def report(
@@ -67,31 +98,33 @@ def report(
     Returns:
         The ``scores``; ``f1_micro`` (with one label a row: the accuracy); ``expected_calibration_error``
         (Naeini et al. 2015, with the bins of Guo et al. 2017); ``classes``: precision, recall, f1 and
-        support by name; ``confusion``: a list of rows; ``calibration``: the bins that error is summed over.
+        support by name; ``confusion``: how many rows have a label and a prediction, where there are any;
+        ``calibration``: the bins that error is summed over.
     """
     predicted, confidence = most_likely(logits)
-    matrix = confusion(labels, predicted, len(names))
+    counts = _counts(labels, predicted, len(names))
+    cells, rows = np.unique(labels.astype(np.int64) * len(names) + predicted, return_counts=True)
+    pairs = zip(*(part.tolist() for part in (*divmod(cells, len(names)), rows)), strict=True)
     bins = _calibration(confidence, predicted == labels)
     return {
         **scores(logits, labels),
-        "f1_micro": float(np.diag(matrix).sum() / matrix.sum()),
+        "f1_micro": float(counts[0].sum() / len(labels)),
         "expected_calibration_error": _calibration_error(bins, len(labels)),
-        "classes": dict(zip(names, _by_class(matrix), strict=True)),
-        "confusion": matrix.tolist(),
+        "classes": dict(zip(names, _by_class(counts), strict=True)),
+        "confusion": [{"label": names[one], "prediction": names[two], "rows": n} for one, two, n in pairs],
         "calibration": bins,
     }
 
 
-def _by_class(matrix: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-    hits, support, taken = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+def _by_class(counts: Counts) -> list[dict[str, Any]]:
     return [
         {
-            "precision": _share(hits[index], taken[index]),
-            "recall": _share(hits[index], support[index]),
-            "f1": _share(2 * hits[index], taken[index] + support[index]),
-            "support": int(support[index]),
+            "precision": _share(hits, taken),
+            "recall": _share(hits, support),
+            "f1": _share(2 * hits, taken + support),
+            "support": int(support),
         }
-        for index in range(len(matrix))
+        for hits, support, taken in counts.T
     ]
 
 
@@ -106,20 +139,16 @@ def _calibration(
     edges = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
     # a confidence that is no number sorts behind all edges; in the last bin it shows as such
     places = np.minimum(np.searchsorted(edges, confidence, side="left"), CALIBRATION_BINS) - 1
-    bins: list[dict[str, float | int | None]] = []
-    for place in range(CALIBRATION_BINS):
-        inside = places == place
-        rows = int(inside.sum())
-        bins.append(
-            {
-                "from": float(edges[place]),
-                "to": float(edges[place + 1]),
-                "rows": rows,
-                "confidence": float(confidence[inside].mean()) if rows else None,
-                "accuracy": float(right[inside].mean()) if rows else None,
-            }
-        )
-    return bins
+    return [
+        {
+            "from": float(edges[place]),
+            "to": float(edges[place + 1]),
+            "rows": int(inside.sum()),
+            "confidence": float(confidence[inside].mean()) if inside.any() else None,
+            "accuracy": float(right[inside].mean()) if inside.any() else None,
+        }
+        for place, inside in ((place, places == place) for place in range(CALIBRATION_BINS))
+    ]
 
 
 def _calibration_error(bins: Sequence[Mapping[str, Any]], rows: int) -> float:
@@ -127,8 +156,7 @@ def _calibration_error(bins: Sequence[Mapping[str, Any]], rows: int) -> float:
     return float(sum(b["rows"] * abs(b["accuracy"] - b["confidence"]) for b in bins if b["rows"]) / rows)
 
 
-def _f1_macro(matrix: npt.NDArray[np.int64]) -> float:
-    hits = np.diag(matrix)
-    total = matrix.sum(axis=0) + matrix.sum(axis=1)
+def _f1_macro(counts: Counts) -> float:
+    hits, total = counts[0], counts[1] + counts[2]
     present = total > 0
     return float(np.mean(2 * hits[present] / total[present]))

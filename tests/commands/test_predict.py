@@ -11,6 +11,7 @@ import re
 import select
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -107,7 +108,7 @@ def test_a_line_of_standard_input_is_answered_before_the_next_is_written(
         error = error_of(0, "predict", trained.path)
     asking.join()
     os.close(replies)
-    assert error == "2 of 3 rows predicted\n  rejected standard input:2: blank line\n"
+    assert error.startswith("2 of 3 rows predicted\n  rejected standard input:2: blank line\n")
     assert len(answers) == 3
     rows = csv.DictReader(io.StringIO("".join(answers)), delimiter="\t")
     found = [(row["line"], row["text"], row["error"]) for row in rows]
@@ -191,8 +192,8 @@ def stopped(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 
     def stop(out: str, window: int) -> str:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(predict, "_logits", predict._logits)  # to be put back
-            at_call(predict, "_logits", window, lambda: os.kill(os.getpid(), signal.SIGTERM))()
+            patch.setattr(predict, "_encoded", predict._encoded)  # to be put back
+            at_call(predict, "_encoded", window, lambda: os.kill(os.getpid(), signal.SIGTERM))()
             return error_of(143, "predict", trained.path, source, "-o", tmp_path / out)
 
     return stop
@@ -220,7 +221,7 @@ def test_a_killed_process_loses_what_it_has_done_since_it_last_saved(trained: Ru
 
     def work() -> int:
         predict.WINDOW, predict.SECONDS_BETWEEN_SAVES = 10, 0
-        at_call(predict, "_logits", 2, die)()
+        at_call(predict, "_encoded", 2, die)()
         return cli.run(["predict", str(trained.path), str(source), "-o", str(tmp_path / "out.csv")])
 
     assert forked(tmp_path, work) == -signal.SIGKILL
@@ -307,6 +308,21 @@ def test_columns_named_like_ours_and_columns_a_row_lacks_are_kept(trained: Run, 
     assert 0 < second["probability:긍정"] < 1
     error = error_of(2, *command, "--keep", "eror")
     assert "did you mean 'error'? set --text-column or --keep, or give" in error
+
+
+@pytest.mark.cpus
+def test_a_composed_and_a_decomposed_text_are_one_and_unknown_tokens_are_told(
+    trained: Run, tmp_path: Path
+) -> None:
+    apart = [unicodedata.normalize("NFD", text) for text in TEXTS]
+    source, out = table(tmp_path / "in.csv", apart), tmp_path / "out.csv"
+    assert cli.run(["predict", str(trained.path), str(source), "-o", str(out)]) == 0
+    rows = rows_of(out)
+    assert [row["document"] for row in rows] == apart  # as they were given
+    expected = softmax(open_predictor(trained.path).predict(TEXTS)).astype(np.float32)
+    assert [[np.float32(share) for share in shares(row)] for row in rows] == expected.tolist()
+    error = error_of(0, "predict", trained.path, table(tmp_path / "in.csv", ["𓀀 𓀁 𓀂"]), "-o", out)
+    assert error == "1 of 1 rows predicted\n  warning: 100% of the tokens are unknown to the vocabulary\n"
 
 
 def test_pairs(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,11 @@ import pytest
 from bunryu import cli
 from bunryu.commands import serve
 from bunryu.errors import ConfigError
+from bunryu.inference.predictor import load_predictor
+from bunryu.models.metadata import ParitySample
 from bunryu.runs.run import Run
 from helpers.serving import Answer, FakePredictor, post, queued_texts
+from helpers.small_models import write_pair_model
 
 
 @pytest.mark.parametrize(
@@ -83,6 +87,16 @@ def test_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_address_to_open(address: str, token: str | None, url: str) -> None:
     assert serve._url(serve.ip_address(address), 80, token) == url
+
+
+def test_unknown_tokens_of_the_samples_saved_with_the_model_are_told(tmp_path: Path) -> None:
+    predictor = load_predictor(write_pair_model(tmp_path / "model"), "m", device="cpu")
+    assert "unknown" not in serve._start_message(predictor, 0.0, "http://here")
+    samples = [ParitySample("x y z a", "b", ())]
+    predictor.metadata = replace(predictor.metadata, parity=samples)
+    lines = serve._start_message(predictor, 0.0, "http://here").splitlines()
+    assert lines[2] == "  http://here"
+    assert lines[4] == "  warning: 75% of its samples' tokens are unknown to the vocabulary"
 
 
 def test_a_port_in_use_is_noticed_before_a_model_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +208,8 @@ def test_the_command_says_what_it_serves_and_ctrl_c_ends_it(trained: Run) -> Non
     within = r"  texts of at most 128 tokens; torch on cpu, logits as saved within [\de.-]+"
     assert re.fullmatch(within, lines[1])
     assert re.fullmatch(r"  http://127\.0\.0\.1:\d+/\?token=a-token-of-some-length", lines[2])
-    assert (process.returncode, out, json.loads(log)["path"]) == (0, "", "/model")
+    assert re.fullmatch(r"(  warning: \d+% of its samples' tokens are unknown to the vocabulary\n)?", out)
+    assert (process.returncode, json.loads(log)["path"]) == (0, "/model")
 
 
 def model_under(host: str, port: int) -> str:

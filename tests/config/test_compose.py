@@ -97,6 +97,9 @@ def test_interpolations_are_one_hop_and_name_no_resolver() -> None:
                 assert not str(value_at(plain(composed()), target, "${")).startswith("${"), f"{path}: {line}"
 
 
+TABLE = "corpus=table corpus.train=x"
+
+
 @pytest.mark.parametrize(
     ("override", "where", "fix"),
     [
@@ -122,6 +125,11 @@ def test_interpolations_are_one_hop_and_name_no_resolver() -> None:
         ("trainer=null", "trainer", "trainer=<option>"),
         ("callbacks=null", "the command line", "--help lists them"),
         ("corpus.label_names={음식: food}", "corpus.label_names", "--config-dir"),
+        (f"{TABLE} corpus.label_names={{true: 긍정}}", "corpus.label_names", "'yes'"),
+        ("corpus.label_names={1: 010, 0: 1}", "corpus.label_names", "'1'"),
+        (f"{TABLE} corpus.label_names={{1.0: 긍정}}", "corpus.label_names", "'1.0'"),
+        (f"{TABLE} corpus.text_column=0", "corpus.text_column", "\"corpus.text_column='0'\""),
+        (f"{TABLE} corpus.label_column=null", "corpus.label_column", "='null'\""),
         ("corpus.validation=1.5", "corpus.validation", "a share between 0 and 1"),
         ("foo", "foo", "key=value"),
         ("max_seq_length=301", "max_seq_length", "300"),
@@ -173,7 +181,7 @@ def test_interpolations_are_one_hop_and_name_no_resolver() -> None:
 def test_a_mistake_is_named_with_its_fix_and_leaves_nothing(
     override: str, where: str, fix: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert cli.run(["train", *re.split(r" (?=~|scheduler)", override)]) == 2
+    assert cli.run(["train", *re.split(r" (?=~|scheduler|corpus\.)", override)]) == 2
     said = capsys.readouterr().err
     assert f"where: {where}\n" in said
     assert fix in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from decimal import Decimal
 from pathlib import Path
 
@@ -120,6 +121,47 @@ def test_an_unknown_label_is_refused_by_split_file_and_line(tmp_path: Path, spli
 def test_a_single_class_is_refused(tmp_path: Path, label_names: dict[int, str] | None) -> None:
     with pytest.raises(DataError, match=r"train has only the label \['1'\]: there is nothing to classify"):
         table(write(tmp_path / "a.tsv", ("가", 1), ("나", 1)), label_names=label_names).read()
+
+
+def test_labels_that_look_alike_are_one_and_their_spellings_are_told(tmp_path: Path) -> None:
+    labels = [
+        "긍정",
+        "긍정\u200b",
+        "\u00a0긍정",
+        unicodedata.normalize("NFD", "긍정"),
+        "아주 나쁨",
+        "아주\u00a0나쁨",
+    ]
+    path = write(tmp_path / "a.tsv", *((f"글 {row}", label) for row, label in enumerate(labels * 2)))
+    corpus = table(path).read()
+    assert corpus.labels == ("긍정", "아주 나쁨")
+    assert corpus.facts()["splits"]["validation"]["labels"] == {"긍정": 4, "아주 나쁨": 2}
+    assert corpus.warnings == [
+        "a.tsv: label '긍정<U+200B>' taken as '긍정' (2 rows), "
+        "label '<U+00A0>긍정' taken as '긍정' (2 rows), "
+        "label '<U+1100><U+1173><U+11BC><U+110C><U+1165><U+11BC>' taken as '긍정' (2 rows), "
+        "label '아주<U+00A0>나쁨' taken as '아주 나쁨' (2 rows)"
+    ]
+    named = {unicodedata.normalize("NFD", "긍정"): "좋음", "아주\u00a0나쁨": "나쁨"}
+    assert table(path, label_names=named).read().label_ids("train") == corpus.label_ids("train")
+    with pytest.raises(ConfigError, match="label twice"):
+        table(path, label_names={"긍정": "a", "긍정\u200b": "b"}).read()
+
+
+def test_texts_are_composed_and_counted(tmp_path: Path) -> None:
+    rows = [("좋다", 1), (unicodedata.normalize("NFD", "나쁘다"), 0)] * 2
+    corpus = table(write(tmp_path / "a.tsv", *rows)).read()
+    assert {example.text for example in corpus.train} == {"좋다", "나쁘다"}
+    assert corpus.facts()["files"]["train"]["notes"] == {"texts composed (NFC)": 2}
+
+
+def test_a_name_that_no_row_has_may_be_a_number_that_yaml_made(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", ("가", "010"), ("나", "02"), ("다", "010"), ("라", "02"))
+    with pytest.raises(DataError, match="'010'") as refused:
+        table(path, label_names={8: "서울", 2: "경기"}).read()
+    assert refused.value.fix.endswith(
+        "(no row has ['8', '2']: YAML reads an unquoted 010 as 8, so quote it, '010')"
+    )
 
 
 # A user's table

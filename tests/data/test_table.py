@@ -7,11 +7,14 @@ import gzip
 import io
 import json
 import tracemalloc
+import unicodedata
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -209,6 +212,36 @@ def test_a_key_inside_a_key_is_a_dotted_column(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no column 'text'; the file has 'data', 'data\.label'") as refused:
         read(tmp_path / "a.jsonl", line)
     assert refused.value.fix.startswith("did you mean 'data.text'?")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_columns_are_found_by_what_shows(tmp_path: Path, name: str) -> None:
+    path, text = tmp_path / name, unicodedata.normalize("NFD", "문장")
+    record = {f"{text}\u200b": "가", "label ": "1"}
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(pa.table({key: [value] for key, value in record.items()}), path)
+    elif name == "a.jsonl":
+        path.write_text(json.dumps(record), "utf-8")
+    else:
+        path.write_text(",".join(record) + "\n" + ",".join(record.values()) + "\n", "utf-8")
+    assert [row.values for row in stream(path, ["문장", unicodedata.normalize("NFD", "label")])[0]] == [
+        ["가", "1"]
+    ]
+
+
+def test_columns_that_look_alike_are_two_of_one_name_and_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two columns are named 'text': 'text', 'text<U\\+200B>'"):
+        read(tmp_path / "a.csv", "text,text\u200b,label\n가,나,1\n")
+    with pytest.raises(ConfigError, match="no column 'text'; the file has 'te<U\\+00B7>xt', 'label'"):
+        read(tmp_path / "a.csv", "te·xt,label\n가,1\n")
+
+
+def test_a_header_inside_the_file_is_named_and_no_row(tmp_path: Path) -> None:
+    rows, counts = read(tmp_path / "a.csv", "text,label\r\n가,1\r\n\ufefftext,label\r\n나,0\r\ntext,1\r\n")
+    assert rows == [(2, ["가", "1"]), (4, ["나", "0"]), (5, ["text", "1"])]
+    assert counts.rejected_rows == ["a.csv:3: the header once more: two files joined?"]
+    rows, _ = read(tmp_path / "b.csv", "text\ntext\n", ["text"])  # of one column: a word like any other
+    assert rows == [(2, ["text"])]
 
 
 def test_columns_come_in_the_order_asked_for(tmp_path: Path) -> None:

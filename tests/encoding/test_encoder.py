@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from bunryu.data.cleaner import NO_CLEANING, Cleaner
 from bunryu.encoding import encoder as encoding
-from bunryu.encoding.encoder import Encoded, Encoder, Template
+from bunryu.encoding.encoder import Encoded, Encoder, Template, unknown_tokens_warning
 from bunryu.errors import DataError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "##a", "##b", "영화", "##가"]
@@ -247,3 +247,9 @@ def test_overwriting_builds_again_and_leaves_what_is_mapped(tmp_path: Path) -> N
     assert encoded.ids.tolist() == mapped.ids.tolist() == [5, 6, 7]
     assert path.stat().st_ino != before
     assert [path.parent] == list((tmp_path / "encodings").iterdir())
+
+
+def test_more_than_a_fifth_of_unknown_tokens_is_told() -> None:
+    few, none, many = np.array([2, 10]), np.array([0, 0]), np.array([3, 10])
+    assert unknown_tokens_warning(few) == unknown_tokens_warning(none) == []
+    assert unknown_tokens_warning(many, "train's") == ["30% of train's tokens are unknown to the vocabulary"]

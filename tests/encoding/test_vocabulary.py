@@ -150,3 +150,11 @@ def test_an_unwritable_cache_only_warns(tmp_path: Path, caplog: pytest.LogCaptur
     (tmp_path / "file").write_text("in the way")
     assert len(learn_wordpiece(TEXTS, 150, NO_CLEANING, tmp_path / "file")) == 122
     assert "the vocabulary is not cached" in caplog.text
+
+
+def test_words_beyond_the_tokenizers_limit_teach_nothing_and_cost_no_time(tmp_path: Path) -> None:
+    long = ["x" * 101, "QmFzZTY0" * 20_000, "나" + "\u0301" * 160_000, "쓰" * 102 + "é"]
+    tokens = learn_wordpiece([*TEXTS, *long], 200, NO_CLEANING, tmp_path)
+    assert tokens == learn_wordpiece(TEXTS, 200, NO_CLEANING, tmp_path)
+    assert [tokenizer_of(tokens).tokenize(word) for word in long] == [["[UNK]"]] * 4
+    assert "x" in learn_wordpiece([*TEXTS, "x" * 100], 200, NO_CLEANING, tmp_path)

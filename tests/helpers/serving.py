@@ -28,7 +28,7 @@ class FakePredictor:
     """Class 1 is the likelier, the longer the text; waits at its gate; fails at certain words."""
 
     labels: tuple[str, ...] = ("짧다", "길다")
-    name, runtime, device = "fake", "torch", "cpu"
+    name, runtime, device, unknown_id = "fake", "torch", "cpu", 1
 
     def __init__(self, pairs: bool = False) -> None:
         self.metadata = ModelMetadata(
@@ -48,9 +48,11 @@ class FakePredictor:
         joined = [text + pair for text, pair in zip(texts, pairs or [""] * len(texts), strict=True)]
         self.rounds.append(joined)
         lengths = np.array([len(text) + 2 for text in joined])
+        counts = np.array([0, len(joined)])  # of unknown tokens, and of all
         return SimpleNamespace(
-            texts=joined, lengths=lambda limit: lengths.clip(max=limit), is_cut=lambda limit: lengths > limit
-        )
+            texts=joined, lengths=lambda limit: lengths.clip(max=limit), is_cut=lambda limit: lengths > limit,
+            count_of=lambda _: counts,
+        )  # fmt: skip
 
     def logits(self, encoded: Any, batches: Iterable[Any]) -> npt.NDArray[np.float32]:
         logits = np.zeros((len(encoded.texts), len(self.labels)), dtype=np.float32)

@@ -112,3 +112,20 @@ def test_probabilities_keep_32_bits() -> None:
     shares = np.exp(LOGITS[0].astype(np.float64)) / np.exp(LOGITS[0].astype(np.float64)).sum()
     first = json.loads(written("jsonl").splitlines()[0])
     assert np.float32(first["probability:긍정"]) == np.float32(shares[1])
+
+
+def test_of_very_many_classes_the_likeliest_stand_in_a_row() -> None:
+    file, names = io.StringIO(), [f"c{index}" for index in range(101)]
+    logits = np.zeros((1, 101), np.float32)
+    logits[0, [5, 50]] = 9.0, 8.0
+    PredictionWriter(file, "csv", names, ["text"], []).write([Row(1, ["a"], ""), Row(2, None, "bad")], logits)
+    first, rejected = csv.DictReader(io.StringIO(file.getvalue()))
+    assert len(first) == len(rejected) == 25
+    assert (first["prediction"], first["label:1"], first["label:2"], first["label:3"]) == (
+        "c5",
+        "c5",
+        "c50",
+        "c0",
+    )
+    assert first["confidence"] == first["probability:1"] > first["probability:2"]
+    assert (first["text"], rejected["error"]) == ("a", "bad")

@@ -91,6 +91,14 @@ def test_pairs_and_cleaning_as_by_hand(pair_folder: Path) -> None:
     assert predictor.check_parity() <= 1e-6
 
 
+def test_texts_are_composed_unless_the_folder_is_of_before(tmp_path: Path) -> None:
+    model = write_pair_model(tmp_path / "model")
+    texts = ["e\u0301", "é"]  # cleaned to a-z: an "e" is left of what is not composed
+    assert load(model).encode(texts).offsets.tolist() == [0, 0, 0]
+    edit_json(model / "bunryu.json", lambda facts: {**facts, "composed": False})
+    assert load(model).encode(texts).offsets.tolist() == [0, 1, 1]
+
+
 def test_a_changed_vocabulary_is_refused(folder: Path) -> None:
     def rotate(facts: Any) -> None:
         vocabulary = facts["model"]["vocab"]

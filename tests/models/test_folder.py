@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from bunryu.data.cleaner import Cleaner
+from bunryu.inference.predictor import load_predictor
 from bunryu.metrics import softmax
 from bunryu.models.folder import PARITY_SAMPLES, write_model_folder
-from helpers.small_models import pretrained, scratch, weights_folder
+from helpers.small_models import BERT, architecture_folder, pretrained, scratch, weights_folder
 
 TEXTS = ["영화가 좋다 " * count + "Film é" for count in range(1, 11)]
 LABELS = ["부정", "긍정", "중립"]
@@ -45,7 +46,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, A
     """Written folders, to look at and not to change, and the models they were written from."""
     place = tmp_path_factory.mktemp("written")
     sources = {"scratch": scratch(), "pretrained": pretrained(weights_folder(place / "pretrained-source"))}
+    for kind in ("multi_label_classification", "regression"):
+        sources[kind] = pretrained(classifier_folder(place / f"{kind}-source", kind))
     return {name: (place / name, write(place / name, source)) for name, source in sources.items()}
+
+
+def classifier_folder(folder: Path, problem_type: str) -> Path:
+    """A classifier saved for another task, as its config says in every way there is."""
+    architecture_folder(folder)
+    other = {"function_to_apply": "none", "finetuning_task": "mnli", "num_labels": 2, "return_dict": False}
+    params = {"text-classification": {"function_to_apply": "sigmoid"}}
+    config = BertConfig(**{**BERT, **other, "problem_type": problem_type, "task_specific_params": params})
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(params=["scratch", "pretrained"])
@@ -67,7 +80,7 @@ def test_the_files_and_what_they_hold(written: tuple[Path, Any]) -> None:
     weights = load_file(folder / "model.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     metadata = read(folder)
-    assert sorted(metadata) == ["cleaner", "max_seq_length", "parity", "schema"]
+    assert sorted(metadata) == ["cleaner", "composed", "max_seq_length", "parity", "schema"]
     assert (metadata["schema"], metadata["max_seq_length"]) == (1, MAX_LENGTH)
     assert Cleaner(**metadata["cleaner"]) == CLEANER
     assert [sample["text"] for sample in metadata["parity"]] == TEXTS[:PARITY_SAMPLES]
@@ -160,3 +173,14 @@ def test_writing_again_replaces_and_a_used_tokenizer_is_saved_without_its_last_t
     assert AutoTokenizer.from_pretrained(folder).model_max_length == 8
     saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     assert (saved["truncation"], saved["padding"]) == (None, None)
+
+
+def test_samples_are_cut_so_that_no_text_makes_a_folder_slow_to_load(tmp_path: Path) -> None:
+    source = scratch()
+    tokenizer = source.tokenizer(TEXTS, CLEANER, tmp_path / "cache")
+    model, facts = source.classifier(tokenizer, LABELS), {"model": "m", "checkpoint": "c"}
+    apart = "e" + "\u0301\u0323" * 5000  # more marks than are composed until it is cut
+    samples = [("영화가 좋다 " * 5000, None), ("é" * 9800 + apart, None)]
+    write_model_folder(tmp_path / "m", model, tokenizer, CLEANER, MAX_LENGTH, samples, {}, facts)
+    assert [len(sample["text"]) for sample in read(tmp_path / "m")["parity"]] == [10_000, 10_000]
+    assert load_predictor(tmp_path / "m", "m", device="cpu").check_parity() < 1e-6

@@ -37,6 +37,11 @@ def test_what_is_written_is_read_to_the_last_bit(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "bunryu.json").read_text("utf-8"))["schema"] == 1
 
 
+def test_a_folder_of_before_texts_were_composed_is_given_them_as_they_are(tmp_path: Path) -> None:
+    assert ABOUT.composed
+    assert not ModelMetadata.read(write(tmp_path, FACTS)).composed
+
+
 def test_pairs_are_known_by_the_samples(tmp_path: Path) -> None:
     assert not ABOUT.takes_pairs
     ModelMetadata(Cleaner(), 8, [ParitySample("첫째", "", (0.0,))]).write(tmp_path)

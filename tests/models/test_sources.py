@@ -8,18 +8,28 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 from bunryu.data.cleaner import NO_CLEANING
 from bunryu.errors import ConfigError, DownloadError, ModelError
+from bunryu.inference.predictor import load_predictor
 from bunryu.models import sources as subject
+from bunryu.models.folder import write_model_folder
 from bunryu.models.sources import FromScratch, Pretrained
+from bunryu.models.weights import load_tokenizer
 from helpers.pickles import Payload
 from helpers.refusing import edit_json, edit_weights, refused
 from helpers.small_models import WORDS, add_code, architecture_folder, pretrained, scratch, weights_folder
@@ -169,6 +179,37 @@ def test_pickles_are_refused_and_not_run(tmp_path: Path, name: str, what: str) -
     assert error.what.startswith(what)
     assert error.where == str(folder)
     assert not canary.exists()
+
+
+def test_a_tokenizer_without_padding_is_refused_and_the_fix_works(tmp_path: Path) -> None:
+    folder = weights_folder(tmp_path / "model")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    edit_json(folder / "tokenizer_config.json", lambda config: {**config, "pad_token": None})
+    error = refused(ModelError, build, pretrained(folder))
+    assert error.what == "the tokenizer has no padding token"
+    assert refused(ModelError, load_tokenizer, folder).what == error.what
+    assert error.fix.startswith("\"+model.tokenizer_factory.pad_token='[UNK]'\"")
+    source = pretrained(folder)
+    mended = replace(source, tokenizer_factory=partial(source.tokenizer_factory, pad_token="[UNK]"))
+    assert mended.tokenizer([], NO_CLEANING, tmp_path).pad_token_id == 1
+
+
+@pytest.mark.parametrize("types", [1, 2])
+@pytest.mark.parametrize("kind", ["scratch", "pretrained"])
+def test_pairs_of_a_model_with_few_token_types(tmp_path: Path, kind: str, types: int) -> None:
+    source: Any = pretrained(architecture_folder(tmp_path / "source", type_vocab_size=types))
+    if kind == "scratch":
+        source = replace(scratch(), architecture=partial(scratch().architecture, type_vocab_size=types))
+    tokenizer = source.tokenizer(["영화 배우"] * 9, NO_CLEANING, tmp_path)
+    model = source.classifier(tokenizer, ["a", "b"])
+    pair = [("영화 배우", "배우 영화")]
+    write_model_folder(
+        tmp_path / "m", model, tokenizer, NO_CLEANING, 12, pair, {}, {"model": "m", "checkpoint": "c"}
+    )
+    predictor = load_predictor(tmp_path / "m", "m", device="cpu")
+    assert predictor.check_parity() < 1e-6
+    assert predictor.encode(["영화"], ["배우"]).template.has_types is (types == 2)
+    assert ("token_type_ids" in load_tokenizer(tmp_path / "m").model_input_names) is (types == 2)
 
 
 def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:

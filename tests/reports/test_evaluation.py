@@ -158,4 +158,4 @@ def test_many_classes_have_a_matrix_and_very_many_a_list(tmp_path: Path, classes
     kinds = [each.get("class", "") for each in page.iter("td")]
     assert len([kind for kind in kinds if kind[:1] in ("h", "r", "n") and kind != "number"]) == cells
     assert {"50.0%", "25.0%"} <= set(texts_in(page, "td" if classes > 60 else "small"))
-    assert len(found["confusion"]) == classes
+    assert len(found["confusion"]) == classes + 2

@@ -16,8 +16,10 @@ from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument,
 from bunryu.commands.table_options import add_reader_arguments, flags_named, table_options
 from bunryu.data.corpus import SPLITS
 from bunryu.data.examples import Example, label_of, read_examples
+from bunryu.data.normalisation import name_of
 from bunryu.data.table import RowCounts
-from bunryu.errors import ConfigError, ModelError
+from bunryu.encoding.encoder import unknown_tokens_warning
+from bunryu.errors import ConfigError, DataError, ModelError
 from bunryu.inference.opening import OpenedModel, locate, open_predictor
 from bunryu.reports.evaluation import write_evaluation
 from bunryu.runs.run import Run
@@ -55,13 +57,16 @@ def main(arguments: Sequence[str]) -> int:
     predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
     predictor.check_parity()
     encoded, logits, how = score(predictor, documents.examples, opened.run)
+    documents.warnings.extend(unknown_tokens_warning(encoded.count_of(predictor.unknown_id)))
     facts = {
         "run": opened.name,
         **_origin(opened),
         "data": documents.shown,
         "checkpoint": options.checkpoint or "best",
         "rows": len(documents.examples),
-        **_text_facts(predictor, encoded),
+        "max_seq_length": predictor.metadata.max_seq_length,
+        "truncated_rows": encoded.truncated(predictor.metadata.max_seq_length),
+        "unk_rate": encoded.share_of(predictor.unknown_id),
         **how,
         "warnings": documents.warnings,
     }
@@ -84,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     safe = "an apostrophe before cells of predictions.csv that a spreadsheet would take for formulas"
     parser.add_argument("--spreadsheet-safe", action="store_true", help=safe)
     add_corpus_root(parser)
-    add_reader_arguments(parser).add_argument("--label-column", metavar="NAME", help="the labels")
+    reader = add_reader_arguments(parser)
+    reader.add_argument("--label-column", metavar="NAME", help="the labels")
+    reader.add_argument("--label-ids", action="store_true", help="the labels are class ids, counted from 0")
     return parser
 
 
@@ -118,7 +125,7 @@ def _split(opened: OpenedModel, options: argparse.Namespace) -> Documents:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"
         raise ConfigError(f"the run's corpus has no {split} split", where=f"--split {split}", fix=fix)
     recorded = opened.run.manifest["corpus"]
-    if list(corpus.label_names) != recorded["labels"]:
+    if list(map(name_of, corpus.label_names)) != list(map(name_of, recorded["labels"])):
         what = f"the corpus has the labels {list(corpus.label_names)[:10]}, the run {recorded['labels'][:10]}"
         raise ModelError(what, where=str(opened.run.path), fix="the files this run was trained on")
     warnings = []
@@ -128,27 +135,35 @@ def _split(opened: OpenedModel, options: argparse.Namespace) -> Documents:
 
 
 def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
-    """A labelled file; labels are spelt as in the run's corpus, or as they are shown."""
+    """A labelled file; labels are spelt as in the run's corpus or as they are shown, or are class ids."""
     table = table_options(
         options.data, options, opened.run, opened.metadata.takes_pairs, options.label_column
     )
-    ids = _label_ids(opened)
+    ids = {str(id): id for id in range(len(opened.labels))} if options.label_ids else _label_ids(opened)
     columns = [table.text_column, table.label_column, *table.columns[1:]]
-    examples, account, _ = read_examples(options.data, columns, table.format, list(ids))
-    warnings = [] if account.used == account.read else [f"{account.read - account.used} rows were rejected"]
+    hint = f"; if labels are class ids, from 0 = {opened.labels[0]} on: --label-ids"
+    try:
+        examples, account, _ = read_examples(options.data, columns, table.format, list(ids))
+    except DataError as error:
+        error.fix += hint * bool(re.search(r"unknown label '\d+'", error.fix))
+        raise
+    unknown = any(re.fullmatch(r"unknown label '\d+'", reason) for reason in account.rejected)
+    rejected = account.read - account.used
+    warnings = [f"{rejected} rows were rejected{hint * unknown}"] if rejected else []
     return Documents(
         options.data.name, examples, [ids[example.label] for example in examples], account, warnings
     )
 
 
 def _label_ids(opened: OpenedModel) -> dict[str, int]:
-    """Label as it may stand in a file -> class id: as shown, as in the corpus, or the id itself."""
+    """Label as it may stand in a file -> class id: as in the run's corpus, or as shown."""
     names = opened.labels
-    ids = {str(index): index for index in range(len(names))}
-    if opened.run is not None:
-        spelt = opened.run.config["corpus"].get("label_names") or {name: name for name in names}
-        ids = {label_of(label) or str(label): names.index(name) for label, name in spelt.items()}
-    return {**ids, **{label_of(name) or name: index for index, name in enumerate(names)}}
+    ids = {label_of(name) or name: index for index, name in enumerate(names)}
+    spelt = opened.run.config["corpus"].get("label_names") if opened.run is not None else None
+    return {
+        **{label_of(label) or str(label): names.index(str(name)) for label, name in (spelt or {}).items()},
+        **ids,
+    }
 
 
 def score(
@@ -191,16 +206,6 @@ def _origin(opened: OpenedModel) -> dict[str, str]:
         return {}
     config = opened.run.config
     return {"model": Path(config["model"]["name"]).name, "corpus": config["corpus"]["name"]}
-
-
-def _text_facts(predictor: Predictor, encoded: Encoded) -> dict[str, Any]:
-    """How many tokens the vocabulary does not know and how many documents are cut: many a mistake's cause."""
-    limit = predictor.metadata.max_seq_length
-    return {
-        "max_seq_length": limit,
-        "truncated_rows": int(encoded.is_cut(limit).sum()),
-        "unk_rate": encoded.share_of(predictor.unknown_id),
-    }
 
 
 def _summary(

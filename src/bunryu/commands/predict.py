@@ -24,6 +24,7 @@ from bunryu.commands.table_options import TableOptions, add_reader_arguments, fl
 from bunryu.data.decoding import refuse_undecodable
 from bunryu.data.stdin import Source, line_windows
 from bunryu.data.table import Row, RowCounts, place, stream_rows
+from bunryu.encoding.encoder import Encoded, unknown_tokens_warning
 from bunryu.errors import BunryuError, ConfigError, DataError
 from bunryu.inference.opening import OpenedModel, find_checkpoint, locate, open_predictor
 from bunryu.inference.prediction_writer import FORMATS, PredictionWriter, is_predictions
@@ -67,8 +68,8 @@ def main(arguments: Sequence[str]) -> int:
                 file, kind, predictor.labels, texts, options.keep,
                 header=not (output and output.rows), spreadsheet_safe=options.spreadsheet_safe,
             )  # fmt: skip
-            _predict(predictor, windows, pairs, writer, output, bar)
-    return _report(account, options)
+            unknown = _predict(predictor, windows, pairs, writer, output, bar)
+    return _report(account, options, unknown_tokens_warning(unknown))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,24 +172,27 @@ def _checked(windows: Iterator[list[Row]], file: Path) -> Iterator[list[Row]]:
     return chain([first], windows)
 
 
-def _logits(predictor: Predictor, rows: Sequence[Row], pairs: bool) -> npt.NDArray[np.float32]:
+def _encoded(predictor: Predictor, rows: Sequence[Row], pairs: bool) -> Encoded:
     usable = [row.values for row in rows if row.values is not None]
-    return predictor.predict([v[0] for v in usable], [v[1] for v in usable] if pairs else None)
+    return predictor.encode([v[0] for v in usable], [v[1] for v in usable] if pairs else None)
 
 
 def _predict(
     predictor: Predictor, windows: Iterator[list[Row]], pairs: bool, writer: PredictionWriter,
     output: Unfinished | None, bar: tqdm[NoReturn],
-) -> None:  # fmt: skip
-    """Write every window's rows, but for those that an earlier call has written."""
+) -> npt.NDArray[np.int64]:  # fmt: skip
+    """Write every window's rows, but for those an earlier call has written; how many tokens are unknown."""
     seen, before, begun = 0, output.rows if output else 0, monotonic()
+    unknown = np.zeros(2, dtype=np.int64)
     saved = begun
     for rows in windows:
         seen += len(rows)
         bar.update(len(rows))
         if seen <= before:
             continue
-        writer.write(rows, _logits(predictor, rows, pairs))
+        encoded = _encoded(predictor, rows, pairs)
+        unknown += encoded.count_of(predictor.unknown_id)
+        writer.write(rows, predictor.bounded_logits(encoded))
         if output:
             output.reached(seen)
         if (now := monotonic()) - saved >= SECONDS_BETWEEN_SAVES:
@@ -198,6 +202,7 @@ def _predict(
             if not sys.stderr.isatty():
                 rate = (seen - before) / (now - begun)
                 print(f"{seen:,} rows, {rate:,.0f} rows/s", file=sys.stderr, flush=True)
+    return unknown
 
 
 @contextmanager
@@ -235,7 +240,7 @@ def _lines(file: Path) -> int | None:
         return sum(block.count(b"\n") for block in iter(lambda: opened.read(1 << 20), b""))
 
 
-def _report(account: RowCounts, options: argparse.Namespace) -> int:
+def _report(account: RowCounts, options: argparse.Namespace, warnings: Sequence[str]) -> int:
     """Print how many rows were predicted and which were rejected; returns the exit code."""
     rejected = account.read - account.used
     print(f"{account.used} of {account.read} rows predicted", file=sys.stderr)
@@ -246,4 +251,6 @@ def _report(account: RowCounts, options: argparse.Namespace) -> int:
     for name in options.keep:
         if missing := account.notes.get(f"without '{name}'"):
             print(f"  {missing} without '{name}'", file=sys.stderr)
+    for warning in warnings:
+        print(f"  warning: {warning}", file=sys.stderr)
     return 1 if rejected and options.strict else 0

@@ -175,14 +175,18 @@ def positive_of(path: Path) -> str | None:
 
 
 def _start_message(predictor: Predictor, difference: float, url: str) -> str:
+    from bunryu.encoding.encoder import unknown_tokens_warning
+
     metadata = predictor.metadata
     kind = "pairs of texts" if metadata.takes_pairs else "texts"
     parity = f"logits as saved within {difference:.1g}" if metadata.parity else "no parity samples"
-    return (
-        f"serving {predictor.name}: {' | '.join(predictor.labels)}\n"
-        f"  {kind} of at most {metadata.max_seq_length} tokens; "
-        f"{predictor.runtime} on {predictor.device}, {parity}\n  {url}\n  Ctrl-C stops"
-    )
+    encoded = predictor.encode([sample.text for sample in metadata.parity])
+    found = unknown_tokens_warning(encoded.count_of(predictor.unknown_id), "its samples'")
+    return "\n  ".join([
+        f"serving {predictor.name}: {' | '.join(predictor.labels)}",
+        f"{kind} of at most {metadata.max_seq_length} tokens; {predictor.runtime} on {predictor.device}, "
+        f"{parity}", url, "Ctrl-C stops", *(f"warning: {warning}" for warning in found),
+    ])  # fmt: skip
 
 
 def _url(ip: Address, port: int, token: str | None) -> str:

@@ -60,6 +60,7 @@ def _value_problems(values: Mapping[Any, Any]) -> Iterator[ConfigError]:
     for key, value in leaves(values):
         if problem := value_problem(key, value):
             yield problem
+    yield from _label_name_problems(value_at(values, "corpus.label_names"))
     for key in MONITORS:
         monitor = value_at(values, key)
         if (key == "monitor" or monitor is not None) and (problem := _monitor_problem(str(monitor), key)):
@@ -71,6 +72,19 @@ def _value_problems(values: Mapping[Any, Any]) -> Iterator[ConfigError]:
             where="max_seq_length",
             fix=f"max_seq_length={positions} or less",
         )
+
+
+def _label_name_problems(names: Any) -> Iterator[ConfigError]:
+    """Labels and their names that YAML takes for something else than text: no and yes, 1.0, 010 as a name."""
+    for label, name in names.items() if isinstance(names, dict) else ():
+        for value in (name, "" if type(label) is int else label):
+            if not isinstance(value, str):
+                spelt = {"True": "yes", "False": "no"}.get(str(value), json.dumps(value))
+                what = f"corpus.label_names has {value!r}, which is no text"
+                fix = (
+                    f"quote it as it is spelt: '{spelt}'; a label in quotes is for a YAML file (--config-dir)"
+                )
+                yield ConfigError(what, where="corpus.label_names", fix=fix)
 
 
 def value_problem(key: str, value: Any) -> ConfigError | None:

@@ -20,6 +20,7 @@ GROUPS = (*NODES[:5], "corpus/cleaner", "callbacks", "logger", "experiment", "de
 REMOVABLE = ("callbacks.", "logger.", "corpus.label_names.")  # whose parts may be taken away
 # Loading options that could run code from a checkpoint, wherever they stand.
 FORBIDDEN_KEYS = ("trust_remote_code", "weights_only", "use_safetensors")
+COLUMNS = ("corpus.text_column", "corpus.label_column", "corpus.pair_column")
 MISSING = "???"  # how OmegaConf writes a value that has to be set
 
 
@@ -107,7 +108,7 @@ KEYS = {
 
 def takes_text(key: str) -> bool:
     """Whether only text can stand at a key, so that a number there is text, too."""
-    return KEYS.get(key, Key()).type in (str, str | list)
+    return key in COLUMNS or KEYS.get(key, Key()).type is str
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from bunryu.data.cleaner import NO_CLEANING, Cleaner
 from bunryu.data.corpus import Corpus
 from bunryu.data.examples import FileExamples, label_of, read_examples
+from bunryu.data.normalisation import name_of
 from bunryu.data.nsmc_download import NSMC, fetch_nsmc, nsmc_file, published_difference
 from bunryu.data.splits import check_share, sort_labels, split_validation
 from bunryu.data.table import RowCounts, TableFormat, format_of, stream_rows
@@ -121,7 +122,8 @@ class Table:
             check_share(self.validation)
         if self.quoting not in ("csv", "none"):
             raise ConfigError(f"'{self.quoting}' is no quoting", where="corpus.quoting", fix="csv or none")
-        if self.label_column in (self.text_column, self.pair_column):
+        texts = [name_of(column) for column in (self.text_column, self.pair_column) if column is not None]
+        if name_of(self.label_column) in texts:
             what = f"the label column '{self.label_column}' is also a text column"
             raise ConfigError(what, where="corpus.label_column")
         for name, path in self._files.items():
@@ -215,15 +217,18 @@ def _refuse_labels(corpus: Corpus) -> None:
         what = f"train has only the label {sorted(in_train)}: there is nothing to classify"
         fix = "check the label column, or the file of training rows"
         raise DataError(what, where="corpus.label_column", fix=fix)
-    if len(set(corpus.label_names)) != len(corpus.label_names):
+    if len(set(map(name_of, corpus.label_names))) != len(corpus.label_names):
         raise ConfigError(f"two labels share a name: {list(corpus.label_names)}", where="corpus.label_names")
     known = in_train.intersection(corpus.labels)
     for name in ("train", "test", "validation"):  # test before validation, which may be a copy of it
         if unknown := [example for example in corpus.split(name) if example.label not in known]:
             labels = sorted({example.label for example in unknown})
+            fix = "mend those rows, add them to train, or name them in corpus.label_names"
+            if unused := [label for label in corpus.labels if label not in in_train]:
+                fix += f" (no row has {unused[:10]}: YAML reads an unquoted 010 as 8, so quote it, '010')"
             raise DataError(
                 f"labels that {name} has and train or corpus.label_names has not: {labels[:10]}; "
                 f"first: {corpus.place(name, unknown[0])}",
                 where=f"corpus.{name}",
-                fix="mend those rows, add them to train, or name them in corpus.label_names",
+                fix=fix,
             )

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+from bunryu.data.normalisation import name_of, normalised, spelt_out
 from bunryu.data.table import SPANNING, RowCounts, TableFormat, stream_rows
 from bunryu.errors import DataError
 
@@ -40,7 +41,8 @@ def read_examples(
     """Examples of a file whose columns are text, label and, as a third, the pair.
 
     A document may be empty: it is used and counted. A row is rejected if its text is not a string, or its
-    label is empty, neither text nor a number, or not among ``allowed``.
+    label is empty, neither text nor a number, or not among ``allowed``. Texts are composed, and labels that
+    look alike are one, as ``normalisation`` has it; the counts note both.
 
     Raises:
         DataError: if no row can be used.
@@ -59,9 +61,14 @@ def read_examples(
         elif name == "":
             counts.reject(line, "empty label")
         elif allowed is not None and name not in allowed:
-            counts.reject(line, f"unknown label '{name[:40]}'")
+            counts.reject(line, f"unknown label '{spelt_out(name[:40])}'")
         else:
-            examples.append(Example(len(examples), text, name, *pairs))
+            parts = [normalised(part) for part in (text, *pairs)]
+            if parts != [text, *pairs]:
+                counts.note("texts composed (NFC)")
+            if isinstance(label, str) and name_of(label) != (written := label.strip(" ")):
+                counts.note(f"label '{spelt_out(written)}' taken as '{name}'")
+            examples.append(Example(len(examples), parts[0], name, *parts[1:]))
             lines.append(line)
     counts.used = len(examples)
     if not examples:
@@ -74,21 +81,23 @@ def label_of(value: object) -> str | None:
     """A label as text: whole numbers without a point, true and false as JSON has them; None for no label."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str) and _NUMBER.fullmatch(text := value.strip()):
+    if isinstance(value, str) and _NUMBER.fullmatch(text := name_of(value)):
         number = Decimal(text)
         return str(int(number)) if number == int(number) else text
     if isinstance(value, float | Decimal) and math.isfinite(value):
         return str(int(value)) if value == int(value) else str(float(value))
-    return str(value).strip() if isinstance(value, str | int) else None
+    return name_of(str(value)) if isinstance(value, str | int) else None
 
 
 def row_flaws(counts: RowCounts) -> list[str]:
-    """The rows of a file that were rejected, and the ids it repeats, each in a sentence."""
+    """Rows of a file that were rejected, labels respelt and ids it repeats, each in a sentence."""
     found = []
     if counts.rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.rejected.items())
         rejected = f"{sum(counts.rejected.values())} of {counts.read} rows rejected ({reasons})"
         found.append(f"{counts.file}: {rejected}; first: {counts.rejected_rows[0]}")
+    respelt = [f"{what} ({rows} rows)" for what, rows in counts.notes.items() if what.startswith("label")]
+    found += [f"{counts.file}: {', '.join(respelt[:10])}"] if respelt else []
     if repeated := counts.notes.get("duplicate ids"):
         found.append(f"{counts.file}: {repeated} of {counts.read} rows repeat an id")
     return found

@@ -5,10 +5,18 @@ from __future__ import annotations
 import re
 import unicodedata
 
+# Combining marks (and symbols) in a row: to put them in order takes the square of their number.
+_MANY_MARKS = re.compile(r"[^\w\s!-~]{1000}")
+
 
 def normalised(text: str) -> str:
-    """The text with its characters composed (NFC), as readers give it out and models are given it."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    """The text with its characters composed (NFC), as readers give it out and models are given it.
+
+    A text with 1,000 combining marks together, which no language has, stays as it is.
+    """
+    if text.isascii() or unicodedata.is_normalized("NFC", text) or _MANY_MARKS.search(text):
+        return text
+    return unicodedata.normalize("NFC", text)
 
 
 def name_of(written: str) -> str:
@@ -19,7 +27,7 @@ def name_of(written: str) -> str:
     if written.isascii():
         return " ".join(written.split())
     visible = "".join(character for character in written if unicodedata.category(character) != "Cf")
-    return " ".join(unicodedata.normalize("NFC", visible).split())
+    return " ".join(normalised(visible).split())
 
 
 def spelt_out(written: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bunryu.data import parquet
 from bunryu.data.decoding import check_encoding, decoded_lines
 from bunryu.data.delimited import DOUBTFUL, LONGEST_RECORD, delimited_records, json_rows
-from bunryu.data.normalisation import name_of
+from bunryu.data.normalisation import name_of, spelt_out
 from bunryu.data.unpacking import SAVE_AS_CSV, unpacked_name
 from bunryu.errors import ConfigError, DataError
 
@@ -72,6 +72,8 @@ class RowCounts:
 
     def note(self, what: str) -> None:
         """Count something worth knowing about a row that is used all the same."""
+        if what not in self.notes and len(self.notes) >= NAMED_REASONS:
+            what = "other notes"
         self.notes[what] = self.notes.get(what, 0) + 1
 
 
@@ -175,10 +177,9 @@ _Found = Iterator[tuple[int, list[Any], str, object]]  # line, values, problem, 
 
 def _parquet_rows(path: Path, columns: Sequence[str], counts: RowCounts, watch_ids: bool) -> _Found:
     names = parquet.column_names(path)
-    for name in columns:
-        _position(path, names, name)
+    wanted = [names[_position(path, names, name)] for name in columns]
     with_id = watch_ids and "id" in names
-    wanted = [*columns, "id"] if with_id else columns
+    wanted += ["id"] if with_id else []
     for number, values in enumerate(parquet.read_values(path, wanted), 1):
         counts.lines += 1
         row_id = values.pop() if with_id else None
@@ -189,12 +190,16 @@ def _json_rows(
     path: Path, columns: Sequence[str], kept: Sequence[str], format: TableFormat, counts: RowCounts
 ) -> _Found:
     names: set[str] = set()
+    columns, kept = list(map(name_of, columns)), list(map(name_of, kept))
     used = 0
     for number, row, problem in json_rows(_lines(path, format), path):
         counts.lines += 1
         if problem:
             yield number, [], problem, None
-        elif missing := [name for name in columns if name not in row]:
+            continue
+        if not all(name in row for name in (*columns, *kept)):
+            row = {name_of(name): value for name, value in row.items()} | row
+        if missing := [name for name in columns if name not in row]:
             names.update(row if len(names) < NAMED_REASONS else ())
             yield number, [], f"no '{missing[0]}'", None
         else:
@@ -224,6 +229,7 @@ def _delimited_rows(path: Path, columns: Sequence[str], format: TableFormat, cou
     if problem and not format.one_line_rows:
         raise DataError(f"the header cannot be read: {problem}", where=f"{path}:1", fix="corpus.quoting=none")
     positions = [_position(path, header, name) for name in columns]
+    names = list(map(name_of, header))
     id_position = header.index("id") if "id" in header else None
     for number, fields, taken, problem in records:
         number += skipped
@@ -238,6 +244,8 @@ def _delimited_rows(path: Path, columns: Sequence[str], format: TableFormat, cou
             yield number, [], problem, None
         elif fields == [""]:
             yield number, [], "blank line", None
+        elif fields[-1] == header[-1] and header[1:] and list(map(name_of, fields)) == names:
+            yield number, [], "the header once more: two files joined?", None
         elif len(fields) != len(header):
             span = f" in {taken} lines" if taken > 1 else ""
             yield number, [], f"{len(fields)} fields instead of {len(header)}{span}", None
@@ -274,22 +282,22 @@ def _lines(path: Path, format: TableFormat) -> Iterator[str]:
 
 def _position(path: Path, names: list[str], name: str) -> int:
     """Where a column stands among those of a file; refused if there is none of that name, or two."""
-    if names.count(name) == 1:
-        return names.index(name)
+    found = [index for index, column in enumerate(names) if name_of(column) == name_of(name)]
+    if len(found) == 1:
+        return found[0]
     is_parquet = path.suffix.lower() == ".parquet"
     where = str(path) if is_parquet else f"{path}:1"
-    if name in names:
-        raise ConfigError(
-            f"two columns are named '{name}'", where=where, fix="rename one in the file's header"
-        )
-    shown = ", ".join(f"'{column[:40]}'" for column in names[:20])
+    shown = ", ".join(f"'{spelt_out(names[index][:40])}'" for index in found or range(min(len(names), 20)))
+    if found:
+        what = f"two columns are named '{name_of(name)}': {shown}"
+        raise ConfigError(what, where=where, fix="rename all but one in the file's header")
     near = difflib.get_close_matches(name, names, 1)
     meant = f"did you mean '{near[0]}'? " if near else ""
     header = "" if is_parquet else ", or give the file a header line"
     if len(names) == 1 and (inside := re.search(f"[{LIKELY}]", names[0])):
         header += f"; or corpus.delimiter='{inside[0]}'".replace("\t", "tab")
     raise ConfigError(
-        f"no column '{name}'; the file has {shown}",
+        f"no column '{spelt_out(name)}'; the file has {shown}",
         where=where,
         fix=f"{meant}set corpus.text_column and corpus.label_column{header}",
     )

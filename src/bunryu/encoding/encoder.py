@@ -18,7 +18,7 @@ from bunryu.encoding.cache import Ids, Index, hash_texts, load_arrays, store_arr
 
 VERSION = 1  # of the arrays' layout and of how they are made; part of every cache key
 CHUNK = 8192  # documents handed to the tokenizer at once: bounds the memory its results take
-
+MANY_UNKNOWN = 0.2  # share of the unknown token that is warned of
 
 Layout = list[tuple[int | None, int]]  # (special token, or None where the next text stands; its token type)
 
@@ -96,10 +96,15 @@ class Encoded:
         """Whether each row loses tokens at this length, shape (rows,)."""
         return self.lengths(max_length) < self.lengths(np.iinfo(np.int32).max)
 
+    def count_of(self, token: int | None) -> Index:
+        """How often one token, such as the unknown one, stands in the texts, and the number of all tokens."""
+        found: Index = np.array([[int((ids == token).sum()), len(ids)] for ids, _ in self._texts]).sum(axis=0)
+        return found
+
     def share_of(self, token: int | None) -> float:
-        """The share of one token, such as the unknown one, among all tokens of the texts."""
-        found = sum(int((ids == token).sum()) for ids, _ in self._texts)
-        return found / max(sum(len(ids) for ids, _ in self._texts), 1)
+        """The share of one token among all tokens of the texts."""
+        found, tokens = self.count_of(token).tolist()
+        return float(found / max(tokens, 1))
 
     @property
     def _layout(self) -> Layout:
@@ -148,6 +153,12 @@ class Encoded:
             filled += counts
         batch = {"input_ids": ids, "attention_mask": (np.arange(width) < filled[:, None]).astype(np.int64)}
         return {**batch, "token_type_ids": types} if self.template.has_types else batch
+
+
+def unknown_tokens_warning(counts: Index, whose: str = "the") -> list[str]:
+    """A sentence if many tokens are the unknown one, as ``count_of`` counts them."""
+    share = counts[0] / max(counts[1], 1)
+    return [f"{share:.0%} of {whose} tokens are unknown to the vocabulary"] if share > MANY_UNKNOWN else []
 
 
 def special_tokens(layout: Layout) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,9 +19,11 @@ from bunryu.system.files import remove_abandoned, write_atomically
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the method; part of the name in the cache
+VERSION = 2  # of the method; part of the name in the cache
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ALPHABET = 1000  # most frequent characters kept, as in tokenizers' BertWordPieceTokenizer
+LONGEST_WORD = 100  # characters; BERT's tokenizers make [UNK] of a longer word, and learning from it is slow
+_LONG_RUN = re.compile("[0-9A-Za-zㄱ-ㅣ가-힣]{102,}")
 _SHIFT = 0x100000  # from a character of the basic plane to one of a private-use plane
 
 
@@ -69,8 +72,9 @@ def _count_words(texts: Sequence[str], cleaner: Cleaner) -> Counter[str]:
     splitter = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     for text in texts:
-        pieces = splitter.pre_tokenize_str(normalizer.normalize_str(cleaner(text)))
-        words.update(word for word, _ in pieces)
+        shortened = _LONG_RUN.sub("x" * (LONGEST_WORD + 1), cleaner(text))  # its word stays too long
+        pieces = splitter.pre_tokenize_str(normalizer.normalize_str(shortened))
+        words.update(word for word, _ in pieces if len(word) <= LONGEST_WORD)
     return words
 
 

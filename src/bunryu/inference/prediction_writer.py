@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from bunryu.data.spreadsheets import inert_cell
 from bunryu.data.table import DELIMITERS, Row
-from bunryu.metrics import softmax
+from bunryu.metrics import score_columns, score_fields, softmax
 
 FORMATS = ("csv", "tsv", "jsonl")
 
@@ -52,7 +52,7 @@ class PredictionWriter:
         *, header: bool = True, spreadsheet_safe: bool = False,
     ) -> None:  # fmt: skip
         self._file, self._labels, self._texts = file, labels, len(texts)
-        ours = ["prediction", "confidence", *(f"probability:{label}" for label in labels)]
+        ours = ["prediction", "confidence", *score_columns(labels, "probability")]
         taken = {"line", *ours, "error"}
         kept, texts = ([f"input:{n}" if n in taken else n for n in names] for names in (kept, texts))
         self._header = ["line", *kept, *ours, *texts, "error"]
@@ -88,9 +88,10 @@ class PredictionWriter:
         if row.values is None:
             return [row.line, *[None] * (len(self._header) - 2), row.problem]
         best, probabilities = next(predicted)
-        shares = [_plain(float(str(share))) for share in probabilities]
+        shares = score_fields(probabilities, self._labels, lambda share: _plain(float(str(share))))
         texts, kept = row.values[: self._texts], map(_plain, row.values[self._texts :])
-        return [row.line, *kept, self._labels[best], shares[best], *shares, *texts, None]
+        confidence = _plain(float(str(probabilities[best])))
+        return [row.line, *kept, self._labels[best], confidence, *shares, *texts, None]
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bunryu.data.normalisation import normalised
 from bunryu.encoding.batching import Index, bounded_batches
+from bunryu.encoding.cache import Ids
 from bunryu.encoding.encoder import (
     Encoded,
     Template,
@@ -99,13 +101,15 @@ class Predictor:
             )
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
-        """Clean and tokenize documents; their labels are all 0, their rows count from 0."""
-        first = tokenize(self._backend, self.metadata.cleaner, texts, self._dtype)
-        second = (None, None)
-        if pairs is not None:
-            second = tokenize(self._backend, self.metadata.cleaner, pairs, self._dtype)  # type: ignore[assignment]
+        """Compose, clean and tokenize documents; their labels are all 0, their rows count from 0."""
+        first = self._flat(texts)
+        second: tuple[Any, Any] = (None, None) if pairs is None else self._flat(pairs)
         labels = np.zeros(len(texts), dtype=np.int64)
         return Encoded(*first, *second, labels, np.arange(len(texts)), self._template)
+
+    def _flat(self, texts: Sequence[str]) -> tuple[Ids, Index]:
+        as_read = list(map(normalised, texts)) if self.metadata.composed else texts
+        return tokenize(self._backend, self.metadata.cleaner, as_read, self._dtype)
 
     def logits(
         self, encoded: Encoded, batches: Iterable[Index], padding: str = "longest"
@@ -127,7 +131,10 @@ class Predictor:
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> npt.NDArray[np.float32]:
         """Logits of shape (texts, classes), computed in batches of like length."""
-        encoded = self.encode(texts, pairs)
+        return self.bounded_logits(self.encode(texts, pairs))
+
+    def bounded_logits(self, encoded: Encoded) -> npt.NDArray[np.float32]:
+        """Logits of shape (rows, classes), computed in batches of like length."""
         return self.logits(
             encoded, bounded_batches(encoded.lengths(self.metadata.max_seq_length), MAX_TOKENS)
         )

@@ -11,10 +11,12 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from bunryu.data.cleaner import Cleaner
+from bunryu.data.normalisation import normalised
 from bunryu.models.metadata import ModelMetadata, ParitySample
 from bunryu.system.files import write_atomically
 
 PARITY_SAMPLES = 8
+SAMPLE_CHARACTERS = 10_000  # of each text of a sample: whoever loads the folder reads and encodes them
 
 
 def write_model_folder(
@@ -35,11 +37,16 @@ def write_model_folder(
         tokenizer: its tokenizer.
         cleaner: applied to each text before it is tokenized.
         max_seq_length: tokens after which training cut texts.
-        samples: texts, or pairs; the logits of the first 8 are saved, for a later loader to check itself by.
+        samples: texts, or pairs; the logits of the first 8, cut to ``SAMPLE_CHARACTERS``, are saved, for a
+            later loader to check itself by.
         results: the run's metrics, for the card.
         facts: names for the card: ``model``, and ``corpus`` and ``run`` or the imported ``checkpoint``.
     """
     folder.mkdir(exist_ok=True)
+    # what a source's config said of another task would change what transformers' pipeline makes of logits
+    for name in ("function_to_apply", "task_specific_params", "finetuning_task"):
+        vars(model.config).pop(name, None)
+    model.config.problem_type = "single_label_classification"
     with no_progress_bar():
         model.save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
@@ -49,7 +56,10 @@ def write_model_folder(
     tokenizer.save_pretrained(folder)
     parity = [
         ParitySample(text, pair, _logits(model, tokenizer, cleaner, text, pair, max_seq_length))
-        for text, pair in samples[:PARITY_SAMPLES]
+        for text, pair in (
+            (text[:SAMPLE_CHARACTERS], pair and pair[:SAMPLE_CHARACTERS])
+            for text, pair in samples[:PARITY_SAMPLES]
+        )
     ]
     ModelMetadata(cleaner, max_seq_length, parity).write(folder)
     write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
@@ -73,7 +83,7 @@ def _logits(
     """The logits of one document alone, unpadded, in float32."""
     model.eval()
     # as lists of one: given alone, an empty second text is taken for none
-    texts = [[cleaner(part)] for part in (text, pair) if part is not None]
+    texts = [[cleaner(normalised(part))] for part in (text, pair) if part is not None]
     inputs = tokenizer(*texts, truncation=True, max_length=max_seq_length, return_tensors="pt").to(
         model.device
     )
@@ -113,6 +123,6 @@ classify = pipeline("text-classification", model="<this folder>", truncation=Tru
 classify("...")
 ```
 
-Texts were cut after {max_seq_length} tokens. `bunryu.json` holds the cleaning that texts went through before
-they were tokenized: a caller without bunryu has to apply it too, where it is not empty.
+Texts were composed (Unicode NFC) and cut after {max_seq_length} tokens. `bunryu.json` holds the cleaning that
+texts went through before they were tokenized: a caller without bunryu has to do both, too.
 """

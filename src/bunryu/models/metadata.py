@@ -32,6 +32,7 @@ class ModelMetadata:
     cleaner: Cleaner  # applied to each text before it is tokenized
     max_seq_length: int  # tokens after which texts are cut, special tokens counted
     parity: Sequence[ParitySample]
+    composed: bool = True  # whether texts are composed (NFC) first; not so in folders of bunryu 1
 
     @property
     def takes_pairs(self) -> bool:
@@ -57,7 +58,8 @@ class ModelMetadata:
                     f"{FILE} was written by a later bunryu", where=str(path), fix="use that version"
                 )
             samples = [_sample(sample) for sample in facts["parity"]]
-            return cls(Cleaner(**facts["cleaner"]), int(facts["max_seq_length"]), samples)
+            composed = facts.get("composed") is True
+            return cls(Cleaner(**facts["cleaner"]), int(facts["max_seq_length"]), samples, composed)
         except OSError as error:
             raise ModelError(
                 f"no model folder of bunryu: {FILE} cannot be read ({error.strerror})",

@@ -19,7 +19,9 @@ from bunryu.encoding.vocabulary import learn_wordpiece, read_vocabulary
 from bunryu.errors import ConfigError, DownloadError, ModelError
 from bunryu.models.weights import (
     WEIGHTS,
+    check_tokenizer,
     check_vocabulary,
+    fit_token_types,
     in_own_memory,
     positions_of,
     refuse_pickles,
@@ -41,11 +43,12 @@ class ModelSource(Protocol):
 
 
 def label_maps(labels: Sequence[str]) -> dict[str, Any]:
-    """``num_labels``, ``id2label`` and ``label2id`` for a transformers config."""
+    """What a transformers config says of labels, and that the model gives its logits by name."""
     return {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
+        "return_dict": True,
     }
 
 
@@ -68,9 +71,10 @@ class FromScratch:
         else:
             vocabulary = read_vocabulary(Path(self.vocabulary_file).expanduser())
         ids = {token: index for index, token in enumerate(vocabulary)}
-        return BertTokenizer(
+        tokenizer = BertTokenizer(
             vocab=ids, do_lower_case=False, strip_accents=False, model_max_length=self.positions
         )
+        return fit_token_types(tokenizer, self.architecture())
 
     def classifier(self, tokenizer: Any, labels: Sequence[str]) -> Any:
         """The architecture with fresh weights."""
@@ -104,16 +108,15 @@ class Pretrained:
 
         Raises:
             DownloadError: if it is neither a folder nor cached nor to be had from the Hub.
-            ModelError: if it is not backed by the Rust library or has no vocabulary.
+            ModelError: as ``check_tokenizer``.
         """
         del texts, cleaner, cache
         tokenizer = self._load(self.tokenizer_factory, "tokenizer", trust_remote_code=False)
-        if not getattr(tokenizer, "is_fast", False):
-            raise ModelError("the tokenizer has no Rust implementation", where=self.name)
-        if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes it of nothing, silently
-            fix = "add its vocab.txt or tokenizer.json"
-            raise ModelError("the tokenizer has no vocabulary", where=self.name, fix=fix)
-        return tokenizer
+        check_tokenizer(tokenizer, self.name)
+        if "token_type_ids" not in tokenizer.model_input_names:
+            return tokenizer
+        config = self._load(AutoConfig.from_pretrained, "config", trust_remote_code=False)
+        return fit_token_types(tokenizer, config)
 
     def classifier(self, tokenizer: Any, labels: Sequence[str]) -> Any:
         """The encoder with its weights and a fresh classification head; logs what is new and unused.

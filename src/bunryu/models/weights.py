@@ -68,8 +68,28 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the Rust library raises plain Exceptions for damaged files
         raise ModelError(f"the tokenizer cannot be loaded: {first_line(error)}", where=str(folder)) from error
-    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ModelError("the tokenizer has no vocabulary, or no Rust implementation", where=str(folder))
+    return check_tokenizer(tokenizer, str(folder))
+
+
+def check_tokenizer(tokenizer: Any, where: str) -> Any:
+    """The tokenizer; refused if it has no Rust implementation, vocabulary or padding token."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError("the tokenizer has no Rust implementation", where=where)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes it of nothing, silently
+        fix = "add its vocab.txt or tokenizer.json"
+        raise ModelError("the tokenizer has no vocabulary", where=where, fix=fix)
+    if tokenizer.pad_token_id is None:
+        token = [*tokenizer.all_special_tokens, "<a token of its vocabulary>"][0]  # the mask hides it
+        fix = f"\"+model.tokenizer_factory.pad_token='{token}'\", or pad_token in tokenizer_config.json"
+        raise ModelError("the tokenizer has no padding token", where=where, fix=fix)
+    return tokenizer
+
+
+def fit_token_types(tokenizer: Any, config: Any) -> Any:
+    """The tokenizer, made to give no token types if the model has none or one, for saving too."""
+    if getattr(config, "type_vocab_size", 0) < 2:
+        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
     return tokenizer
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ def write_evaluation(
     }
     page = _page(found, names, _confidence_charts(confidence, predicted == labels, names), curves)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "predictions.csv", _as_csv(rows, logits[order], names, spreadsheet_safe))
+    scores = (logits[index] for index in order)
+    write_atomically(folder / "predictions.csv", _as_csv(rows, scores, names, spreadsheet_safe))
     write_atomically(folder / "evaluation.html", page)
     write_atomically(folder / "evaluation.json", json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     return found
@@ -83,16 +84,17 @@ def _page(
     found: Mapping[str, Any], names: Sequence[str], confidence: Sequence[Markup], curves: Sequence[Curve]
 ) -> str:
     """The content of evaluation.json as a page, with charts of the confidence and of the training."""
-    matrix, many = np.array(found["confusion"]), len(names) > MATRIX_CLASSES
+    cells, many = found["confusion"], len(names) > MATRIX_CLASSES
+    mistakes = [cell for cell in cells if cell["label"] != cell["prediction"]]
     values = {
         "found": found,
         "facts": found["facts"],
         "names": names,
-        "rows": int(matrix.sum()),
-        "mistakes": int(matrix.sum() - np.diag(matrix).sum()),
+        "rows": sum(cell["rows"] for cell in cells),
+        "mistakes": sum(cell["rows"] for cell in mistakes),
         "commonest": max(found["classes"], key=lambda name: found["classes"][name]["support"]),
-        "matrix": None if many else matrix.tolist(),
-        "confusions": _common_confusions(matrix, names) if many else [],
+        "matrix": None if many else _matrix(cells, names),
+        "confusions": sorted(mistakes, key=lambda cell: -int(cell["rows"]))[:MAX_LISTED],
         "reliability": svg.reliability("Reliability: accuracy over confidence", found["calibration"]),
         "confidence_charts": confidence,
         "learning_charts": _learning_charts(curves),
@@ -102,28 +104,27 @@ def _page(
     return render("evaluation.html", values, {"shown": _shown})
 
 
-def _as_csv(rows: Sequence[Row], logits: npt.NDArray[np.float32], names: Sequence[str], safe: bool) -> str:
+def _as_csv(
+    rows: Sequence[Row], logits: Iterable[npt.NDArray[np.float32]], names: Sequence[str], safe: bool
+) -> str:
     """predictions.csv; a float is written so that reading gives the same bits."""
     texts = ["text", "pair"] if any(row["pair"] is not None for row in rows) else ["text"]
     columns = ["row", "label", "prediction", "confidence"]
     content = io.StringIO(newline="")
     # every text in quotes: a lone carriage return, which csv leaves bare, would read as a row's end
     writer = csv.writer(content, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow([*columns, *(f"logit:{name}" for name in names), *texts])
-    for row, scores in zip(rows, logits.tolist(), strict=True):
-        cells = [*(row[name] for name in columns), *scores, *(row[name] or "" for name in texts)]
+    writer.writerow([*columns, *metrics.score_columns(names, "logit"), *texts])
+    for row, scores in zip(rows, logits, strict=True):
+        known, last = [row[name] for name in columns], [row[name] or "" for name in texts]
+        cells = [*known, *metrics.score_fields(scores, names), *last]
         writer.writerow(map(inert_cell, cells) if safe else cells)
     return content.getvalue()
 
 
-def _common_confusions(matrix: npt.NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The pairs of a class and another it was taken for, the most frequent first."""
-    pairs = sorted(np.argwhere(matrix).tolist(), key=lambda pair: -matrix[tuple(pair)])
-    return [
-        {"label": names[label], "prediction": names[prediction], "rows": int(matrix[label, prediction]),
-         "share": float(matrix[label, prediction] / matrix[label].sum())}
-        for label, prediction in pairs if label != prediction
-    ][:MAX_LISTED]  # fmt: skip
+def _matrix(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[int]]:
+    """Rows of true classes, each with its counts of predicted ones."""
+    counts = {(cell["label"], cell["prediction"]): cell["rows"] for cell in cells}
+    return [[counts.get((label, prediction), 0) for prediction in names] for label in names]
 
 
 def _confidence_charts(

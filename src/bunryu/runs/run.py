@@ -170,15 +170,17 @@ class Run:
         """
         if not self.writes:
             return
+        from bunryu.metrics import score_columns, score_fields  # numpy
+
         folder = self.path / "predictions"
         folder.mkdir(exist_ok=True)
         with open(folder / f"{split}.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["row", "label", "prediction", *(f"logit:{name}" for name in names)])
+            writer.writerow(["row", "label", "prediction", *score_columns(names, "logit")])
             for index in sorted(range(len(rows)), key=rows.__getitem__):
-                values = [repr(float(value)) for value in logits[index]]
                 predicted = names[int(logits[index].argmax())]
-                writer.writerow([rows[index], names[labels[index]], predicted, *values])
+                fields = score_fields(logits[index], names)
+                writer.writerow([rows[index], names[labels[index]], predicted, *fields])
 
     def _write_manifest(self, facts: Mapping[str, Any]) -> None:
         if not self.writes:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bunryu.encoding.encoder import unknown_tokens_warning
 from bunryu.runs.run import Run
 from bunryu.training.build import Experiment
 
 log = logging.getLogger(__name__)
 
 EXAMPLES_SHOWN = 5
-UNKNOWN_TOKENS_WARNING = 0.2  # share of train's tokens
 
 
 def log_and_record_summary(run: Run, experiment: Experiment) -> None:
@@ -31,11 +31,10 @@ def log_and_record_summary(run: Run, experiment: Experiment) -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     size = f"{parameters:,} parameters, {task.total_steps} steps on {name}, {threads} threads"
     log.info("%s: %s", config["model"]["name"], size)
-    unknown = data.train.share_of(experiment.tokenizer.unk_token_id)
-    if unknown > UNKNOWN_TOKENS_WARNING:
-        what = f"{unknown:.0%} of train's tokens are unknown to the vocabulary: another vocabulary, or "
+    unknown = experiment.tokenizer.unk_token_id
+    for warning in unknown_tokens_warning(data.train.count_of(unknown), "train's"):
         fix = "+model.tokenizer_factory.do_lower_case=false, without which Hangul can be taken apart"
-        log.warning("%s", what + fix)
+        log.warning("%s: another vocabulary, or %s", warning, fix)
     log.info("rows cut at %d tokens: %s", length, ", ".join(f"{n} of {s}" for s, n in truncated.items()))
     run.record(
         device={
@@ -49,7 +48,7 @@ def log_and_record_summary(run: Run, experiment: Experiment) -> None:
         parameters=parameters,
         total_steps=task.total_steps,
         truncated_rows=truncated,
-        unknown_tokens=round(unknown, 6),
+        unknown_tokens=round(data.train.share_of(unknown), 6),
     )
 
 
