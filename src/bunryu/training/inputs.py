@@ -28,7 +28,6 @@ def read_corpus(config: Mapping[str, Any]) -> Corpus:
 
 def corpus_of(run: Run, env: Collection[str]) -> Corpus:
     """The corpus of a run, which may be anybody's: it gets no variable of the environment but those named."""
-    # nothing but these: the rest of the config may name secrets that are not needed here
     used = {key: value for key, value in run.config.items() if key in ("corpus", "limit_rows")}
     check_variables(used, str(run.path), env)
     return read_corpus(resolved(run.config, str(run.path), *used))
