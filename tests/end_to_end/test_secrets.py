@@ -140,6 +140,7 @@ def test_no_error_shows_a_secret_wherever_it_stands(key: str) -> None:
     [
         "corpus.label_names={0: no, 1: '${oc.env:CANARY}'}", "corpus.cleaner.allowed=a-z${oc.env:CANARY}",
         "logger.tensorboard.name=${oc.env:CANARY}", "accelerator.name=${oc.env:CANARY}",
+        "output_root=a/${oc.env:CANARY}", "cache_dir=${oc.env:CANARY}",
         "+callbacks.more={_target_: bunryu.training.callbacks.BestCheckpoint, filename: '${oc.env:CANARY}'}",
     ],
 )  # fmt: skip
@@ -181,12 +182,12 @@ def test_what_is_recorded_gives_the_value_back(
     if environment is not None:
         monkeypatch.setenv("CANARY", environment)
     cfg = composed()
-    cfg.cache_dir = written
-    assert cfg.cache_dir == value, "as Hydra has it"
+    cfg.corpus.name = written
+    assert cfg.corpus.name == value, "as Hydra has it"
     recorded = to_recorded(cfg)
-    assert environment in (None, "", "null") or environment not in json.dumps(recorded["cache_dir"])
+    assert environment in (None, "", "null") or environment not in json.dumps(recorded["corpus"]["name"])
     run = Run.create(tmp_path, "a-b", recorded, [], [])
-    assert resolved(run.config, str(run.path))["cache_dir"] == value
+    assert resolved(run.config, str(run.path))["corpus"]["name"] == value
 
 
 def test_a_variable_that_is_not_set_is_named() -> None:

@@ -128,6 +128,16 @@ def test_no_secret_is_recorded_or_said(
     assert "Traceback" in printed.err
 
 
+def test_an_earlier_run_gets_no_variable_that_its_job_does_not_have(ledger: Ledger, fake: Recipe) -> None:
+    fake.error = STOPPED
+    sweep_job.run_job(ledger, "aaa")
+    path = fake.seen[0][0].path / "config.yaml"
+    path.write_text(path.read_text("utf-8") + "token: ${oc.env:A_TOKEN,x}\n", "utf-8")
+    assert sweep_job.run_job(ledger, "aaa") == 2
+    assert (ledger.job("aaa").cause or "").startswith("its token asks for the environment variable A_TOKEN,")
+    assert len(fake.seen) == 1
+
+
 def test_a_job_goes_on_in_its_run_with_its_threads(ledger: Ledger, fake: Recipe) -> None:
     fake.error = STOPPED
     assert sweep_job.run_job(ledger, "aaa") == 143

@@ -104,3 +104,18 @@ def test_jobs_take_turns_on_a_tpu(
     config = Plan.of(loader, ["accelerator=tpu"]).base
     assert [_check([config], Slot(), n_jobs=n_jobs) for n_jobs in (1, 2)] == [0, 2]
     assert capsys.readouterr().out.split()[-4:] == ["where:", "n_jobs", "fix:", "n_jobs=1"]
+
+
+def test_a_presets_reference_to_the_environment_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sweep").mkdir()
+    params = "hydra: {sweeper: {params: {corpus.name: 'a,${oc.env:CANARY}'}}}"
+    (tmp_path / "sweep/mine.yaml").write_text(f"# @package _global_\n{params}\n", "utf-8")
+    monkeypatch.setenv("BUNRYU_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("CANARY", "sesame")
+    with composing() as loader:
+        plan = Plan.of(loader, ["sweep=mine"])
+        _, (overrides, config) = plan.job(plan.jobs[1])
+    assert "sesame" not in str(overrides)
+    assert config["corpus"]["name"] == "${oc.env:CANARY}"

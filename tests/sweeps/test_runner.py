@@ -117,15 +117,10 @@ def test_failures_are_shown_with_their_causes_and_tried_again_or_not(
 def test_a_record_gets_no_variable_that_the_commands_config_does_not_have(tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path / "s", {"swept": ["seed"], "monitor": "min val/loss"})
     ledger.add({"a": ([], {"model": {"name": "${oc.env:OF_JOB}"}})})
-    with ledger.claimed(ledger.job("a")) as attempt:
-        made = Run.create(tmp_path, "a-b", {"seed": 1, "logger": {"x": "${oc.env:OF_RUN,y}"}}, [], [])
-        attempt.record_run(made.path)
-        attempt.end("failed", "it does not matter here")
-    for name in ("OF_JOB", "OF_RUN"):
-        error = refused(ConfigError, _launch_nothing, ledger)
-        assert f"the environment variable {name}," in str(error)
-        assert error.fix.startswith("fresh=true")
-        secrets.remember(name)  # as composing the command's own config does
+    error = refused(ConfigError, _launch_nothing, ledger)
+    assert "its model.name asks for the environment variable OF_JOB," in str(error)
+    assert error.fix == "fresh=true"
+    secrets.remember("OF_JOB")  # as composing the command's own config does
     assert "1 of 1 jobs" in str(refused(TrainingError, _launch_nothing, ledger))
 
 

@@ -20,7 +20,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_env_argument(parser: argparse.ArgumentParser) -> None:
-    """The argument that lets a recorded config have variables of the environment."""
     help_ = "a variable of the environment that the run's config may have; can be given again"
     parser.add_argument("--env", action="append", default=[], metavar="NAME", help=help_)
 

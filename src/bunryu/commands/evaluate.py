@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         "checkpoint": options.checkpoint or "best",
         "rows": len(documents.examples),
         "max_seq_length": predictor.metadata.max_seq_length,
-        "truncated_rows": encoded.truncated(predictor.metadata.max_seq_length),
+        "truncated_rows": int(encoded.is_cut(predictor.metadata.max_seq_length).sum()),
         "unk_rate": encoded.share_of(predictor.unknown_id),
         **how,
         "warnings": documents.warnings,

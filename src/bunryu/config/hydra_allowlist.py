@@ -55,8 +55,9 @@ def _check(hydra: DictConfig) -> None:
         for place, mapping in mappings(node, f"hydra.{part}"):
             target, known = mapping.get("_target_", ""), ["", *Plugins.instance().class_name_to_class]
             if target not in known:
-                fix = f"hydra/{part}=<option>"
-                raise ConfigError(f"'{target}' is no {part}", where=f"{place}._target_", fix=fix)
+                raise ConfigError(
+                    f"'{target}' is no {part}", where=f"{place}._target_", fix=f"hydra/{part}=…"
+                )
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from bunryu.config.instantiate import below, check_names, instantiate
 from bunryu.config.schema import KEYS, NODES, Key, container
 from bunryu.errors import ConfigError
 from bunryu.keys import leaves, value_at
-from bunryu.system.secrets import remember
+from bunryu.system.secrets import mask, remember
 
 # Keys of a sweep as a whole, which its runs do not record.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours", "job_timeout_minutes")
@@ -150,7 +150,8 @@ def _check_written(value: Any, written: Any, where: str) -> None:
             _check_written(*pair, below(where, index))
     elif isinstance(written, str) and _without_references(written, where) != written:
         held = WRITTEN.fullmatch(where) or KEYS.get(where, Key()).choices
-        if isinstance(value, str | None) and not held:
+        makes = where in ("output_root", "cache_dir", "corpus.root_dir") and mask(value) != value  # a folder
+        if isinstance(value, str | None) and not held and not makes:
             return
         what = "from the environment comes text, no label, name or choice: this cannot be recorded so"
         raise ConfigError(what, where=where, fix=f"{where}=$NAME, which the shell fills in")
@@ -175,7 +176,7 @@ def fill_environment(value: Any, where: str) -> Any:
         return value
     _without_references(value, where)
     whole = REFERENCE.fullmatch(value)
-    if whole and whole[2] == "null" and whole[1] not in os.environ:
+    if whole and whole[2] == "null" and remember(whole[1]) not in os.environ:
         return None
     return REFERENCE.sub(lambda found: _from_environment(found[1], found[2], where), value)
 

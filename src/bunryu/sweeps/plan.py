@@ -78,7 +78,9 @@ class Plan:
         """
         if master is None:
             master = loader.load_configuration("train", list(arguments), run_mode=RunMode.MULTIRUN)
-        grid = Grid.parse(loader, arguments, master.hydra.sweeper.get("params") or {})
+        given = master.hydra.sweeper.get("params")
+        params: Any = OmegaConf.to_container(given) if given else {}  # a reference stays one in the jobs
+        grid = Grid.parse(loader, arguments, params)
         return cls(master, grid, Jobs(loader, master))
 
     @property

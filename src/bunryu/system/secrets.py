@@ -11,7 +11,7 @@ from urllib.parse import quote
 SHORTEST_SECRET = 4  # characters; a shorter value would be masked inside ordinary words
 
 asked: set[str] = set()  # the variables that were read
-_known: list[tuple[str, str]] = []  # spellings of secrets with their ${oc.env:NAME}, the longest first
+_known: list[tuple[str, str]] = []  # how secrets are spelt, each with its ${oc.env:NAME}; the longest first
 
 
 def remember(name: str) -> str:
@@ -20,7 +20,6 @@ def remember(name: str) -> str:
     value, found = os.environ.get(name, ""), set(_known)
     is_place = os.path.isabs(value) and os.path.isdir(value)
     for text in () if is_place else (value, *value.splitlines()):
-        # as it is, and as Python, JSON, YAML and a URL have it
         spelt = text, repr(text)[1:-1], json.dumps(text)[1:-1], text.replace("'", "''"), quote(text, "")
         found |= {(each, f"${{oc.env:{name}}}") for each in spelt if len(each) >= SHORTEST_SECRET}
     _known[:] = sorted(found, key=lambda item: (-len(item[0]), item))
