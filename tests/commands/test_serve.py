@@ -192,5 +192,5 @@ def test_the_command_says_what_it_serves_and_ctrl_c_ends_it(trained: Run) -> Non
     within = r"  texts of at most 128 tokens; torch on cpu, logits as saved within [\de.-]+"
     assert re.fullmatch(within, lines[1])
     assert re.fullmatch(r"  http://127\.0\.0\.1:\d+/", lines[2])
-    assert re.fullmatch(r"(  warning: \d+% of its samples' tokens are unknown to the vocabulary\n)?", out)
     assert (process.returncode, log) == (0, "")
+    assert re.fullmatch(r"(  warning: \d+% of its samples' tokens are unknown to the vocabulary\n)?", out)
