@@ -217,7 +217,7 @@ def test_a_model_folder_alone_scores_a_file(trained: Run, tmp_path: Path) -> Non
     )
     evaluate(model, "--data", names)
     assert [row["label"] for row in predictions(model, "names.jsonl-*")] == ["긍정", "부정"]
-    hint = "if labels are class ids (0 = 부정, 1 = 긍정): --label-ids"
+    hint = "if labels are class ids, from 0 = 부정 on: --label-ids"
     assert f"1 rows were rejected; {hint}" in report_of(model, "names.jsonl-*")["facts"]["warnings"]
     ids.write_text('{"text": "좋아요", "label": 1}\n{"text": "싫어요", "label": "0"}\n', "utf-8")
     assert hint in error_of(1, "evaluate", model.path, "--data", ids)
