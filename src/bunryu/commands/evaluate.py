@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu evaluate``; returns the exit code."""
     options = _parser().parse_args(arguments)
     opened = locate(options.run)
-    name = _name(options)
+    folder = opened.place("evaluations", _name(options), options.output)
     if opened.run is None and options.data is None:
         raise ConfigError("a model folder alone has no corpus", where=str(opened.model), fix="--data FILE")
     with flags_named():
@@ -62,7 +62,6 @@ def main(arguments: Sequence[str]) -> int:
         **how,
         "warnings": documents.warnings,
     }
-    folder = opened.folder / "evaluations" / name
     report = write_evaluation(
         folder, documents.examples, np.array(documents.labels), logits, predictor.labels, facts,
         opened.run.metrics if opened.run else [], documents.account,
@@ -78,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="instead of RUN/evaluations/<name>")
     add_reader_arguments(parser).add_argument("--label-column", metavar="NAME", help="the labels")
     return parser
 

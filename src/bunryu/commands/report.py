@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bunryu.commands.arguments import Parser
-from bunryu.errors import ConfigError
 from bunryu.reports.entries import collect
 from bunryu.system.files import write_atomically
 
@@ -45,12 +44,9 @@ def _write(findings: Findings, folder: Path, title: str) -> None:
         "report.csv": tables.comma_separated(findings),
         **({"winner.yaml": winner} if winner else {}),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_atomically(folder / name, content)
-    except OSError as error:
-        raise ConfigError(f"cannot write: {error.strerror}", where=str(folder), fix="-o FOLDER") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
     print(f"\npage    {folder / 'report.html'}\nfiles   {', '.join(list(files)[1:])}")
 
 

@@ -25,6 +25,7 @@ from bunryu.config.record import check_files, prepared
 from bunryu.errors import BunryuError
 from bunryu.runs.run import Run, kind_of
 from bunryu.system import ranks
+from bunryu.system.files import explained
 from bunryu.system.locations import conf_dir
 from bunryu.system.secrets import mask, secrets_in
 
@@ -65,7 +66,8 @@ def _attempt(cfg: DictConfig) -> tuple[int, str, str]:
     """
     try:
         results = train(cfg)
-    except Exception as error:
+    except Exception as caught:
+        error = explained(caught) or caught
         hidden = secrets_in(OmegaConf.to_yaml(cfg))
         if isinstance(error, BunryuError):
             code, what, text = error.exit_code, error.what, f"bunryu train: {error}"

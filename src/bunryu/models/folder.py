@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.models.metadata import ModelMetadata, ParitySample
-from bunryu.system.files import write_atomically
+from bunryu.system.files import naming, write_atomically
 
 PARITY_SAMPLES = 8
 
@@ -40,13 +40,14 @@ def write_model_folder(
         facts: names for the card: ``model``, and ``corpus`` and ``run`` or the imported ``checkpoint``.
     """
     folder.mkdir(exist_ok=True)
-    with no_progress_bar():
+    with no_progress_bar(), naming(folder):
         model.save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
     tokenizer.model_max_length = max_seq_length
     tokenizer.backend_tokenizer.no_truncation()  # what its last call left would be saved with it
     tokenizer.backend_tokenizer.no_padding()
-    tokenizer.save_pretrained(folder)
+    with naming(folder):
+        tokenizer.save_pretrained(folder)
     parity = [
         ParitySample(text, pair, _logits(model, tokenizer, cleaner, text, pair, max_seq_length))
         for text, pair in samples[:PARITY_SAMPLES]

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -53,7 +53,8 @@ class Attempt:
 
         def beat() -> None:
             while not over.wait(HEARTBEAT):
-                os.utime(self.path)
+                with suppress(OSError):  # the folder is gone: what writes to it will say so
+                    os.utime(self.path)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

@@ -18,6 +18,7 @@ from bunryu.sweeps.attempts import Attempt
 from bunryu.sweeps.ledger import JobState, Ledger
 from bunryu.system import ranks
 from bunryu.system.console import log_to_console
+from bunryu.system.files import explained
 from bunryu.system.secrets import mask, secrets_in
 from bunryu.system.signals import Interrupted, Pruned
 
@@ -39,6 +40,11 @@ def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
     except BusyError as error:
         log.info("%s", error)
         return error.exit_code
+    except OSError as error:  # of the attempt's record
+        if (told := explained(error)) is None:
+            raise
+        print(told, file=sys.stderr)
+        return told.exit_code
 
 
 def run_in_child(folder: str, identity: str) -> int:
@@ -80,14 +86,14 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
     except Interrupted as error:
         attempt.end("interrupted", str(error))
         return error.exit_code
-    except BunryuError as error:
-        print(mask(str(error), hidden), file=sys.stderr)
-        attempt.end("failed", mask(error.what.partition("\n")[0], hidden))
-        return error.exit_code
-    except Exception as error:  # no fault of the config's
-        print(mask("".join(traceback.format_exception(error)), hidden), file=sys.stderr)
-        attempt.end("failed", mask(f"{type(error).__name__}: {first_line(error)}", hidden))
-        return 1
+    except Exception as caught:
+        error = explained(caught) or caught
+        code, text, what = 1, "".join(traceback.format_exception(error)), f"{type(error).__name__}: "
+        if isinstance(error, BunryuError):
+            code, text, what = error.exit_code, str(error), ""
+        print(mask(text, hidden), file=sys.stderr)
+        attempt.end("failed", mask(what + first_line(error), hidden))
+        return code
     attempt.end("finished", metrics={k: v for k, v in results.items() if isinstance(v, float)})
     return 0
 
@@ -96,7 +102,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     run = _earlier_run(job)
     if run is not None:
         attempt.record_run(run.path)
-        if run.manifest["status"] == "finished":  # only its record is missing
+        if run.settled():  # only its record is missing
             return run.results
     from bunryu.training import batch_size, distributed, early_checks
 
@@ -134,7 +140,7 @@ def _earlier_run(job: JobState) -> Run | None:
         return None
     run = Run(job.run)
     changes = code_changes(run.manifest)
-    if run.manifest["status"] != "finished" and changes:
+    if changes and not run.settled():
         log.warning("begun anew, since what the job ran on has changed: %s", "; ".join(changes))
         return None
     return run

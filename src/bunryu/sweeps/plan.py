@@ -158,16 +158,12 @@ def grid_jobs(plan: Plan) -> GridJobs:
 def open_ledger(plan: Plan, facts: Mapping[str, Any]) -> Ledger:
     """Make the sweep's folder, or open it again; ``fresh=true`` has an earlier one renamed.
 
-    Raises BusyError if jobs of the earlier one are running, ConfigError if there cannot be a folder.
+    Raises BusyError if jobs of the earlier one are running.
     """
     path = plan.folder
     if plan.master.fresh and path.is_dir():
         archive(Ledger(path))
-    try:
-        return Ledger.create(path, {"swept": plan.grid.swept, "monitor": plan.base["monitor"], **facts})
-    except OSError as error:
-        what = f"cannot make the sweep's folder: {error.strerror}"
-        raise ConfigError(what, where=str(path), fix="output_root=<folder>") from None
+    return Ledger.create(path, {"swept": plan.grid.swept, "monitor": plan.base["monitor"], **facts})
 
 
 def check_configs(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:

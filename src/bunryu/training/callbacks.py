@@ -45,10 +45,12 @@ class BestCheckpoint(ModelCheckpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state, with paths in the folder where the run lies now."""
+        """Take the state; its names are looked up in the folder of the run's checkpoints, nowhere else."""
         folder = str(self.dirpath)
-        placed = {key: str(Path(folder) / state_dict[key]) if state_dict[key] else "" for key in PATHS}
-        best = {str(Path(folder) / name): score for name, score in state_dict["best_k_models"].items()}
+        there = {path.name: str(path) for path in Path(folder).glob("*.ckpt")}
+        placed = {key: there.get(str(state_dict[key]), "") for key in PATHS}
+        models = state_dict["best_k_models"].items()
+        best = {there[name]: score for name, score in models if name in there}
         super().load_state_dict({**state_dict, "dirpath": folder, "best_k_models": best, **placed})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

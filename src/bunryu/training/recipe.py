@@ -22,6 +22,7 @@ from bunryu.runs.run import Run
 from bunryu.system.signals import StopRequest, stop_on_signals
 from bunryu.training.batch_size import memory_errors
 from bunryu.training.build import Experiment, build, stage
+from bunryu.training.callbacks import BestCheckpoint
 from bunryu.training.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
 from bunryu.training.early_checks import quiet
 from bunryu.training.summary import log_and_record_summary
@@ -105,6 +106,9 @@ def _score_best(run: Run, experiment: Experiment) -> dict[str, Any]:
     """The metrics of the best checkpoint, on validation and on test if there is one."""
     best = run.path / "checkpoints" / BEST
     checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
+    kept = [each for each in experiment.trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
+    if checkpoint is None and any(each.best_model_score is not None for each in kept):
+        raise ModelError("the best checkpoint is gone", where=str(best), fix="train the run anew")
     splits = ["validation"] if experiment.datamodule.test is None else ["validation", "test"]
     with stage("scoring the best checkpoint"):
         scored = [_score(run, experiment, split, checkpoint) for split in splits]
@@ -143,11 +147,11 @@ def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results
             results,
             {"model": shown["model"]["name"], "corpus": shown["corpus"]["name"], "run": run.path.name},
         )
-    keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
-    kept = (run.path / "checkpoints" / BEST).is_file()
-    results["best_checkpoint"] = f"checkpoints/{BEST}" if kept else None
-    run.write_results(results)
     _log_hyperparameters(run, experiment.trainer, results)
+    kept = config["keep_checkpoints"] != "none" and (run.path / "checkpoints" / BEST).is_file()
+    results["best_checkpoint"] = f"checkpoints/{BEST}" if kept else None
+    run.write_results(results)  # from here on nothing of it is trained again
+    keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
 
 
 def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:
