@@ -123,14 +123,15 @@ def test_a_sweep_s_records_are_not_written_through_a_link(tmp_path: Path) -> Non
     assert list((tmp_path / "outside").iterdir()) == []
 
 
-def test_names_in_a_checkpoint_are_no_paths(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "score"), [("../../../notes.txt", 9.0), ("{}/notes.txt", -9.0)])
+def test_names_in_a_checkpoint_are_no_paths(run: Run, name: str, score: float, tmp_path: Path) -> None:
     notes, path = tmp_path / "notes.txt", run.path / "checkpoints/last.ckpt"
     notes.write_text("mine", "utf-8")
     content = torch.load(path, weights_only=True)
     (state,) = [state for state in content["callbacks"].values() if "best_k_models" in state]
-    names = [f"{tmp_path}/notes.txt", "../../../notes.txt"]
-    state |= {"best_k_models": {name: torch.tensor(9.0) for name in names}, "kth_value": torch.tensor(9.0)}
-    state |= {"kth_best_model_path": names[0], "best_model_path": names[1], "last_model_path": names[1]}
+    name, value = name.format(tmp_path), torch.tensor(score)  # a loss to be beaten, or that never is
+    state |= {"best_k_models": {name: value}, "kth_value": value, "best_model_score": value}
+    state |= dict.fromkeys(("kth_best_model_path", "best_model_path", "last_model_path"), name)
     write_checkpoint(content, path)
     config = run.config
     config["trainer"]["max_epochs"] = 3
