@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from bunryu.commands import report
-from bunryu.errors import ConfigError
 from helpers.comparing import lr_runs
+from helpers.refusing import error_of
 
 
 def test_a_folder_gets_every_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,5 +19,5 @@ def test_a_folder_gets_every_form(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert yaml.safe_load((folder / "winner.yaml").read_bytes()) == {"seed": 1, "optimizer": {"lr": 0.1}}
     assert str(tmp_path) not in (folder / "report.html").read_text("utf-8")
     assert "Yes: the best (optimizer.lr=0.1)" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(ConfigError, match="cannot write"):
-        report.main([str(tmp_path), "-o", str(folder / "report.csv" / "below")])
+    said = error_of(1, "report", tmp_path, "-o", folder / "report.csv" / "below")
+    assert f"  where: {folder}/report.csv/below\n" in said

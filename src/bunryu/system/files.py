@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 SECONDS_UNTIL_ABANDONED = 24 * 3600  # no process takes so long for one cache
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk without room says
-GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO)
+GONE = (errno.ENOENT, errno.ESTALE)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST,
+           errno.ENAMETOOLONG, errno.EIO)  # fmt: skip
 RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers end what the system told them
 
 
