@@ -19,12 +19,6 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message, fix=f"{self.prog} --help")
 
 
-def refuse_occupied(folder: Path) -> None:
-    """Refuse to make a folder where there is something already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError("there is something already", where=str(folder), fix="--output <a new folder>")
-
-
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments with which predict, serve and evaluate choose a model."""
     parser.add_argument("run", type=Path, help="a run directory, or a model folder alone")

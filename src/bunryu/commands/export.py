@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from bunryu.commands.arguments import Parser, refuse_occupied
+from bunryu.commands.arguments import Parser
 from bunryu.errors import ConfigError
 from bunryu.inference.opening import find_checkpoint, locate
 from bunryu.system.files import replacing
@@ -20,8 +20,6 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu export``; returns the exit code."""
     options = _parse(arguments)
     opened = locate(options.run)
-    if options.output is not None:
-        refuse_occupied(options.output)
     folder = opened.place("exports", "onnx", options.output)
     checkpoint = None if options.checkpoint is None else find_checkpoint(opened, options.checkpoint)
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
@@ -38,8 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"wrote {folder}")
     print(f"its logits are within {worst:.1e} of PyTorch's, alone and padded, from 1 to ", end="")
     print(f"{predictor.metadata.max_seq_length} tokens")
-    source = opened.folder if options.output is None else folder
-    print(f"next: bunryu predict {shlex.quote(str(source))} --runtime onnx")
+    print(f"next: bunryu predict {shlex.quote(str(options.output or opened.folder))} --runtime onnx")
     return 0
 
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bunryu.commands.arguments import Parser, refuse_occupied
+from bunryu.commands.arguments import Parser
 from bunryu.data.cleaner import NO_CLEANING
 from bunryu.errors import ConfigError, DownloadError, ModelError
-from bunryu.system.files import replacing
+from bunryu.system.files import refuse_occupied, replacing
 
 if TYPE_CHECKING:
     import torch

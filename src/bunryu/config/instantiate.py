@@ -218,8 +218,7 @@ def _check_keys(target: Callable[..., Any], node: Mapping[str, Any], where: str)
 def _check_place(key: str, node: Mapping[str, Any], place: str) -> None:
     """Refuse what would have one of Lightning's parts write outside the run, or over its metrics.csv."""
     value = "" if node[key] is None else str(node[key])
-    own = key == "version" and node[key] is not None  # together with the name
-    own = own and not Path(str(node.get("name", key) or ""), value).parts
+    own = key == "version" and value == str(node[key]) and not Path(str(node.get("name") or ""), value).parts
     elsewhere = key in FOLDER_KEYS and value and not value.startswith(("http://", "https://"))
     if own or elsewhere or (key in NAME_KEYS and OUTSIDE.search(value)):
         what = f"'{value}' is no name of a file or folder within the run directory"

@@ -11,7 +11,7 @@ from bunryu.errors import ConfigError, ModelError
 from bunryu.models.metadata import ModelMetadata, read_labels
 from bunryu.runs.find import newest_run_hint, status_and_labels
 from bunryu.runs.run import Run
-from bunryu.system.files import refuse_links
+from bunryu.system.files import refuse_links, refuse_occupied
 
 if TYPE_CHECKING:
     from bunryu.inference.predictor import Predictor
@@ -44,10 +44,12 @@ class OpenedModel:
         return self.run.path if self.run else self.model
 
     def place(self, kind: str, name: str, elsewhere: Path | None) -> Path:
-        """The folder that a verb writes: ``elsewhere``, or ``kind/name`` here unless a link leads out."""
+        """The folder a verb writes: ``elsewhere``, if it is new, or ``kind/name`` unless a link leads out."""
         if elsewhere is None:
             refuse_links(self.folder, kind)
-        return elsewhere or self.folder / kind / name
+            return self.folder / kind / name
+        refuse_occupied(elsewhere)
+        return elsewhere
 
 
 def locate(path: Path) -> OpenedModel:

@@ -42,10 +42,10 @@ def locked(folder: Path) -> Iterator[None]:
             log.warning("the file system of %s cannot lock (%s): nothing keeps a second process out",
                         folder, error.strerror)  # fmt: skip
         since = datetime.now().astimezone().isoformat(timespec="seconds")
+        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
         with naming(folder / FILE):
             file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
-            file.flush()
+            os.write(file.fileno(), holder.encode())
         yield
         file.truncate(0)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bunryu.errors import BusyError, ModelError
-from bunryu.system.files import write_atomically
+from bunryu.system.files import naming, write_atomically
 from bunryu.system.machine import pid_namespace
 
 HEARTBEAT = 10.0  # seconds between two touches
@@ -34,10 +34,13 @@ class Attempt:
         """Create the record; raises BusyError if another process was quicker."""
         self.facts = {"status": "running", "run": None, "host": _host(), "pid": os.getpid(), "start": now()}
         try:
-            with open(self.path, "x", encoding="utf-8") as file:
+            with naming(self.path), open(self.path, "x", encoding="utf-8") as file:
                 file.write(_json(self.facts))
         except FileExistsError:
             raise BusyError("another process has this job", where=str(self.path)) from None
+        except OSError:
+            self.path.unlink(missing_ok=True)  # empty, it would count as a process that lives
+            raise
 
     def record_run(self, run: Path) -> None:
         """Note the run directory, relative to the sweep's folder, so that both can be moved."""

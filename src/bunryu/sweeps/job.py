@@ -37,13 +37,10 @@ def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
             raise BusyError(f"the job is {job.status}", where=str(ledger.path))
         with ledger.claimed(job) as attempt:
             return _attempted(ledger, job, attempt, threads)
-    except BusyError as error:
-        log.info("%s", error)
-        return error.exit_code
-    except OSError as error:  # of the attempt's record
+    except (BusyError, OSError) as error:  # or its record cannot be written
         if (told := explained(error)) is None:
             raise
-        print(told, file=sys.stderr)
+        log.info("%s", told)
         return told.exit_code
 
 

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from bunryu.errors import BunryuError, ModelError
+from bunryu.errors import BunryuError, ConfigError, ModelError
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +47,25 @@ def refuse_links(folder: Path, part: str = "") -> None:
             raise ModelError(what, where=str(path), fix=fix)
 
 
+def refuse_occupied(folder: Path) -> None:
+    """Refuse to make a folder where there is something already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError("there is something already", where=str(folder), fix="--output <a new folder>")
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Raise what the disk refuses inside as an OSError with this path, whoever wrapped it."""
     try:
         yield
     except Exception as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides it there
-        number = cause.errno if isinstance(cause, OSError) else None
-        if number is None and (found := RUST.search(str(error))):
-            number = int(found[1])
+        cause = error.__context__ if type(error) is RuntimeError else error  # torch.save hides it there
+        found = None if isinstance(error, BunryuError) else RUST.search(str(error))
+        number = cause.errno if isinstance(cause, OSError) else int(found[1]) if found else None
         if number is None:
             raise
-        raise OSError(number, os.strerror(number), str(path)) from error
+        place = None if number in FULL else getattr(cause, "filename", None)
+        raise OSError(number, os.strerror(number), str(place or path)) from error
 
 
 def explained(error: BaseException) -> BunryuError | None:
@@ -69,7 +75,7 @@ def explained(error: BaseException) -> BunryuError | None:
     path = os.fsdecode(error.filename or "")
     if error.errno in FULL:
         free = shutil.disk_usage(nearest_existing(Path(path))).free
-        what = "the disk is full" + f", {free:,} bytes are free" * bool(path)
+        what = "the disk is full" + f", {free:,} bytes that are free are too few" * bool(path)
         fix = "make room; then the same command again, or bunryu resume for a run that had begun"
     elif path and error.errno in GONE:
         what, fix = "it is not there, or not any more", "put it back, and try again"
@@ -100,16 +106,14 @@ def replaced(path: Path) -> Iterator[TextIO]:
     """A text file to write, which takes its name once it is complete and on the disk, or is removed."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
+        with naming(path), open(temporary, "x", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-            error.filename = str(path)
         raise
     synchronise(path.parent)
 
@@ -146,12 +150,13 @@ def replacing(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     former = staging.with_name(f"{staging.name}-former")
-    staging.mkdir()
     try:
-        yield staging
-        if folder.exists():
-            folder.rename(former)
-        staging.rename(folder)
+        with naming(folder):
+            staging.mkdir()
+            yield staging
+            if folder.exists():
+                folder.rename(former)
+            staging.rename(folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         if parent_is_new:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
+from bunryu.errors import ModelError
 from bunryu.runs.run import Run
 from bunryu.system.signals import Pruned, StopRequest
 from bunryu.training.checkpoints import BEST, LAST, link_checkpoint
@@ -54,7 +55,9 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, "dirpath": folder, "best_k_models": best, **placed})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        best = Path(self.best_model_path)
+        best = Path(str(self.dirpath), self.best_model_path or BEST)
+        if self.best_model_score is not None and not best.is_file():
+            raise ModelError("the best checkpoint is gone", where=str(best), fix="train the run anew")
         if trainer.is_global_zero and self.best_model_path and best.name != BEST:
             link_checkpoint(best, best.with_name(BEST))
 

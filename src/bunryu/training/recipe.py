@@ -22,7 +22,6 @@ from bunryu.runs.run import Run
 from bunryu.system.signals import StopRequest, stop_on_signals
 from bunryu.training.batch_size import memory_errors
 from bunryu.training.build import Experiment, build, stage
-from bunryu.training.callbacks import BestCheckpoint
 from bunryu.training.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
 from bunryu.training.early_checks import quiet
 from bunryu.training.summary import log_and_record_summary
@@ -106,9 +105,6 @@ def _score_best(run: Run, experiment: Experiment) -> dict[str, Any]:
     """The metrics of the best checkpoint, on validation and on test if there is one."""
     best = run.path / "checkpoints" / BEST
     checkpoint = str(best) if best.is_file() else None  # fast_dev_run keeps none
-    kept = [each for each in experiment.trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
-    if checkpoint is None and any(each.best_model_score is not None for each in kept):
-        raise ModelError("the best checkpoint is gone", where=str(best), fix="train the run anew")
     splits = ["validation"] if experiment.datamodule.test is None else ["validation", "test"]
     with stage("scoring the best checkpoint"):
         scored = [_score(run, experiment, split, checkpoint) for split in splits]
