@@ -49,8 +49,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "callbacks.*": ("on_fit_start",),
     "logger.*": ("log_metrics",),
 }
-# What Lightning's own parts take for the places of files, which is the run directory's business, and for the
-# names of files and folders there.
+# What Lightning's own parts take for places of files, which is the run's business, and for names there.
 FOLDER_KEYS = ("artifact_location", "dir", "dirpath", "exclude_batches_path", "save_dir", "tracking_uri")
 NAME_KEYS = ("filename", "name", "sub_dir", "version")
 OUTSIDE = re.compile(r"^[/~]|(^|/)\.\.(/|$)|://|\$(?!\{oc\.env:)")

@@ -30,11 +30,8 @@ RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers end w
 
 
 def refuse_links(folder: Path, part: str = "") -> None:
-    """Refuse a folder, or a part of it, in which a link would lead writing out of it, or a pipe stop it.
-
-    The folder itself may be reached through a link.
-    """
-    root = folder.resolve()
+    """Refuse a folder, or a part of it, in which a link would lead writing out of it, or a pipe stop it."""
+    root = folder.resolve()  # which may be reached through a link
     tree = os.walk(root / part)
     entries = (Path(parent, name) for parent, folders, files in tree for name in (*folders, *files))
     for path in chain([root / part], entries):

@@ -16,10 +16,7 @@ from bunryu.training.checkpoints import read_checkpoint, remove_checkpoint, writ
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """The trainer's checkpoints: written whole, synchronised, with a checksum; refused if damaged.
-
-    None is written or removed outside the run directory, whatever path a callback or its state names.
-    """
+    """The trainer's checkpoints: whole, with a checksum, none outside the run; refused if damaged."""
 
     def __init__(self, run: Path) -> None:
         super().__init__()
