@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from bunryu.errors import BunryuError
+from bunryu.system.files import explained
 from bunryu.system.secrets import mask_streams
 from bunryu.system.signals import Interrupted
 
@@ -73,10 +74,13 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     try:
         code: int = importlib.import_module(f"bunryu.commands.{verb.replace('-', '_')}").main(arguments[1:])
+        sys.stdout.flush()  # where it is a file, the disk may be full
         return code
-    except BunryuError as error:
-        print(f"bunryu {verb}: {error}", file=sys.stderr)
-        return error.exit_code
+    except (BunryuError, OSError) as error:
+        if (told := explained(error)) is None:
+            raise
+        print(f"bunryu {verb}: {told}", file=sys.stderr)
+        return told.exit_code
     except KeyboardInterrupt:
         print(f"bunryu {verb}: interrupted", file=sys.stderr)
         return 130

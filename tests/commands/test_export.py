@@ -348,3 +348,14 @@ def test_weights_changed_in_the_graph_are_found_by_parity(run: Path) -> None:
     predictor = load_onnx_predictor(run / "exports/onnx", "m", "cpu")
     error = refused(ModelError, predictor.check_parity)
     assert error.what.endswith("a logit is off by 0.001, more than 0.0001")
+
+
+def test_an_export_elsewhere_is_used_by_itself(exported: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported / "exports/onnx", tmp_path / "elsewhere"))
+    ours, alone = (open_predictor(place, runtime="onnx").predict(TEXTS) for place in (exported, folder))
+    assert np.array_equal(ours, alone)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    assert "there is something already" in error_of(2, "export", exported, "--output", folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]

@@ -56,6 +56,18 @@ def test_damage_is_noticed_and_said(folder: Path, name: str, caplog: pytest.LogC
     assert [path.name for path in folder.parent.iterdir()] == ["one"]
 
 
+def test_what_was_read_stays_when_its_file_is_cut_off_or_written_over(folder: Path) -> None:
+    cache.store_arrays(folder, *ARRAYS)
+    arrays = cache.load_arrays(folder)
+    assert arrays is not None
+    for name in cache.ARRAYS:
+        for content in (b"\0" * (folder / name).stat().st_size, b""):  # a map of the latter would be a SIGBUS
+            with open(folder / name, "r+b") as file:
+                file.write(content)
+                file.truncate(len(content))
+    assert all(np.array_equal(ours, read) for ours, read in zip(ARRAYS, arrays, strict=True))
+
+
 def test_a_cache_that_cannot_be_written_only_warns(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bunryu.errors import ConfigError
 from bunryu.runs import provenance
 from bunryu.runs import run as run_module
 from bunryu.runs.recording import recording
 from bunryu.runs.run import Run
 from bunryu.system import secrets
+from bunryu.system.files import explained
+from helpers.refusing import refused
 
 
 @pytest.fixture
@@ -52,9 +53,10 @@ def test_the_kind_becomes_one_safe_folder_name_or_is_refused(tmp_path: Path) -> 
     run = Run.create(tmp_path, "../my corpus/x-모델", {"seed": 1}, [], [])
     assert run.path.parent == tmp_path / "..-my-corpus-x-모델"
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make a run directory") as caught:
-        Run.create(tmp_path / "file", "a-b", {"seed": 1}, [], [])
-    assert caught.value.fix == "output_root=<folder>"
+    told = explained(refused(OSError, Run.create, tmp_path / "file", "a-b", {"seed": 1}, [], []))
+    assert told is not None
+    assert (told.what, told.where) == ("the system refuses it: Not a directory", f"{tmp_path}/file/a-b")
+    assert told.fix.startswith("output_root=<a folder> of a run")
 
 
 def test_metrics_are_appended_and_read_back_to_the_bit(run: Run) -> None:

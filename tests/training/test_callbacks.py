@@ -18,12 +18,15 @@ def test_the_state_of_the_best_checkpoints_is_where_the_run_lies(tmp_path: Path)
     before.dirpath, after.dirpath = str(tmp_path / "old/checkpoints"), str(tmp_path / "new/checkpoints")
     before.best_model_path = f"{before.dirpath}/best-epoch=1-step=2.ckpt"
     before.best_k_models = {before.best_model_path: torch.tensor(0.5)}
+    before.kth_best_model_path = f"{before.dirpath}/best-epoch=0-step=1.ckpt"
     state = before.state_dict()
     assert str(tmp_path) not in str(state)
+    (tmp_path / "new/checkpoints").mkdir(parents=True)
+    (tmp_path / "new/checkpoints/best-epoch=1-step=2.ckpt").touch()
     after.load_state_dict(state)
     assert after.best_model_path == f"{after.dirpath}/best-epoch=1-step=2.ckpt"
     assert after.best_k_models == {after.best_model_path: torch.tensor(0.5)}
-    assert after.last_model_path == ""
+    assert after.last_model_path == after.kth_best_model_path == ""  # none, and one that is not there
 
 
 def test_the_monitor_is_a_mode_and_a_metric() -> None:

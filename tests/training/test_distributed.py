@@ -154,6 +154,7 @@ def test_what_several_processes_cannot_do_is_refused_by_all_with_nothing_on_disk
 def test_a_run_of_one_device_is_not_resumed_by_two_processes(one_device: Path, tmp_path: Path) -> None:
     shutil.copytree(one_device, run := tmp_path / "sample-tiny" / "run")
     Run(run).end("interrupted", "SIGTERM")
+    (run / "results.json").unlink()
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert together(tmp_path, ["resume", str(run)]) == [2, 2]
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu evaluate``; returns the exit code."""
     options = _parser().parse_args(arguments)
     opened = locate(options.run)
-    folder = opened.folder / "evaluations" / _name(options)
+    folder = opened.place("evaluations", _name(options), options.output)
     if options.data and folder.resolve() in options.data.resolve().parents:
         raise ConfigError("the file would be written over", where=f"--data {options.data}", fix="--name")
     if opened.run is None and options.data is None:
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="instead of RUN/evaluations/<name>")
     safe = "an apostrophe before cells of predictions.csv that a spreadsheet would take for formulas"
     parser.add_argument("--spreadsheet-safe", action="store_true", help=safe)
     add_corpus_root(parser)

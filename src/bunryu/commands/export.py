@@ -20,6 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu export``; returns the exit code."""
     options = _parse(arguments)
     opened = locate(options.run)
+    folder = opened.place("exports", "onnx", options.output)
     checkpoint = None if options.checkpoint is None else find_checkpoint(opened, options.checkpoint)
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise ConfigError(
@@ -30,13 +31,12 @@ def main(arguments: Sequence[str]) -> int:
 
     predictor = load_predictor(opened.model, opened.name, checkpoint=checkpoint, device="cpu")
     predictor.check_parity()
-    folder = opened.folder / "exports" / "onnx"
     with replacing(folder) as staging:
         worst = export_onnx(predictor, opened.model, staging)
     print(f"wrote {folder}")
     print(f"its logits are within {worst:.1e} of PyTorch's, alone and padded, from 1 to ", end="")
     print(f"{predictor.metadata.max_seq_length} tokens")
-    print(f"next: bunryu predict {shlex.quote(str(opened.folder))} --runtime onnx")
+    print(f"next: bunryu predict {shlex.quote(str(options.output or opened.folder))} --runtime onnx")
     return 0
 
 
@@ -45,4 +45,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="a run directory, or a model folder alone")
     parser.add_argument("--format", choices=("onnx",), default="onnx", help="onnx (default)")
     parser.add_argument("--checkpoint", metavar="FILE", help="instead of the best: last.ckpt, or a path")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="instead of RUN/exports/onnx")
     return parser.parse_args(arguments)

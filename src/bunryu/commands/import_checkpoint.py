@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bunryu.commands.arguments import Parser
 from bunryu.data.cleaner import NO_CLEANING
 from bunryu.errors import ConfigError, DownloadError, ModelError
-from bunryu.system.files import replacing
+from bunryu.system.files import refuse_occupied, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ SENTENCES = (
 def main(arguments: Sequence[str]) -> int:
     """Run ``bunryu import-checkpoint``; returns the exit code."""
     options = _parse(arguments)
-    _check_output(options.output)
+    refuse_occupied(options.output)
     # Heavy imports follow the checks that need none.
     from bunryu.inference.predictor import load_predictor
     from bunryu.models.folder import write_model_folder
@@ -83,11 +83,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.max_seq_length < 4:
         parser.error("--max-seq-length is at least 4")
     return options
-
-
-def _check_output(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError("there is something already", where=str(folder), fix="--output <a new folder>")
 
 
 def _without_position_ids(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

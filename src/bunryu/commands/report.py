@@ -50,12 +50,9 @@ def _write(findings: Findings, folder: Path, title: str) -> None:
     if there and not all((folder / name).exists() for name in files if name.startswith("report.")):
         what = f"{there[0]} would be written over, and is not of an earlier report"
         raise ConfigError(what, where=str(folder), fix="-o <a new folder>")
-    try:
-        for name, content in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / name, content)
-    except OSError as error:
-        raise ConfigError(f"cannot write: {error.strerror}", where=str(folder), fix="-o FOLDER") from None
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / name, content)
     print(f"\npage    {folder / 'report.html'}\nfiles   {', '.join(list(files)[1:])}")
     if winner:
         print(f"winner  bunryu train --config-dir {shlex.quote(str(folder.absolute()))} experiment=winner")

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     run = find_run(options.run)
-    if run.manifest["status"] == "finished":
+    if run.settled():
         print(f"already finished: {run.path}")
         return 0
     check_variables(run.config, str(run.path), options.env)

@@ -22,10 +22,11 @@ from bunryu.config import hydra_allowlist
 from bunryu.config.compose import as_hydra_reads, own_options, shipped_defaults
 from bunryu.config.hydra_errors import explain
 from bunryu.config.record import check_files, prepared, resolved
-from bunryu.errors import BunryuError, ConfigError
+from bunryu.errors import ConfigError
 from bunryu.keys import value_at
 from bunryu.runs.run import Run, kind_of
 from bunryu.system import ranks
+from bunryu.system.files import explained
 from bunryu.system.locations import conf_dir
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,9 @@ def _attempt(cfg: DictConfig) -> tuple[int, str, str]:
     """
     try:
         results = train(cfg)
-    except BunryuError as error:
+    except Exception as caught:
+        if (error := explained(caught)) is None:
+            raise
         print(f"bunryu train: {error}", file=sys.stderr, flush=True)
         return error.exit_code, "failed", error.what
     metric = cfg.monitor.split()[1]

@@ -6,6 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from bunryu.config.schema import FORBIDDEN_KEYS, forbidden, nearest
@@ -48,6 +49,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "callbacks.*": ("on_fit_start",),
     "logger.*": ("log_metrics",),
 }
+# What Lightning's own parts take for places of files, which is the run's business, and for names there.
+FOLDER_KEYS = ("artifact_location", "dir", "dirpath", "exclude_batches_path", "save_dir", "tracking_uri")
+NAME_KEYS = ("filename", "name", "sub_dir", "version")
+OUTSIDE = re.compile(r"^[/~]|(^|/)\.\.(/|$)|://|\$(?!\{oc\.env:)")
 INSTANTIATE_KEYS = ("_target_", "_partial_")
 
 
@@ -200,8 +205,20 @@ def _check_keys(target: Callable[..., Any], node: Mapping[str, Any], where: str)
         place = below(where, key)
         if place in FILLED_IN:
             raise ConfigError(f"'{key}' is filled in by bunryu", where=place, fix=FILLED_IN[place])
+        if target.__module__.startswith("pytorch_lightning."):
+            _check_place(str(key), node, place)
         if key in INSTANTIATE_KEYS or key in names or takes_any(target):
             continue
         near = nearest(str(key), sorted(names))
         fix = f"did you mean '{near}'?" if near else f"it takes {', '.join(sorted(names))}"
         raise ConfigError(f"{node['_target_']} takes no '{key}'", where=place, fix=fix)
+
+
+def _check_place(key: str, node: Mapping[str, Any], place: str) -> None:
+    """Refuse what would have one of Lightning's parts write outside the run, or over its metrics.csv."""
+    value = "" if node[key] is None else str(node[key])
+    own = key == "version" and value == str(node[key]) and not Path(str(node.get("name") or ""), value).parts
+    elsewhere = key in FOLDER_KEYS and value and not value.startswith(("http://", "https://"))
+    if own or elsewhere or (key in NAME_KEYS and OUTSIDE.search(value)):
+        what = f"'{value}' is no name of a file or folder within the run directory"
+        raise ConfigError(what, where=place, fix=f"leave '{key}' out")

@@ -1,4 +1,4 @@
-"""The cache of encodings: folders named by a hash of their content, with checksums, memory-mapped."""
+"""The cache of encodings: folders named by a hash of their content, with checksums, read whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,16 @@ def hash_texts(texts: Sequence[str]) -> bytes:
 
 
 def load_arrays(folder: Path) -> tuple[Ids, Index] | None:
-    """The arrays of a folder, memory-mapped; None if it is not there or its checksums do not fit."""
+    """The arrays of a folder; None if it is not there or its checksums do not fit."""
     if not os.path.isdir(folder):
         return None
     try:
         sums = json.loads((folder / "checksums.json").read_text("utf-8"))
-        if any(sha256(folder / name) != sums[name] for name in ARRAYS):
+        # not mapped: a file that is cut off or written over later would end the process or be trained on
+        files = {name: (folder / name).read_bytes() for name in ARRAYS}
+        if any(hashlib.sha256(content).hexdigest() != sums[name] for name, content in files.items()):
             raise ValueError("its checksums do not fit")
-        ids, offsets = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in ARRAYS)
+        ids, offsets = (np.load(BytesIO(content), allow_pickle=False) for content in files.values())
         return ids, offsets
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("the cache %s is damaged (%s) and is built again", folder.name, error)

@@ -11,6 +11,7 @@ from bunryu.errors import ConfigError, ModelError
 from bunryu.models.metadata import ModelMetadata, read_labels
 from bunryu.runs.find import newest_run_hint, status_and_labels
 from bunryu.runs.run import Run
+from bunryu.system.files import refuse_links, refuse_occupied
 
 if TYPE_CHECKING:
     from bunryu.inference.predictor import Predictor
@@ -39,8 +40,16 @@ class OpenedModel:
 
     @property
     def folder(self) -> Path:
-        """Where evaluations and exports of it are written."""
+        """Where evaluations and exports of it lie."""
         return self.run.path if self.run else self.model
+
+    def place(self, kind: str, name: str, elsewhere: Path | None) -> Path:
+        """The folder a verb writes: ``elsewhere``, if it is new, or ``kind/name`` unless a link leads out."""
+        if elsewhere is None:
+            refuse_links(self.folder, kind)
+            return self.folder / kind / name
+        refuse_occupied(elsewhere)
+        return elsewhere
 
 
 def locate(path: Path) -> OpenedModel:
@@ -118,12 +127,13 @@ def open_predictor(
     opened = locate(path)
     chosen = None if checkpoint is None else find_checkpoint(opened, checkpoint)
     if runtime == "onnx":
-        from bunryu.inference.onnx_runtime import load_onnx_predictor
+        from bunryu.inference.onnx_runtime import GRAPH, load_onnx_predictor
 
         if chosen is not None:
             fix = "export that checkpoint"
             raise ConfigError("an export has weights of its own", where="--checkpoint", fix=fix)
-        folder = opened.folder / "exports" / "onnx"
+        alone = (opened.model / GRAPH).is_file()  # what bunryu export --output wrote
+        folder = opened.model if alone else opened.folder / "exports" / "onnx"
         exported = load_onnx_predictor(folder, opened.name, device)
         if list(exported.labels) != opened.labels:
             what = f"the export's labels are {list(exported.labels)[:10]}, the model's {opened.labels[:10]}"

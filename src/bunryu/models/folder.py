@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from bunryu.data.cleaner import Cleaner
 from bunryu.data.normalisation import normalised
 from bunryu.models.metadata import ModelMetadata, ParitySample
-from bunryu.system.files import write_atomically
+from bunryu.system.files import naming, write_atomically
 
 PARITY_SAMPLES = 8
 SAMPLE_CHARACTERS = 10_000  # of each text of a sample: whoever loads the folder reads and encodes them
@@ -47,13 +47,14 @@ def write_model_folder(
     for name in ("function_to_apply", "task_specific_params", "finetuning_task"):
         vars(model.config).pop(name, None)
     model.config.problem_type = "single_label_classification"
-    with no_progress_bar():
+    with no_progress_bar(), naming(folder):
         model.save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
     tokenizer.model_max_length = max_seq_length
     tokenizer.backend_tokenizer.no_truncation()  # what its last call left would be saved with it
     tokenizer.backend_tokenizer.no_padding()
-    tokenizer.save_pretrained(folder)
+    with naming(folder):
+        tokenizer.save_pretrained(folder)
     parity = [
         ParitySample(text, pair, _logits(model, tokenizer, cleaner, text, pair, max_seq_length))
         for text, pair in (

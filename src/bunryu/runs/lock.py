@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bunryu.errors import BusyError
+from bunryu.system.files import naming, refuse_links
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +22,12 @@ FILE = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process while inside; the system unlocks it however the process ends.
+    """Lock a folder to write to it while inside; the system unlocks it however the process ends.
 
-    Raises BusyError, naming the process that has locked it. A file system that cannot lock is named in the
-    log, and nothing is locked there.
+    Raises BusyError, naming the process that has locked it, and ModelError for a link that leads out of it.
+    A file system that cannot lock is named in the log, and nothing is locked there.
     """
+    refuse_links(folder)
     with open(folder / FILE, "a+", encoding="utf-8") as file:
         try:
             # Not flock: a loader's worker would inherit that, and keep it for a while after a kill.
@@ -40,9 +42,10 @@ def locked(folder: Path) -> Iterator[None]:
             log.warning("the file system of %s cannot lock (%s): nothing keeps a second process out",
                         folder, error.strerror)  # fmt: skip
         since = datetime.now().astimezone().isoformat(timespec="seconds")
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
-        file.flush()
+        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+        with naming(folder / FILE):
+            file.truncate(0)
+            os.write(file.fileno(), holder.encode())
         yield
         file.truncate(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from bunryu.runs.run import Run
 from bunryu.system.secrets import mask_streams
@@ -28,15 +28,18 @@ def recording(run: Run) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as error:
-        run.end("interrupted", str(error) or type(error).__name__)
+        with suppress(OSError):  # of a full disk or a vanished run: the error itself says more
+            run.end("interrupted", str(error) or type(error).__name__)
         log.warning("interrupted; to go on: bunryu resume %s", shlex.quote(str(run.path)))
         raise
     except BaseException as error:
         handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (error,), None))
-        run.end("failed", f"{type(error).__name__}: {error}")
+        with suppress(OSError):
+            run.end("failed", f"{type(error).__name__}: {error}")
         raise
     else:
         run.end("finished")
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()

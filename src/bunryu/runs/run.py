@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bunryu.errors import ConfigError, ModelError
-from bunryu.system.files import write_atomically
+from bunryu.errors import ModelError
+from bunryu.system.files import naming, replaced, write_atomically
 from bunryu.system.secrets import mask
 
 if TYPE_CHECKING:
@@ -50,19 +50,12 @@ class Run:
             kind: ``<corpus>-<model>``; what cannot stand in a file name becomes ``-``.
             config: plain values, secrets still as ``${oc.env:NAME}``.
             on_created: called with the path while it is still empty; who records it then loses no run.
-
-        Raises:
-            ConfigError: if the folder cannot be made.
         """
         from bunryu.runs import provenance
 
         parent = root / re.sub(r"[^\w.-]+", "-", kind).strip("-")
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            path = _new_directory(parent)
-        except OSError as error:
-            what = f"cannot make a run directory: {error.strerror}"
-            raise ConfigError(what, where=str(parent), fix="output_root=<folder>") from None
+        parent.mkdir(parents=True, exist_ok=True)
+        path = _new_directory(parent)
         on_created(path)
         run = cls(path)
         write_atomically(path / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
@@ -147,11 +140,18 @@ class Run:
         """Record that the run ended: ``finished``, ``failed`` or ``interrupted``, and why."""
         self.record(status=status, end=_now(), exit_reason=reason)
 
+    def settled(self) -> bool:
+        """Whether it is finished; recorded now if that alone was left, as by a disk that was full then."""
+        if self.manifest["status"] != "finished" and self.results:
+            self.end("finished")
+        return bool(self.manifest["status"] == "finished")
+
     def log_metrics(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Append rows to metrics.csv; floats are written so that reading gives the same bits."""
         if not self.writes:
             return
-        with open(self.path / "metrics.csv", "a", encoding="utf-8", newline="") as file:
+        path = self.path / "metrics.csv"
+        with naming(path), open(path, "a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(
                 (epoch, step, name, repr(float(value))) for name, value in values.items()
             )
@@ -174,7 +174,7 @@ class Run:
 
         folder = self.path / "predictions"
         folder.mkdir(exist_ok=True)
-        with open(folder / f"{split}.csv", "w", encoding="utf-8", newline="") as file:
+        with replaced(folder / f"{split}.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["row", "label", "prediction", *score_columns(names, "logit")])
             for index in sorted(range(len(rows)), key=rows.__getitem__):

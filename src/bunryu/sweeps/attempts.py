@@ -9,14 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from bunryu.errors import BusyError, ModelError
-from bunryu.system.files import write_atomically
+from bunryu.system.files import naming, write_atomically
 from bunryu.system.machine import pid_namespace, process_start
 
 HEARTBEAT = 10.0  # seconds between two touches
@@ -35,10 +35,13 @@ class Attempt:
         process = {"host": _host(), "pid": os.getpid(), "process_start": process_start(os.getpid())}
         self.facts = {"status": "running", "run": None, **process, "start": now()}
         try:
-            with open(self.path, "x", encoding="utf-8") as file:
+            with naming(self.path), open(self.path, "x", encoding="utf-8") as file:
                 file.write(_json(self.facts))
         except FileExistsError:
             raise BusyError("another process has this job", where=str(self.path)) from None
+        except OSError:
+            self.path.unlink(missing_ok=True)  # empty, it would count as a process that lives
+            raise
 
     def record_run(self, run: Path) -> None:
         """Note the run directory, relative to the sweep's folder, so that both can be moved."""
@@ -54,7 +57,8 @@ class Attempt:
 
         def beat() -> None:
             while not over.wait(HEARTBEAT):
-                os.utime(self.path)
+                with suppress(OSError):  # the folder is gone: what writes to it will say so
+                    os.utime(self.path)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

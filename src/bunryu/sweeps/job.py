@@ -19,6 +19,7 @@ from bunryu.sweeps.attempts import Attempt
 from bunryu.sweeps.ledger import JobState, Ledger
 from bunryu.system import ranks
 from bunryu.system.console import log_to_console
+from bunryu.system.files import explained
 from bunryu.system.secrets import asked, mask
 from bunryu.system.signals import Interrupted, Pruned
 
@@ -39,9 +40,11 @@ def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
             if minutes := ledger.facts.get("job_timeout_minutes"):
                 signal.setitimer(signal.ITIMER_REAL, 60 * minutes)  # ends this process, in native code, too
             return _attempted(ledger, job, attempt, threads)
-    except BusyError as error:
-        log.info("%s", error)
-        return error.exit_code
+    except (BusyError, OSError) as error:  # or its record cannot be written
+        if (told := explained(error)) is None:
+            raise
+        log.info("%s", told)
+        return told.exit_code
 
 
 def run_in_child(folder: str, identity: str) -> int:
@@ -84,15 +87,17 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
     except Interrupted as error:
         attempt.end("interrupted", str(error))
         return error.exit_code
-    except BunryuError as error:
-        print(error, file=sys.stderr)
-        status = "interrupted" if isinstance(error, BusyError) else "failed"  # busy: an earlier one goes on
-        attempt.end(status, mask(error.what.partition("\n")[0]))
-        return error.exit_code
-    except Exception as error:  # no fault of the config's
-        traceback.print_exception(error)
-        attempt.end("failed", mask(f"{type(error).__name__}: {first_line(error)}"))
-        return 1
+    except Exception as caught:
+        error = explained(caught) or caught
+        code, status, what = 1, "failed", f"{type(error).__name__}: {first_line(error)}"
+        if isinstance(error, BunryuError):
+            print(error, file=sys.stderr)
+            code, what = error.exit_code, first_line(error)
+            status = "interrupted" if isinstance(error, BusyError) else status  # busy: an earlier one goes on
+        else:
+            traceback.print_exception(error)
+        attempt.end(status, mask(what))
+        return code
     attempt.end("finished", metrics={k: v for k, v in results.items() if isinstance(v, float)})
     return 0
 
@@ -101,7 +106,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     run = _earlier_run(job)
     if run is not None:
         attempt.record_run(run.path)
-        if run.manifest["status"] == "finished":  # only its record is missing
+        if run.settled():  # only its record is missing
             return run.results
     from bunryu.training import batch_size, distributed, early_checks, inputs
 
@@ -143,7 +148,7 @@ def _earlier_run(job: JobState) -> Run | None:
         return None
     run = Run(job.run)
     changes = code_changes(run.manifest)
-    if run.manifest["status"] != "finished" and changes:
+    if changes and not run.settled():
         log.warning("begun anew, since what the job ran on has changed: %s", "; ".join(changes))
         return None
     return run

@@ -19,6 +19,7 @@ from typing import Any
 from bunryu.errors import ModelError
 from bunryu.runs.lock import is_locked
 from bunryu.sweeps.attempts import Attempt, alive, now, read_record, write_record
+from bunryu.system.files import refuse_links
 
 SCHEMA = 1
 
@@ -78,6 +79,7 @@ class Ledger:
     def create(cls, path: Path, facts: Mapping[str, Any]) -> Ledger:
         """Make the folder, or open it again, and note what the sweep is about."""
         (path / "jobs").mkdir(parents=True, exist_ok=True)
+        refuse_links(path)
         write_record(path / "sweep.json", {"schema": SCHEMA, "name": path.name, **facts})
         return cls(path)
 

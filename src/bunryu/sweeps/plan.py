@@ -163,17 +163,13 @@ def grid_jobs(plan: Plan) -> GridJobs:
 def open_ledger(plan: Plan, facts: Mapping[str, Any]) -> Ledger:
     """Make the sweep's folder, or open it again; ``fresh=true`` has an earlier one renamed.
 
-    Raises BusyError if jobs of the earlier one are running, ConfigError if there cannot be a folder.
+    Raises BusyError if jobs of the earlier one are running.
     """
     path = plan.folder
     if plan.master.fresh and path.is_dir():
         archive(Ledger(path))
-    try:
-        own = {"monitor": plan.base["monitor"], "job_timeout_minutes": plan.master.job_timeout_minutes}
-        return Ledger.create(path, {"swept": plan.grid.swept, **own, **facts})
-    except OSError as error:
-        what = f"cannot make the sweep's folder: {error.strerror}"
-        raise ConfigError(what, where=str(path), fix="output_root=<folder>") from None
+    own = {"monitor": plan.base["monitor"], "job_timeout_minutes": plan.master.job_timeout_minutes}
+    return Ledger.create(path, {"swept": plan.grid.swept, **own, **facts})
 
 
 def check_configs(configs: Sequence[Mapping[str, Any]], n_jobs: int) -> None:

@@ -1,4 +1,4 @@
-"""Files and folders that are replaced whole, and that are still there after a crash or a power cut."""
+"""Files and folders: replaced whole, there after a power cut, never through a link; errors of the disk."""
 
 from __future__ import annotations
 
@@ -6,18 +6,81 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import secrets
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
+
+from bunryu.errors import BunryuError, ConfigError, ModelError
 
 log = logging.getLogger(__name__)
 
 SECONDS_UNTIL_ABANDONED = 24 * 3600  # no process takes so long for one cache
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk without room says
+GONE = (errno.ENOENT, errno.ESTALE)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST,
+           errno.ENAMETOOLONG, errno.EIO)  # fmt: skip
+RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers end what the system told them
+
+
+def refuse_links(folder: Path, part: str = "") -> None:
+    """Refuse a folder, or a part of it, in which a link would lead writing out of it, or a pipe stop it."""
+    root = folder.resolve()  # which may be reached through a link
+    tree = os.walk(root / part)
+    entries = (Path(parent, name) for parent, folders, files in tree for name in (*folders, *files))
+    for path in chain([root / part], entries):
+        target = Path(os.path.realpath(path))
+        what = "" if target.is_file() or target.is_dir() or not target.exists() else "neither file nor folder"
+        if not target.is_relative_to(root) and path.name != "debug-core.log":  # which wandb links to its own
+            what = f"a link to {target}, and nothing is written through it"
+        if what:
+            fix = f"rm {shlex.quote(str(path))}, or what it leads to in its place"
+            raise ModelError(what, where=str(path), fix=fix)
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Refuse to make a folder where there is something already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError("there is something already", where=str(folder), fix="--output <a new folder>")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raise what the disk refuses inside as an OSError with this path, whoever wrapped it."""
+    try:
+        yield
+    except Exception as error:
+        cause = error.__context__ if type(error) is RuntimeError else error  # torch.save hides it there
+        found = None if isinstance(error, BunryuError) else RUST.search(str(error))
+        number = cause.errno if isinstance(cause, OSError) else int(found[1]) if found else None
+        if number is None:
+            raise
+        place = None if number in FULL else getattr(cause, "filename", None)
+        raise OSError(number, os.strerror(number), str(place or path)) from error
+
+
+def explained(error: BaseException) -> BunryuError | None:
+    """An error of the disk as a sentence with the path and what to do, or BunryuError as it is; else None."""
+    if isinstance(error, BunryuError) or not isinstance(error, OSError):
+        return error if isinstance(error, BunryuError) else None
+    path = os.fsdecode(error.filename or "")
+    if error.errno in FULL:
+        free = shutil.disk_usage(nearest_existing(Path(path))).free
+        what = "the disk is full" + f", {free:,} bytes that are free are too few" * bool(path)
+        fix = "make room; then the same command again, or bunryu resume for a run that had begun"
+    elif path and error.errno in GONE:
+        what, fix = "it is not there, or not any more", "put it back, and try again"
+    elif path and error.errno in REFUSED:
+        what, fix = "the system refuses it", "output_root=<a folder> of a run, --output of other commands"
+    else:
+        return None
+    return BunryuError(f"{what}: {error.strerror}", where=path, fix=fix)
 
 
 def remove_abandoned(folder: Path, prefix: str) -> None:
@@ -40,23 +103,16 @@ def replaced(path: Path) -> Iterator[TextIO]:
     """A text file to write, which takes its name once it is complete and on the disk, or is removed."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
+        with naming(path), open(temporary, "x", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     synchronise(path.parent)
-
-
-def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file and wait until the disk has it."""
-    with open(path, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def synchronise(folder: Path) -> None:
@@ -91,12 +147,13 @@ def replacing(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     former = staging.with_name(f"{staging.name}-former")
-    staging.mkdir()
     try:
-        yield staging
-        if folder.exists():
-            folder.rename(former)
-        staging.rename(folder)
+        with naming(folder):
+            staging.mkdir()
+            yield staging
+            if folder.exists():
+                folder.rename(former)
+            staging.rename(folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         if parent_is_new:

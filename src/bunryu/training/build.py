@@ -120,7 +120,7 @@ def _trainer(
         default_root_dir=str(run.path),
         callbacks=[*callbacks, StopAndMetricsCallback(run, stop), *further],
         logger=[RunLogger(run), *_loggers(config["logger"], run, start)],
-        **_strategy_and_plugins(config["accelerator"], config["trainer"]["strategy"]),
+        **_strategy_and_plugins(config["accelerator"], config["trainer"]["strategy"], run.path),
     )
     return trainer
 
@@ -134,15 +134,15 @@ def _loggers(nodes: Mapping[str, Any], run: Run, start: Path | None) -> Iterator
             yield call(factory, f"logger.{name}", save_dir=str(run.path))
 
 
-def _strategy_and_plugins(accelerator: Mapping[str, Any], strategy: str) -> dict[str, Any]:
+def _strategy_and_plugins(accelerator: Mapping[str, Any], strategy: str, run: Path) -> dict[str, Any]:
     if accelerator["name"] != "tpu":
-        return {"strategy": strategy, "plugins": [AtomicCheckpointIO()]}
+        return {"strategy": strategy, "plugins": [AtomicCheckpointIO(run)]}
     from bunryu.training import tpu
 
     return {
         "devices": 1,  # that Lightning knows of
         "strategy": tpu.Chips(accelerator["devices"]) if strategy == "auto" else strategy,
-        "plugins": [tpu.ChipCheckpointIO()],
+        "plugins": [tpu.ChipCheckpointIO(run)],
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
+from bunryu.errors import ModelError
 from bunryu.runs.run import Run
 from bunryu.system.signals import Pruned, StopRequest
 from bunryu.training.checkpoints import BEST, LAST, link_checkpoint
@@ -45,14 +46,18 @@ class BestCheckpoint(ModelCheckpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state, with paths in the folder where the run lies now."""
+        """Take the state; its names are looked up in the folder of the run's checkpoints, nowhere else."""
         folder = str(self.dirpath)
-        placed = {key: str(Path(folder) / state_dict[key]) if state_dict[key] else "" for key in PATHS}
-        best = {str(Path(folder) / name): score for name, score in state_dict["best_k_models"].items()}
+        there = {path.name: str(path) for path in Path(folder).glob("*.ckpt")}
+        placed = {key: there.get(str(state_dict[key]), "") for key in PATHS}
+        models = state_dict["best_k_models"].items()
+        best = {there[name]: score for name, score in models if name in there}
         super().load_state_dict({**state_dict, "dirpath": folder, "best_k_models": best, **placed})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        best = Path(self.best_model_path)
+        best = Path(str(self.dirpath), self.best_model_path or BEST)
+        if self.best_model_score is not None and not best.is_file():
+            raise ModelError("the best checkpoint is gone", where=str(best), fix="train the run anew")
         if trainer.is_global_zero and self.best_model_path and best.name != BEST:
             link_checkpoint(best, best.with_name(BEST))
 

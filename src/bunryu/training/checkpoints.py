@@ -7,13 +7,12 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 
-from bunryu.errors import ModelError, TrainingError
-from bunryu.system.files import FULL, sha256, synchronise, write_atomically, write_durably
+from bunryu.errors import ModelError
+from bunryu.system.files import naming, sha256, synchronise, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -25,24 +24,17 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
 
     At every moment the folder holds a whole checkpoint whose checksum is known: while the file is replaced,
     the file beside it lists the checksums of the new content and of the old.
-
-    Raises:
-        TrainingError: if the disk is full; what was there is untouched.
+    If the disk is full, what was there is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}-new")
-    failures: list[OSError] = []
     try:
-        write_durably(staged, lambda file: torch.save(checkpoint, cast(BinaryIO, _Sink(file, failures))))
-    except Exception as error:
+        with naming(path), open(staged, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except Exception:
         staged.unlink(missing_ok=True)
-        cause = failures[0] if failures else error  # torch wraps what the file raised
-        if isinstance(cause, OSError) and cause.errno in FULL:
-            sizes: list[int] = []
-            apply_to_collection(checkpoint, torch.Tensor, lambda tensor: sizes.append(tensor.nbytes))
-            what = f"the disk is full: a checkpoint of {sum(sizes):,} bytes could not be written"
-            fix = f"make room, then bunryu resume {path.parent.parent}"
-            raise TrainingError(what, where=str(path), fix=fix) from error
         raise
     if path.name == LAST and path.exists():
         _write_checksums(path.with_name(PREVIOUS), _checksums(path))
@@ -104,19 +96,6 @@ def keep_checkpoints(folder: Path, which: str) -> None:
     for path in sorted(folder.glob("*.ckpt")):
         if which == "none" or (which == "best" and path.name != BEST):
             remove_checkpoint(path)
-
-
-class _Sink:  # a file whose errors are kept
-    def __init__(self, file: BinaryIO, failures: list[OSError]) -> None:
-        self._file, self._failures = file, failures
-        self.flush = file.flush
-
-    def write(self, data: bytes) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self._failures.append(error)
-            raise
 
 
 def _beside(path: Path) -> Path:

@@ -151,11 +151,11 @@ def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results
                 "run": run.path.name,
             },
         )
-    keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
-    kept = (run.path / "checkpoints" / BEST).is_file()
-    results["best_checkpoint"] = f"checkpoints/{BEST}" if kept else None
-    run.write_results(results)
     _log_hyperparameters(run, experiment.trainer, results)
+    kept = config["keep_checkpoints"] != "none" and (run.path / "checkpoints" / BEST).is_file()
+    results["best_checkpoint"] = f"checkpoints/{BEST}" if kept else None
+    run.write_results(results)  # from here on nothing of it is trained again
+    keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
 
 
 def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:

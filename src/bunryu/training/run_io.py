@@ -10,17 +10,22 @@ from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from bunryu.errors import ModelError
 from bunryu.runs.run import Run
 from bunryu.training.checkpoints import read_checkpoint, remove_checkpoint, write_checkpoint
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """The trainer's checkpoints: written whole, synchronised, with a checksum; refused if damaged."""
+    """The trainer's checkpoints: whole, with a checksum, none outside the run; refused if damaged."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self._run = run.resolve()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        write_checkpoint(checkpoint, Path(path))
+        write_checkpoint(checkpoint, self._within(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -28,7 +33,12 @@ class AtomicCheckpointIO(CheckpointIO):
         return read_checkpoint(Path(path))  # on the CPU; Lightning moves its parts to where they belong
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        remove_checkpoint(Path(path))
+        remove_checkpoint(self._within(path))
+
+    def _within(self, path: str | Path) -> Path:
+        if not Path(path).resolve().is_relative_to(self._run):
+            raise ModelError("a checkpoint's path leads out of the run directory", where=str(path))
+        return Path(path)
 
 
 class RunLogger(Logger):
