@@ -192,15 +192,17 @@ class ClassificationTask(pl.LightningModule):
         checkpoint["bunryu"] = {
             "steps": self.steps,
             "batches_seen": self.batches_seen,
-            "window": self._over_processes(self._window, "sum"),
-            "epoch": self._over_processes(self._epoch, "sum"),
+            "window": self._of_each_process(self._window),
+            "epoch": self._of_each_process(self._epoch),
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         state = checkpoint["bunryu"]
         self.steps, self.batches_seen = state["steps"], state["batches_seen"]
-        if self.global_rank == 0:  # sums over all processes, added up again from there
-            self._window, self._epoch = state["window"], state["epoch"]
+        # each process goes on from its own sums: added up in another order, the last bit would differ
+        self._window, self._epoch = (
+            state[name].view(-1, 3)[self.global_rank] for name in ("window", "epoch")
+        )
 
     def _score(self, split: str) -> None:
         parts = ([part.cpu() for part in batches] for batches in zip(*self._outputs, strict=True))
@@ -233,6 +235,12 @@ class ClassificationTask(pl.LightningModule):
         reduced = self.trainer.strategy.reduce(value.clone().to(self.device), reduce_op=how)
         assert isinstance(reduced, torch.Tensor)
         return reduced.cpu()
+
+    def _of_each_process(self, sums: torch.Tensor) -> torch.Tensor:
+        """A copy of the sums of each process, in the order of their ranks; all of them must call this."""
+        table = torch.zeros(self._processes, *sums.shape)
+        table[self.global_rank] = sums
+        return self._over_processes(table, "sum")  # with zeros, which leaves every bit
 
     def _record(self, values: dict[str, float]) -> None:
         for logger in self.loggers:
