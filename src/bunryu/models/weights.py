@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.models.folder import no_progress_bar
+from bunryu.models.tensors import load_tensors
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -22,25 +23,20 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The classifier's state_dict: the checkpoint's entries below ``model.``, without that prefix.
 
     Raises:
-        ModelError: if the file is missing, damaged, holds pickled objects, or has no such entries.
+        ModelError: if the file is missing, damaged, asks for code to be run, or has no such entries.
     """
     try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = load_tensors(path)
     except OSError as error:
         raise ModelError(f"the checkpoint cannot be read: {error.strerror}", where=str(path)) from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip()
-        if "Unsupported" in reason or "GLOBAL" in reason:
-            raise ModelError(
-                "the checkpoint holds more than tensors and plain values, which could run code when loaded",
-                where=str(path),
-                fix="save only its state_dict: torch.save({'state_dict': task.state_dict()}, FILE)",
-            ) from None
-        raise ModelError(f"no checkpoint: {reason.splitlines()[0]}", where=str(path)) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except pickle.UnpicklingError:
         raise ModelError(
-            f"the checkpoint is damaged or none: {str(error).splitlines()[0]}", where=str(path)
+            "the checkpoint holds more than tensors, plain values and objects that can be left out",
+            where=str(path),
+            fix="its state_dict alone: torch.save({'state_dict': task.state_dict()}, FILE)",
         ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the checkpoint is damaged or none: {first_line(error)}", where=str(path)) from None
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise ModelError("the checkpoint has no state_dict", where=str(path), fix="a Lightning checkpoint")
