@@ -43,6 +43,7 @@ CONFIGS = {
         "scheduler=linear_warmup", "trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2",
     ],
     "cosine, random, workers": ["scheduler=cosine_warmup", "batching=random", "datamodule.num_workers=2"],
+    "plateau": ["scheduler=plateau", "monitor=max val/accuracy", "epochs=4"],
 }  # fmt: skip
 Whole = Callable[..., Path]
 
@@ -84,7 +85,7 @@ def goes_on(folder: Path, expected: Path) -> None:
 
 # Within an accumulated step, and from an epoch's end; every one: make test-faults
 @pytest.mark.cpus
-@pytest.mark.parametrize(("name", "batch"), [*zip(list(CONFIGS)[1:], [4, 6], strict=True)])
+@pytest.mark.parametrize(("name", "batch"), [*zip(list(CONFIGS)[1:], [4, 6, 11], strict=True)])
 def test_killed_in_training_a_run_goes_on_to_the_same_bits(
     name: str, batch: int, whole: Whole, tmp_path: Path
 ) -> None:

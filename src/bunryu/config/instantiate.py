@@ -42,6 +42,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "corpus.cleaner": ("__call__",),
     "model": ("tokenizer", "classifier"),
     "optimizer": ("step", "zero_grad"),
+    "scheduler": ("of",),
     "datamodule": ("train_dataloader",),
     "task": ("training_step",),
     "trainer": ("fit", "test"),

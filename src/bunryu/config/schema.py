@@ -14,7 +14,12 @@ from bunryu.errors import ConfigError
 
 # What may choose the best checkpoint, and which way is better.
 MONITORED = {"val/loss": "min", "val/accuracy": "max", "val/f1_macro": "max"}
-MONITORS = ("monitor", "callbacks.best_checkpoint.monitor", "callbacks.early_stopping.monitor")
+MONITORS = (
+    "monitor",
+    "scheduler.monitor",
+    "callbacks.best_checkpoint.monitor",
+    "callbacks.early_stopping.monitor",
+)
 NODES = ("model", "corpus", "accelerator", "optimizer", "scheduler", "datamodule", "task", "trainer")
 GROUPS = (*NODES[:5], "corpus/cleaner", "callbacks", "logger", "experiment", "debug", "sweep", "hydra")
 REMOVABLE = ("callbacks.", "logger.", "corpus.label_names.")  # whose parts may be taken away
@@ -79,6 +84,7 @@ KEYS = {
     "scheduler.factory.gamma": Key(low=0),
     "scheduler.factory.factor": Key(low=0),
     "scheduler.factory.total_iters": Key(low=0),
+    "scheduler.factory.patience": Key(low=0),
     "callbacks.best_checkpoint.save_top_k": Key(low=1),
     "callbacks.early_stopping.patience": Key(low=0),
     "callbacks.early_stopping.min_delta": Key(low=0),

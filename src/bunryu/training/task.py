@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from pytorch_lightning.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
@@ -77,12 +77,19 @@ class ClassificationTask(pl.LightningModule):
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         matrices, vectors = ([p for p in trained if (p.ndim > 1) == wanted] for wanted in (True, False))
         optimizer = self._fused_if_possible([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}])
-        factory = self._schedule.factory
-        takes_total = "total_steps" in inspect.signature(factory).parameters
-        scheduler = factory(optimizer, total_steps=self.total_steps) if takes_total else factory(optimizer)
-        # Lightning reads the key lr_scheduler and silently drops any other.
-        moving: Any = {"scheduler": scheduler, "interval": self._schedule.interval}
+        scheduler = self._schedule.of(optimizer, self.total_steps)
+        # Lightning reads the key lr_scheduler and silently drops any other. It would move a schedule that
+        # waits for a metric only once the epoch's checkpoint is written.
+        moving: Any = {
+            "scheduler": scheduler,
+            "interval": self._schedule.interval,
+            "reduce_on_plateau": False,
+        }
         return {"optimizer": optimizer, "lr_scheduler": moving}
+
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
+        if not self._schedule.monitor:
+            super().lr_scheduler_step(scheduler, metric)
 
     def _fused_if_possible(self, groups: list[dict[str, Any]]) -> Optimizer:
         """The optimizer; where it can, one kernel takes the whole step."""
@@ -153,6 +160,9 @@ class ClassificationTask(pl.LightningModule):
         loss, accuracy = self._means(self._epoch)
         self._window, self._epoch = torch.zeros(3), torch.zeros(3)
         self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate})
+        if self._schedule.monitor and self.scored:
+            plateau: Any = self.lr_schedulers()
+            plateau.step(self.scored.metrics[self._schedule.monitor.split()[1]])
         metrics = {"train/loss": loss, **(self.scored.metrics if self.scored else {})}
         log.info("epoch %d/%d  step %d/%d  %s  %.1f s",
                  self.current_epoch + 1, self.trainer.max_epochs, self.steps, self.total_steps,
