@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from bunryu.config.schema import FORBIDDEN_KEYS, forbidden, nearest
+from bunryu.config.schema import FORBIDDEN_KEYS, forbidden
 from bunryu.config.targets import NAMED, check_name, own_packages, parameters_of, resolve, takes_any
 from bunryu.errors import BunryuError, ConfigError
+from bunryu.keys import nearest
 
 # What the recipe passes itself, and where it is set instead.
 FILLED_IN = {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
@@ -100,13 +98,6 @@ KEYS = {
     "trainer.log_every_n_steps": Key(low=1),
     "trainer.num_sanity_val_steps": Key(low=-1),
 }
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The most similar word, or an empty string."""
-    spelt = {known.lower(): known for known in words}
-    found = difflib.get_close_matches(word.lower(), list(spelt), 1, cutoff=0.5)
-    return spelt[found[0]] if found else ""
 
 
 def forbidden(key: str) -> ConfigError:

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from bunryu.config.schema import nearest
 from bunryu.errors import ConfigError
-from bunryu.keys import is_below
+from bunryu.keys import is_below, nearest
 
 # What a config may make of a library: these classes and those that inherit from them.
 FAMILIES = {
@@ -88,9 +87,12 @@ def own_packages() -> tuple[str, ...]:
 
 
 def _set_by_a_config() -> bool:
-    from hydra.core.hydra_config import HydraConfig
-
-    return HydraConfig.initialized() and OWN_PACKAGES in HydraConfig.get().job.env_set
+    hydra = sys.modules.get("hydra.core.hydra_config")  # where a model is only opened there is none
+    return (
+        bool(hydra)
+        and hydra.HydraConfig.initialized()
+        and OWN_PACKAGES in hydra.HydraConfig.get().job.env_set
+    )
 
 
 def _is_public(name: str) -> bool:

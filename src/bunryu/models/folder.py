@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +40,42 @@ def write_model_folder(
         results: the run's metrics, for the card.
         facts: names for the card: ``model``, and ``corpus`` and ``run`` or the imported ``checkpoint``.
     """
-    folder.mkdir(exist_ok=True)
+    metadata = write_without_weights(folder, model, tokenizer, cleaner, max_seq_length, samples)
     with no_progress_bar():
         model.save_pretrained(folder)
+    parity = [
+        replace(sample, logits=_logits(model, tokenizer, cleaner, sample.text, sample.pair, max_seq_length))
+        for sample in metadata.parity
+    ]
+    replace(metadata, parity=parity).write(folder)
+    write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
+
+
+def write_without_weights(
+    folder: Path, model: Any, tokenizer: Any, cleaner: Cleaner, max_seq_length: int,
+    samples: Sequence[tuple[str, str | None]],
+) -> ModelMetadata:  # fmt: skip
+    """Write config, tokenizer and bunryu.json, its parity samples without logits; what it says.
+
+    With a checkpoint that is enough to predict, whatever becomes of the run.
+    """
+    folder.mkdir(exist_ok=True)
+    model.config.save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
     tokenizer.model_max_length = max_seq_length
     tokenizer.backend_tokenizer.no_truncation()  # what its last call left would be saved with it
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
-    parity = [
-        ParitySample(text, pair, _logits(model, tokenizer, cleaner, text, pair, max_seq_length))
-        for text, pair in samples[:PARITY_SAMPLES]
-    ]
-    ModelMetadata(cleaner, max_seq_length, parity).write(folder)
-    write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
+    parity = [ParitySample(text, pair, ()) for text, pair in samples[:PARITY_SAMPLES]]
+    metadata = ModelMetadata(cleaner, max_seq_length, parity, own_class(model))
+    metadata.write(folder)
+    return metadata
+
+
+def own_class(model: Any) -> str | None:
+    """The dotted name of a classifier's class; None for one of transformers' own."""
+    kind = type(model)
+    return None if kind.__module__.startswith("transformers.") else f"{kind.__module__}.{kind.__qualname__}"
 
 
 @contextmanager

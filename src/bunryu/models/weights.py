@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.models.folder import no_progress_bar
@@ -69,21 +69,36 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_classifier(folder: Path) -> Any:
+def load_classifier(
+    folder: Path, family: Any = AutoModelForSequenceClassification, checkpoint: Path | None = None
+) -> Any:
     """The classifier of a folder, from safetensors only, in the precision it was saved in.
+
+    Args:
+        folder: with config.json, and weights unless there is a checkpoint.
+        family: the classifier's own class, if it is none of transformers'.
+        checkpoint: whose weights are taken instead.
 
     Raises:
         ModelError: if weights are missing, pickled, damaged, or not those that config.json describes.
     """
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if checkpoint is not None:
+        try:
+            config = (getattr(family, "config_class", None) or AutoConfig).from_pretrained(folder, **local)
+            model = getattr(family, "from_config", family)(config)
+        except Exception as error:
+            raise ModelError(f"the model cannot be made: {first_line(error)}", where=str(folder)) from error
+        put_weights(model, read_weights(checkpoint), checkpoint)
+        return model
     if not any((folder / name).is_file() for name in WEIGHTS):
         refuse_pickles(folder)
         raise ModelError("no weights", where=str(folder), fix="a folder with model.safetensors")
     try:
         with no_progress_bar():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-                output_loading_info=True,
-            )  # fmt: skip
+            model, report = family.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **local
+            )
     except Exception as error:  # a damaged config.json or index ends anywhere in transformers
         raise ModelError(f"the model cannot be loaded: {first_line(error)}", where=str(folder)) from error
     _refuse_misfits(report["missing_keys"], report["unexpected_keys"], folder)

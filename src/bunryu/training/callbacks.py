@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
-from bunryu.runs.run import Run
+from bunryu.runs.run import BEST, Run
 from bunryu.system.signals import Pruned, StopRequest
-from bunryu.training.checkpoints import BEST, LAST, link_checkpoint
+from bunryu.training.checkpoints import LAST, link_checkpoint
 
 if TYPE_CHECKING:
     import optuna

@@ -13,11 +13,12 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from bunryu.errors import ModelError, TrainingError
+from bunryu.runs.run import BEST
 from bunryu.system.files import FULL, sha256, synchronise, write_atomically, write_durably
 
 log = logging.getLogger(__name__)
 
-BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -15,14 +15,14 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from bunryu.config.instantiate import check_targets
 from bunryu.config.record import resolved
 from bunryu.errors import BusyError, ConfigError, ModelError
-from bunryu.models.folder import write_model_folder
+from bunryu.models.folder import PARITY_SAMPLES, write_model_folder, write_without_weights
 from bunryu.runs.lock import locked
 from bunryu.runs.recording import recording
-from bunryu.runs.run import Run
+from bunryu.runs.run import BEST, Run
 from bunryu.system.signals import StopRequest, stop_on_signals
 from bunryu.training.batch_size import memory_errors
 from bunryu.training.build import Experiment, build, stage
-from bunryu.training.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
+from bunryu.training.checkpoints import keep_checkpoints, newest_checkpoint, steps_of
 from bunryu.training.early_checks import quiet
 from bunryu.training.summary import log_and_record_summary
 
@@ -53,6 +53,8 @@ def execute(
             recorded = run.manifest.get("corpus") if resume and not despite_changes else None
             _set_up_torch(config, threads)
             experiment = build(config, run, stop, start, recorded, callbacks)
+            if run.writes:  # so that a checkpoint can be used even if the run never ends
+                write_without_weights(*_model_folder(run, experiment))
             log_and_record_summary(run, experiment)
             _fit(experiment, start, stop)
             results = _score_best(run, experiment)
@@ -133,13 +135,9 @@ def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results
     """Write model/ and results.json; add to the results where the best checkpoint lies."""
     shown = run.config  # as recorded: the card is for others to read
     with stage("writing model/"):
+        experiment.task.model.cpu()
         write_model_folder(
-            run.path / "model",
-            experiment.task.model.cpu(),
-            experiment.tokenizer,
-            experiment.corpus.cleaner,
-            shown["max_seq_length"],
-            [(example.text, example.pair) for example in experiment.corpus.validation],
+            *_model_folder(run, experiment),
             results,
             {"model": shown["model"]["name"], "corpus": shown["corpus"]["name"], "run": run.path.name},
         )
@@ -148,6 +146,14 @@ def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results
     results["best_checkpoint"] = f"checkpoints/{BEST}" if kept else None
     run.write_results(results)
     _log_hyperparameters(run, experiment.trainer, results)
+
+
+def _model_folder(run: Run, experiment: Experiment) -> tuple[Any, ...]:
+    """The first arguments of what writes model/."""
+    corpus = experiment.corpus
+    samples = [(example.text, example.pair) for example in corpus.validation[:PARITY_SAMPLES]]
+    parts = (experiment.task.model, experiment.tokenizer, corpus.cleaner)
+    return run.path / "model", *parts, run.config["max_seq_length"], samples
 
 
 def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:
