@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -115,10 +116,14 @@ class EarlyStop(EarlyStopping):
 
 
 class ProgressBar(TQDMProgressBar):
-    """A progress bar on a terminal, nothing in a log file; it shows no metric, so no step waits for one."""
+    """A progress bar on a terminal, nothing in a log file; it shows no metric, so no step waits for one.
+
+    Nor in a notebook, whose cells would show each of its states on a line of its own.
+    """
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=20 if sys.stderr.isatty() else 0)
+        shown = sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ  # set for all a kernel starts
+        super().__init__(refresh_rate=20 if shown else 0)
 
 
 class Pruning(pl.Callback):

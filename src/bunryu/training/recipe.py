@@ -15,6 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from bunryu.config.instantiate import check_targets
 from bunryu.config.record import resolved
 from bunryu.errors import BusyError, ConfigError, ModelError
+from bunryu.keys import value_at
 from bunryu.models.folder import PARITY_SAMPLES, write_model_folder, write_without_weights
 from bunryu.runs.lock import locked
 from bunryu.runs.recording import recording
@@ -27,6 +28,12 @@ from bunryu.training.early_checks import quiet
 from bunryu.training.summary import log_and_record_summary
 
 log = logging.getLogger(__name__)
+
+KNOBS = (
+    "seed", "model.name", "corpus.name", "max_seq_length", "batch_size", "epochs", "optimizer._target_",
+    "optimizer.lr", "optimizer.weight_decay", "scheduler.factory._target_", "scheduler.factory.warmup",
+    "model.architecture.hidden_dropout_prob", "accelerator.precision",
+)  # fmt: skip
 
 
 def execute(
@@ -157,9 +164,16 @@ def _model_folder(run: Run, experiment: Experiment) -> tuple[Any, ...]:
 
 
 def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:
-    """Fill TensorBoard's HPARAMS tab: the config as it was written (no secrets) and the final metrics."""
+    """Fill TensorBoard's HPARAMS tab: the main knobs, what was set beside them, and the final metrics.
+
+    Values are as they were written, so that none is a secret.
+    """
+    config = run.config
+    named = (override.lstrip("+~").partition("=")[0] for override in run.manifest["overrides"])
+    found = {key: value_at(config, key) for key in dict.fromkeys((*KNOBS, *named))}
+    knobs = {key: value for key, value in found.items() if not isinstance(value, Mapping | None)}
     metrics = {name: value for name, value in results.items() if isinstance(value, float)}
     for logger in trainer.loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
-            logger.log_hyperparams(run.config, metrics)
+            logger.log_hyperparams(knobs, metrics)
             logger.finalize("success")

@@ -16,6 +16,7 @@ from bunryu.training.build import Experiment
 log = logging.getLogger(__name__)
 
 EXAMPLES_SHOWN = 5
+CHARACTERS_SHOWN = 300  # of each text, its tokens and its ids
 UNKNOWN_TOKENS_WARNING = 0.2  # share of train's tokens
 
 
@@ -62,11 +63,15 @@ def _log_examples(experiment: Experiment, length: int) -> None:
         log.info(
             "example %d\n  sentence: %s\n  tokens: %s\n  label: %s\n  ids: %s",
             index + 1,
-            example.text if example.pair is None else f"{example.text} | {example.pair}",
-            " ".join(tokenizer.convert_ids_to_tokens(ids)),
+            _beginning(example.text if example.pair is None else f"{example.text} | {example.pair}"),
+            _beginning(" ".join(tokenizer.convert_ids_to_tokens(ids))),
             corpus.label_names[train.labels[index]],
-            ids,
+            _beginning(str(ids)),
         )
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= CHARACTERS_SHOWN else f"{text[:CHARACTERS_SHOWN]}…"
 
 
 def closing_table(run: Run, results: dict[str, Any]) -> str:
