@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,19 @@ def test_a_damaged_file_is_refused(tmp_path: Path, cut: int) -> None:
     error = refused(ModelError, read_weights, path)
     assert error.where == str(path)
     assert "\n" not in error.what
+
+
+@FORMATS
+def test_whatever_byte_of_a_file_is_wrong_it_is_read_or_refused(tmp_path: Path, zipped: bool) -> None:
+    path, random = tmp_path / "a.ckpt", Random(7)
+    torch.save({"state_dict": STATE, "x": Namespace(a=1)}, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    for _ in range(150):
+        damaged = bytearray(content)
+        damaged[random.randrange(len(content))] = random.randrange(256)
+        path.write_bytes(damaged)
+        with suppress(ModelError):
+            read_weights(path)
 
 
 @pytest.mark.parametrize(

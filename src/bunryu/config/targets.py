@@ -87,12 +87,9 @@ def own_packages() -> tuple[str, ...]:
 
 
 def _set_by_a_config() -> bool:
-    hydra = sys.modules.get("hydra.core.hydra_config")  # where a model is only opened there is none
-    return (
-        bool(hydra)
-        and hydra.HydraConfig.initialized()
-        and OWN_PACKAGES in hydra.HydraConfig.get().job.env_set
-    )
+    hydra: Any = sys.modules.get("hydra.core.hydra_config")  # not there where a model is only opened
+    node = hydra.HydraConfig.instance().cfg if hydra else None
+    return node is not None and OWN_PACKAGES in node.hydra.job.env_set
 
 
 def _is_public(name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def write_model_folder(
     cleaner: Cleaner,
     max_seq_length: int,
     samples: Sequence[tuple[str, str | None]],
-    results: Mapping[str, Any],
+    results: Mapping[str, Any] | None,
     facts: Mapping[str, str],
 ) -> None:
     """Write weights, config, tokenizer, card and bunryu.json.
@@ -37,39 +36,26 @@ def write_model_folder(
         cleaner: applied to each text before it is tokenized.
         max_seq_length: tokens after which training cut texts.
         samples: texts, or pairs; the logits of the first 8 are saved, for a later loader to check itself by.
-        results: the run's metrics, for the card.
+        results: the run's metrics, for the card; None before it is trained: no weights, logits and card, but
+            with a checkpoint enough to predict, whatever becomes of the run.
         facts: names for the card: ``model``, and ``corpus`` and ``run`` or the imported ``checkpoint``.
     """
-    metadata = write_without_weights(folder, model, tokenizer, cleaner, max_seq_length, samples)
-    with no_progress_bar():
-        model.save_pretrained(folder)
-    parity = [
-        replace(sample, logits=_logits(model, tokenizer, cleaner, sample.text, sample.pair, max_seq_length))
-        for sample in metadata.parity
-    ]
-    replace(metadata, parity=parity).write(folder)
-    write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
-
-
-def write_without_weights(
-    folder: Path, model: Any, tokenizer: Any, cleaner: Cleaner, max_seq_length: int,
-    samples: Sequence[tuple[str, str | None]],
-) -> ModelMetadata:  # fmt: skip
-    """Write config, tokenizer and bunryu.json, its parity samples without logits; what it says.
-
-    With a checkpoint that is enough to predict, whatever becomes of the run.
-    """
     folder.mkdir(exist_ok=True)
-    model.config.save_pretrained(folder)
+    with no_progress_bar():
+        (model.config if results is None else model).save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
     tokenizer.model_max_length = max_seq_length
     tokenizer.backend_tokenizer.no_truncation()  # what its last call left would be saved with it
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
-    parity = [ParitySample(text, pair, ()) for text, pair in samples[:PARITY_SAMPLES]]
-    metadata = ModelMetadata(cleaner, max_seq_length, parity, own_class(model))
-    metadata.write(folder)
-    return metadata
+    inputs = (model, tokenizer, cleaner, max_seq_length)
+    parity = [
+        ParitySample(text, pair, () if results is None else _logits(*inputs, text, pair))
+        for text, pair in samples[:PARITY_SAMPLES]
+    ]
+    ModelMetadata(cleaner, max_seq_length, parity, own_class(model)).write(folder)
+    if results is not None:
+        write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
 
 
 def own_class(model: Any) -> str | None:
@@ -91,7 +77,7 @@ def no_progress_bar() -> Iterator[None]:
 
 
 def _logits(
-    model: Any, tokenizer: Any, cleaner: Cleaner, text: str, pair: str | None, max_seq_length: int
+    model: Any, tokenizer: Any, cleaner: Cleaner, max_seq_length: int, text: str, pair: str | None
 ) -> tuple[float, ...]:
     """The logits of one document alone, unpadded, in float32."""
     model.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
@@ -12,23 +13,6 @@ from zipfile import ZipFile, is_zipfile
 import torch
 
 HEADERS = 3  # pickles before the contents in a file of torch before 1.6: magic number, version, machine
-
-
-class _Nothing:
-    """Stands for any class or function that a checkpoint names: takes all it is given and does nothing."""
-
-    def __init__(self, *arguments: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _NothingToFill(_Nothing):
-    """The same for classes of mappings, whose keys are put in one by one: torch fills only its own kinds."""
-
-    def __new__(cls, *arguments: Any) -> Any:
-        return OrderedDict()
 
 
 def load_tensors(path: Path) -> Any:
@@ -39,7 +23,7 @@ def load_tensors(path: Path) -> Any:
 
     Raises:
         pickle.UnpicklingError: for what even so would have to be called, and for modules such as ``os``.
-        OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError: for a damaged file.
+        Exception: whatever a damaged file ends in.
     """
     zipped = is_zipfile(path)
     empty: list[Any] = [(_stand_in(name), name) for name in _names_in(path, zipped)]
@@ -48,7 +32,11 @@ def load_tensors(path: Path) -> Any:
 
 
 def _stand_in(name: str) -> type:
-    return type("Nothing", (_NothingToFill if name.lower().endswith("dict") else _Nothing,), {})
+    """A class that takes what it is given and does nothing; of a mapping's, one whose keys torch can fill."""
+    methods: dict[str, Any] = dict.fromkeys(("__init__", "__setstate__"), lambda self, *arguments: None)
+    if name.lower().endswith("dict"):
+        methods = {"__new__": lambda kind, *arguments: OrderedDict()}
+    return type("Nothing", (), methods)
 
 
 def _names_in(path: Path, zipped: bool) -> set[str]:
@@ -61,12 +49,10 @@ def _names_in(path: Path, zipped: bool) -> set[str]:
         return {name for member in pickles for name in _globals(archive.open(member))}
 
 
-def _globals(pickle: Any) -> set[str]:
-    """The names in one pickle, as Python 3 spells them: torch writes Python 2's."""
-    found = (
-        str(value).split(" ", 1) for code, value, _ in pickletools.genops(pickle) if code.name == "GLOBAL"
-    )
-    return {
-        ".".join(NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
-        for module, name in found
-    }
+def _globals(pickle: Any) -> Iterator[str]:
+    """The names in one pickle, as it spells them, which is Python 2's way, and as Python 3 does."""
+    for code, value, _ in pickletools.genops(pickle):
+        if code.name == "GLOBAL":
+            module, name = str(value).split(" ", 1)
+            yield f"{module}.{name}"
+            yield ".".join(NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))

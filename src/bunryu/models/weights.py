@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             where=str(path),
             fix="its state_dict alone: torch.save({'state_dict': task.state_dict()}, FILE)",
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever a damaged archive or pickle ends in
         raise ModelError(f"the checkpoint is damaged or none: {first_line(error)}", where=str(path)) from None
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
@@ -84,13 +85,7 @@ def load_classifier(
     """
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if checkpoint is not None:
-        try:
-            config = (getattr(family, "config_class", None) or AutoConfig).from_pretrained(folder, **local)
-            model = getattr(family, "from_config", family)(config)
-        except Exception as error:
-            raise ModelError(f"the model cannot be made: {first_line(error)}", where=str(folder)) from error
-        put_weights(model, read_weights(checkpoint), checkpoint)
-        return model
+        return _with_weights_of(checkpoint, folder, family, local)
     if not any((folder / name).is_file() for name in WEIGHTS):
         refuse_pickles(folder)
         raise ModelError("no weights", where=str(folder), fix="a folder with model.safetensors")
@@ -105,12 +100,30 @@ def load_classifier(
     return in_own_memory(model)
 
 
-def put_weights(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Load a checkpoint's weights into a classifier, all of them or none.
+def _with_weights_of(checkpoint: Path, folder: Path, family: Any, local: Mapping[str, Any]) -> Any:
+    weights = read_weights(checkpoint)
+    try:
+        config = (getattr(family, "config_class", None) or AutoConfig).from_pretrained(folder, **local)
+        auto = getattr(family, "from_config", None)
+        make = partial(auto, config, trust_remote_code=False) if auto else partial(family, config)
+        with torch.device("meta"):  # a config.json may be anybody's: it takes no memory before it fits
+            shell = make()
+    except Exception as error:  # as above
+        raise ModelError(f"the model cannot be made: {first_line(error)}", where=str(folder)) from error
+    _refuse_other_shapes(shell, weights, checkpoint)
+    model = make()
+    model.load_state_dict(weights)
+    return model
 
-    Raises:
-        ModelError: naming the first that is missing, left over or of another shape.
-    """
+
+def put_weights(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Load a checkpoint's weights into a classifier, all of them or none; raises as below."""
+    _refuse_other_shapes(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def _refuse_other_shapes(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Refuse weights of another model, naming the first that is missing, left over or of another shape."""
     own = model.state_dict()
     _refuse_misfits(set(own) - set(weights), set(weights) - set(own), source)
     for name, tensor in weights.items():
@@ -120,7 +133,6 @@ def put_weights(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -
                 where=str(source),
                 fix="weights and architecture that belong together",
             )
-    model.load_state_dict(weights)
 
 
 def _refuse_misfits(missing: Iterable[str], left_over: Iterable[str], where: Path) -> None:

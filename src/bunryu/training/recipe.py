@@ -16,7 +16,7 @@ from bunryu.config.instantiate import check_targets
 from bunryu.config.record import resolved
 from bunryu.errors import BusyError, ConfigError, ModelError
 from bunryu.keys import value_at
-from bunryu.models.folder import PARITY_SAMPLES, write_model_folder, write_without_weights
+from bunryu.models.folder import write_model_folder
 from bunryu.runs.lock import locked
 from bunryu.runs.recording import recording
 from bunryu.runs.run import BEST, Run
@@ -61,7 +61,7 @@ def execute(
             _set_up_torch(config, threads)
             experiment = build(config, run, stop, start, recorded, callbacks)
             if run.writes:  # so that a checkpoint can be used even if the run never ends
-                write_without_weights(*_model_folder(run, experiment))
+                _write_model(run, experiment, None)
             log_and_record_summary(run, experiment)
             _fit(experiment, start, stop)
             results = _score_best(run, experiment)
@@ -140,14 +140,9 @@ def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None)
 
 def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results: dict[str, Any]) -> None:
     """Write model/ and results.json; add to the results where the best checkpoint lies."""
-    shown = run.config  # as recorded: the card is for others to read
+    experiment.task.model.cpu()
     with stage("writing model/"):
-        experiment.task.model.cpu()
-        write_model_folder(
-            *_model_folder(run, experiment),
-            results,
-            {"model": shown["model"]["name"], "corpus": shown["corpus"]["name"], "run": run.path.name},
-        )
+        _write_model(run, experiment, results)
     keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
     kept = (run.path / "checkpoints" / BEST).is_file()
     results["best_checkpoint"] = f"checkpoints/{BEST}" if kept else None
@@ -155,12 +150,18 @@ def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results
     _log_hyperparameters(run, experiment.trainer, results)
 
 
-def _model_folder(run: Run, experiment: Experiment) -> tuple[Any, ...]:
-    """The first arguments of what writes model/."""
-    corpus = experiment.corpus
-    samples = [(example.text, example.pair) for example in corpus.validation[:PARITY_SAMPLES]]
-    parts = (experiment.task.model, experiment.tokenizer, corpus.cleaner)
-    return run.path / "model", *parts, run.config["max_seq_length"], samples
+def _write_model(run: Run, experiment: Experiment, results: Mapping[str, Any] | None) -> None:
+    shown, corpus = run.config, experiment.corpus  # the config as recorded: the card is for others to read
+    write_model_folder(
+        run.path / "model",
+        experiment.task.model,
+        experiment.tokenizer,
+        corpus.cleaner,
+        shown["max_seq_length"],
+        [(example.text, example.pair) for example in corpus.validation],
+        results,
+        {"model": shown["model"]["name"], "corpus": shown["corpus"]["name"], "run": run.path.name},
+    )
 
 
 def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:
