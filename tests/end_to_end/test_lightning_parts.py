@@ -13,7 +13,10 @@ import torch
 import yaml
 
 from bunryu import cli
+from bunryu.config.record import to_recorded
 from bunryu.runs.run import Run
+from bunryu.training import early_checks
+from helpers.composing import composed
 from helpers.refusing import error_of
 from helpers.training import Train, recorded
 
@@ -146,6 +149,11 @@ def test_a_run_that_could_choose_no_checkpoint_or_rate_is_refused_and_leaves_not
     out = tmp_path / "out"
     assert said in error_of(2, "train", f"output_root={out}", "epochs=2", *overrides)
     assert not out.exists()
+
+
+def test_an_argument_for_another_device_is_no_problem_of_this_one() -> None:
+    config = to_recorded(composed("+optimizer.capturable=true"))
+    assert early_checks.optimizer_and_schedule(config)[1].interval == "epoch"
 
 
 def test_without_a_progress_bar(train: Train) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from bunryu.config.instantiate import call, check_targets, instantiate
@@ -82,7 +82,8 @@ def optimizer_and_schedule(config: Mapping[str, Any]) -> tuple[Any, Schedule]:
     call(schedule.of, "scheduler", optimizer, 100)
     matrix.grad, vector.grad = torch.zeros(1, 1), torch.zeros(1)
     try:
-        optimizer.step()
+        with suppress(AssertionError):  # torch's words for another device than this one
+            optimizer.step(lambda: torch.zeros(()))
     except (RuntimeError, TypeError) as error:
         raise ConfigError(f"{type(error).__name__}: {error}", where="optimizer") from error
     return factory, schedule
