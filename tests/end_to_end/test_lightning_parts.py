@@ -54,7 +54,7 @@ REFUSED = {
     "XLAProfiler": "fix:   trainer.profiler=simple",
     **dict.fromkeys(
         ("BackboneFinetuning", "BaseFinetuning", "ModelPruning", "StochasticWeightAveraging",
-         "EMAWeightAveraging", "WeightAveraging"), "or resumed to the bit",
+         "EMAWeightAveraging", "WeightAveraging"), "or resumes to the bit",
     ),
     **dict.fromkeys(("ProgressBar", "RichProgressBar", "TQDMProgressBar"), "multiple progress bar callbacks"),
     **dict.fromkeys(("CometLogger", "LitLogger", "MLFlowLogger", "WandbLogger"), "Requirement '"),

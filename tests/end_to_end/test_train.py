@@ -308,9 +308,11 @@ def test_of_long_documents_the_log_shows_the_beginning(train: Train, tmp_path: P
     run = train("corpus=table", f"corpus.train={table}", "corpus.validation=0.4", "epochs=1", *columns)
     log = (run.path / "train.log").read_text("utf-8")
     shown = re.findall(r"\n  (sentence|tokens|ids): (.*)", log)
-    assert [(name, len(text), text[-1]) for name, text in shown] == 5 * [
-        ("sentence", 301, "…"), ("tokens", 301, "…"), ("ids", 301, "…")
-    ]  # fmt: skip
+    assert [(name, len(text)) for name, text in shown] == 5 * [
+        ("sentence", 300),
+        ("tokens", 300),
+        ("ids", 300),
+    ]
 
 
 def test_the_log_shows_what_the_tutorials_shows(trained: Run) -> None:

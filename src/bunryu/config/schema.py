@@ -12,11 +12,8 @@ from bunryu.errors import ConfigError
 
 # What may choose the best checkpoint, and which way is better.
 MONITORED = {"val/loss": "min", "val/accuracy": "max", "val/f1_macro": "max"}
-MONITORS = (
-    "monitor",
-    "scheduler.monitor",
-    "callbacks.best_checkpoint.monitor",
-    "callbacks.early_stopping.monitor",
+MONITORS = tuple(
+    f"{node}monitor" for node in ("", "scheduler.", "callbacks.best_checkpoint.", "callbacks.early_stopping.")
 )
 NODES = ("model", "corpus", "accelerator", "optimizer", "scheduler", "datamodule", "task", "trainer")
 GROUPS = (*NODES[:5], "corpus/cleaner", "callbacks", "logger", "experiment", "debug", "sweep", "hydra")

@@ -60,9 +60,7 @@ def resolve(path: str, where: str) -> Callable[..., Any]:
     if not _allowed(found, own):
         raise _refused(path, where)
     if is_below(found.__module__, ("pytorch_lightning",)) and (fix := UNSUITABLE.get(found.__qualname__)):
-        raise ConfigError(
-            f"a run cannot be trained, or resumed to the bit, with {path}", where=where, fix=fix
-        )
+        raise ConfigError(f"no run trains, or resumes to the bit, with {path}", where=where, fix=fix)
     return found  # type: ignore[no-any-return]
 
 

@@ -75,10 +75,7 @@ def load_classifier(
 ) -> Any:
     """The classifier of a folder, from safetensors only, in the precision it was saved in.
 
-    Args:
-        folder: with config.json, and weights unless there is a checkpoint.
-        family: the classifier's own class, if it is none of transformers'.
-        checkpoint: whose weights are taken instead.
+    ``family`` is its class, if that is not transformers' own; a ``checkpoint``'s weights are taken instead.
 
     Raises:
         ModelError: if weights are missing, pickled, damaged, or not those that config.json describes.

@@ -116,13 +116,11 @@ class EarlyStop(EarlyStopping):
 
 
 class ProgressBar(TQDMProgressBar):
-    """A progress bar on a terminal, nothing in a log file; it shows no metric, so no step waits for one.
-
-    Nor in a notebook, whose cells would show each of its states on a line of its own.
-    """
+    """A progress bar on a terminal, nothing in a log file; it shows no metric, so no step waits for one."""
 
     def __init__(self) -> None:
-        shown = sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ  # set for all a kernel starts
+        # a notebook, whose kernel sets that variable, would show each of its states on a line of its own
+        shown = sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ
         super().__init__(refresh_rate=20 if shown else 0)
 
 

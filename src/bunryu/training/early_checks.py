@@ -6,15 +6,12 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bunryu.config.instantiate import call, check_targets, instantiate
 from bunryu.config.record import fill_environment
 from bunryu.errors import BunryuError, ConfigError
 from bunryu.system import ranks
-
-if TYPE_CHECKING:
-    from bunryu.training.schedules import Schedule
 
 
 @contextmanager
@@ -52,10 +49,8 @@ def problems_here(config: Mapping[str, Any]) -> Iterator[BunryuError]:
         return  # nothing of it may be made
     devices, nodes = config["accelerator"]["devices"], config["trainer"].get("num_nodes", 1)
     other = "accelerator=auto, which takes what this machine has; or another value of the argument it names"
-    attempts: list[Callable[[], Any]] = [
-        lambda: ranks.check(devices, nodes),
-        lambda: optimizer_and_schedule(config),
-    ]
+    attempts: list[Callable[[], Any]] = [lambda: ranks.check(devices, nodes)]
+    attempts.append(lambda: optimizer_and_schedule(config))
     if config["accelerator"]["name"] != "tpu":  # whose trainer would take the chips
         attempts.append(lambda: trainer_of(config))
     for attempt, fix in zip(attempts, ("", "another value", other), strict=False):
@@ -65,17 +60,12 @@ def problems_here(config: Mapping[str, Any]) -> Iterator[BunryuError]:
             yield problem if problem.fix else ConfigError(problem.what, where=problem.where, fix=fix)
 
 
-def optimizer_and_schedule(config: Mapping[str, Any]) -> tuple[Any, Schedule]:
-    """The optimizer's factory and the schedule, tried for one step of parameters such as the task has.
-
-    Raises:
-        ConfigError: if one refuses its arguments, or what it is asked to do.
-    """
+def optimizer_and_schedule(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The optimizer's factory and the schedule, tried for one step; ConfigError for what they refuse."""
     import torch
 
-    factory, schedule = (
-        instantiate(fill_environment(config[name], name), name) for name in ("optimizer", "scheduler")
-    )
+    nodes = {name: fill_environment(config[name], name) for name in ("optimizer", "scheduler")}
+    factory, schedule = (instantiate(node, name) for name, node in nodes.items())
     matrix, vector = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((1, 1), (1,)))
     groups = [{"params": [matrix]}, {"params": [vector], "weight_decay": 0.0}]
     optimizer = call(factory, "optimizer", groups)

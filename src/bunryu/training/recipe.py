@@ -165,10 +165,7 @@ def _write_model(run: Run, experiment: Experiment, results: Mapping[str, Any] | 
 
 
 def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:
-    """Fill TensorBoard's HPARAMS tab: the main knobs, what was set beside them, and the final metrics.
-
-    Values are as they were written, so that none is a secret.
-    """
+    """Fill TensorBoard's HPARAMS tab: main knobs and what was set, as written (no secrets), final metrics."""
     config = run.config
     named = (override.lstrip("+~").partition("=")[0] for override in run.manifest["overrides"])
     found = {key: value_at(config, key) for key in dict.fromkeys((*KNOBS, *named))}

@@ -16,7 +16,6 @@ from bunryu.training.build import Experiment
 log = logging.getLogger(__name__)
 
 EXAMPLES_SHOWN = 5
-CHARACTERS_SHOWN = 300  # of each text, its tokens and its ids
 UNKNOWN_TOKENS_WARNING = 0.2  # share of train's tokens
 
 
@@ -61,17 +60,13 @@ def _log_examples(experiment: Experiment, length: int) -> None:
         row = train.batch(np.array([index]), length, int(widths[index]), tokenizer.pad_token_id)
         ids = row["input_ids"][0].tolist()
         log.info(
-            "example %d\n  sentence: %s\n  tokens: %s\n  label: %s\n  ids: %s",
+            "example %d\n  sentence: %.300s\n  tokens: %.300s\n  label: %.300s\n  ids: %.300s",
             index + 1,
-            _beginning(example.text if example.pair is None else f"{example.text} | {example.pair}"),
-            _beginning(" ".join(tokenizer.convert_ids_to_tokens(ids))),
+            example.text if example.pair is None else f"{example.text} | {example.pair}",
+            " ".join(tokenizer.convert_ids_to_tokens(ids)),
             corpus.label_names[train.labels[index]],
-            _beginning(str(ids)),
+            ids,
         )
-
-
-def _beginning(text: str) -> str:
-    return text if len(text) <= CHARACTERS_SHOWN else f"{text[:CHARACTERS_SHOWN]}…"
 
 
 def closing_table(run: Run, results: dict[str, Any]) -> str:

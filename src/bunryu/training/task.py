@@ -80,11 +80,8 @@ class ClassificationTask(pl.LightningModule):
         scheduler = self._schedule.of(optimizer, self.total_steps)
         # Lightning reads the key lr_scheduler and silently drops any other. It would move a schedule that
         # waits for a metric only once the epoch's checkpoint is written.
-        moving: Any = {
-            "scheduler": scheduler,
-            "interval": self._schedule.interval,
-            "reduce_on_plateau": False,
-        }
+        moving: Any = {"scheduler": scheduler, "interval": self._schedule.interval}
+        moving["reduce_on_plateau"] = False
         return {"optimizer": optimizer, "lr_scheduler": moving}
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
@@ -210,9 +207,8 @@ class ClassificationTask(pl.LightningModule):
         state = checkpoint["bunryu"]
         self.steps, self.batches_seen = state["steps"], state["batches_seen"]
         # each process goes on from its own sums: added up in another order, the last bit would differ
-        self._window, self._epoch = (
-            state[name].view(-1, 3)[self.global_rank] for name in ("window", "epoch")
-        )
+        own = self.global_rank
+        self._window, self._epoch = (state[name].view(-1, 3)[own] for name in ("window", "epoch"))
 
     def _score(self, split: str) -> None:
         parts = ([part.cpu() for part in batches] for batches in zip(*self._outputs, strict=True))
