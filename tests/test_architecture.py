@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"encoding", "data", "system"},
     "runs": {"system"},
     "training": {"config", "runs", "models", "encoding", "data", "system"},
-    "inference": {"runs", "models", "encoding", "data", "system"},
+    "inference": {"config", "runs", "models", "encoding", "data", "system"},
     "serving": {"inference", "encoding"},
     "sweeps": {"training", "config", "runs", "system"},
     "preflight": {"sweeps", "training", "models", "encoding", "data", "config", "runs", "system"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -42,6 +43,13 @@ def set_at(node: dict[str, Any], key: str, value: Any) -> None:
 def is_below(key: str, names: Iterable[str]) -> bool:
     """Whether a dotted key is one of the names or lies below one."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The most similar word, or an empty string."""
+    spelt = {known.lower(): known for known in words}
+    found = difflib.get_close_matches(word.lower(), list(spelt), 1, cutoff=0.5)
+    return spelt[found[0]] if found else ""
 
 
 def _items(node: Any) -> Iterable[tuple[Any, Any]]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from bunryu import cli
@@ -45,7 +46,10 @@ def write_checkpoint(path: Path, model: torch.nn.Module, changes: dict[str, Any]
     weights = {**model.state_dict(), **positions, **(changes or {})}
     state = {f"model.{name}": value for name, value in weights.items() if value is not None}
     hyper_parameters = {"learning_rate": 5e-5, "pretrained_model_name": "beomi/kcbert-base", "fp16": True}
-    torch.save({"epoch": 1, "state_dict": state, "hyper_parameters": hyper_parameters}, path)
+    callbacks = {ModelCheckpoint: {"monitor": "val_loss"}}  # the class itself
+    torch.save(
+        {"epoch": 1, "callbacks": callbacks, "state_dict": state, "hyper_parameters": hyper_parameters}, path
+    )
     return path
 
 
@@ -138,7 +142,7 @@ def test_labels_are_as_told_or_numbered(
         ({"classifier.bias": None}, "the weights lack classifier.bias"),
         ({"crf.x": torch.ones(1)}, "the weights hold, and the model has not, crf.x"),
         ({"classifier.bias": torch.tensor([0.0, float("nan")])}, "a logit is off by inf"),
-        ({"x": Payload(Path("canary"))}, "more than tensors and plain values"),
+        ({"x": Payload(Path("canary"))}, "the checkpoint holds more than tensors, plain values"),
     ],
 )
 def test_weights_that_do_not_fit_or_run_code_are_named_and_leave_nothing(

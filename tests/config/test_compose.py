@@ -57,7 +57,7 @@ def test_the_options_are_those_of_the_contract() -> None:
         "corpus/cleaner": ["kcbert", "none"],
         "accelerator": ["auto", "cpu", "gpu", "mps", "tpu"],
         "optimizer": ["adam", "adamw", "sgd"],
-        "scheduler": ["constant", "cosine_warmup", "exponential", "linear_warmup"],
+        "scheduler": ["constant", "cosine_warmup", "exponential", "linear_warmup", "plateau"],
         "callbacks": ["default", "early_stopping"],
         "logger": ["mlflow", "none", "tensorboard", "wandb"],
         "experiment": ["nsmc_kcbert", "nsmc_small"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -18,9 +19,11 @@ from typing import Any
 import pytest
 import torch
 
+from bunryu import cli
 from bunryu.config.record import resolved
 from bunryu.data.corpora import Sample
 from bunryu.errors import BusyError, ModelError
+from bunryu.inference.opening import locate
 from bunryu.models import weights as weights_
 from bunryu.runs import provenance
 from bunryu.runs.lock import locked
@@ -43,6 +46,7 @@ CONFIGS = {
         "scheduler=linear_warmup", "trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2",
     ],
     "cosine, random, workers": ["scheduler=cosine_warmup", "batching=random", "datamodule.num_workers=2"],
+    "plateau": ["scheduler=plateau", "monitor=max val/accuracy", "epochs=4"],
 }  # fmt: skip
 Whole = Callable[..., Path]
 
@@ -84,7 +88,7 @@ def goes_on(folder: Path, expected: Path) -> None:
 
 # Within an accumulated step, and from an epoch's end; every one: make test-faults
 @pytest.mark.cpus
-@pytest.mark.parametrize(("name", "batch"), [*zip(list(CONFIGS)[1:], [4, 6], strict=True)])
+@pytest.mark.parametrize(("name", "batch"), [*zip(list(CONFIGS)[1:], [4, 6, 11], strict=True)])
 def test_killed_in_training_a_run_goes_on_to_the_same_bits(
     name: str, batch: int, whole: Whole, tmp_path: Path
 ) -> None:
@@ -114,6 +118,23 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(stopped: Path) -> N
     assert resume(stopped, before=killed_at(1)) == -signal.SIGKILL
     assert " steps on cpu, 2 threads" in console(stopped)
     assert Run(run_in(stopped)).manifest["threads"] == 2
+
+
+def test_of_a_killed_run_the_best_checkpoint_is_used_and_that_it_is_unfinished_is_said(
+    stopped: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = run_in(stopped)
+    assert cli.run(["evaluate", str(run), "--split", "validation"]) == 0
+    report = json.loads((run / "evaluations/validation/evaluation.json").read_text("utf-8"))
+    (loss,) = (value for _, _, name, value in Run(run).metrics if name == "val/loss")
+    assert report["loss"] == loss
+    (run.parent / "in.jsonl").write_text('{"document": "재미있다"}', "utf-8")
+    assert cli.run(["predict", str(run), str(run.parent / "in.jsonl")]) == 0
+    said = f"sample-tiny/{run.name} (UNFINISHED: running in epoch 2 of 2): its best checkpoint so far"
+    assert caplog.text.count(said) == 2
+    assert "UNFINISHED" in (run / "evaluations/validation/evaluation.html").read_text("utf-8")
+    checkpoints.remove_checkpoint(run / "checkpoints/best.ckpt")
+    assert refused(ModelError, locate, run).what == "the run is running and has no model yet"
 
 
 def test_stopped_early_a_run_stays_stopped(whole: Whole, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from bunryu import cli
 from bunryu.config import schema
 from bunryu.metrics import scores
 from bunryu.runs.run import Run
+from bunryu.training import recipe
 from helpers.refusing import error_of
 from helpers.training import QUICK, Train
 
@@ -277,8 +279,11 @@ def test_debug_options_run_to_their_end(tmp_path: Path, option: str) -> None:
     assert run.results["best_checkpoint"] == best
 
 
-def test_tensorboard_has_the_scalars_and_the_final_metrics_as_hparams(trained: Run) -> None:
+def test_tensorboard_has_the_scalars_and_the_main_knobs_with_the_final_metrics_as_hparams(
+    trained: Run,
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     events = EventAccumulator(str(trained.path / "tensorboard"))
     events.Reload()
@@ -287,7 +292,27 @@ def test_tensorboard_has_the_scalars_and_the_final_metrics_as_hparams(trained: R
     assert len(events.Scalars("train/loss")) == 10
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.summary_metadata)
     started = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    assert b"optimizer/lr" in started
+    knobs = set(HParamsPluginData.FromString(started).session_start_info.hparams)
+    assert {"seed", "model.name", "optimizer.lr", "epochs"} <= knobs
+    overrides = {override.partition("=")[0] for override in trained.manifest["overrides"]}
+    assert knobs - set(recipe.KNOBS) == overrides - set(recipe.KNOBS) == {
+        "limit_rows", "trainer.log_every_n_steps", "output_root"
+    }  # fmt: skip
+
+
+def test_of_long_documents_the_log_shows_the_beginning(train: Train, tmp_path: Path) -> None:
+    table = tmp_path / "long.tsv"
+    lines = "".join(f"{label} {'영화 ' * 500}{i}\t{label}\n" for i in range(10) for label in ("좋다", "싫다"))
+    table.write_text(f"text\tlabel\n{lines}", "utf-8")
+    columns = ["corpus.text_column=text", "corpus.label_column=label"]
+    run = train("corpus=table", f"corpus.train={table}", "corpus.validation=0.4", "epochs=1", *columns)
+    log = (run.path / "train.log").read_text("utf-8")
+    shown = re.findall(r"\n  (sentence|tokens|ids): (.*)", log)
+    assert [(name, len(text)) for name, text in shown] == 5 * [
+        ("sentence", 300),
+        ("tokens", 300),
+        ("ids", 300),
+    ]
 
 
 def test_the_log_shows_what_the_tutorials_shows(trained: Run) -> None:

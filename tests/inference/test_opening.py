@@ -58,7 +58,7 @@ def test_a_folder_of_runs_names_its_newest(run: Path, up: int) -> None:
 def test_a_run_without_a_model_says_how_it_stands(run: Path) -> None:
     shutil.rmtree(run / "model")
     edit_json(run / "manifest.json", lambda manifest: {**manifest, "status": "failed"})
-    assert refused(ModelError, locate, run).what == "the run is failed and has no model/"
+    assert refused(ModelError, locate, run).what == "the run is failed and has no model yet"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from bunryu.inference.predictor import load_predictor
 from bunryu.runs.run import Run
 from helpers.pickles import Payload
 from helpers.refusing import edit_json, edit_weights, refused
-from helpers.small_models import PAIRS, add_code, write_pair_model
+from helpers.small_models import BERT, PAIRS, add_code, write_pair_model
 
 TEXTS = ["영화가 좋다", "", "다시는 안 본다 " * 80, "ㅋㅋ", "배우 연기만 볼 만했다", "좋다 " * 200]
 
@@ -200,8 +200,12 @@ def test_code_beside_the_weights_is_never_run(folder: Path, tmp_path: Path, name
     add_code(folder, name, tmp_path / "canary")
     assert check(folder) <= 1e-6
     edit_json(folder / name, lambda facts: {**facts, "model_type": "evil", "tokenizer_class": "Thing"})
-    with suppress(ModelError):
-        load(folder)
+    file = tmp_path / "a.ckpt"
+    weights = load_file(folder / "model.safetensors")
+    torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in weights.items()}}, file)
+    for checkpoint in (None, file):
+        with suppress(ModelError):
+            load(folder, checkpoint=checkpoint)
     assert not (tmp_path / "canary").exists()
 
 
@@ -222,6 +226,10 @@ def test_a_checkpoint_gives_its_weights_and_samples(pair_folder: Path, tmp_path:
     assert moved.metadata.parity[0].logits == pytest.approx(logits, abs=1e-6, rel=0)
     assert moved.check_parity() <= 1e-6
     torch.save({"state_dict": {"model.x": torch.ones(1)}}, file)
+    config = pair_folder / "config.json"
+    edit_json(config, lambda facts: {**facts, "hidden_size": 1 << 30})  # refused before it takes memory
+    refused(ModelError, load, pair_folder, checkpoint=file)
+    edit_json(config, lambda facts: {**facts, "hidden_size": BERT["hidden_size"]})
     error = refused(ModelError, load, pair_folder, checkpoint=file)
     assert error.what.startswith("the weights lack bert.embeddings.LayerNorm.bias and ")
     assert error.where == str(file)

@@ -80,7 +80,7 @@ def test_the_files_and_what_they_hold(written: tuple[Path, Any]) -> None:
     weights = load_file(folder / "model.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     metadata = read(folder)
-    assert sorted(metadata) == ["cleaner", "composed", "max_seq_length", "parity", "schema"]
+    assert sorted(metadata) == ["cleaner", "composed", "max_seq_length", "network", "parity", "schema"]
     assert (metadata["schema"], metadata["max_seq_length"]) == (1, MAX_LENGTH)
     assert Cleaner(**metadata["cleaner"]) == CLEANER
     assert [sample["text"] for sample in metadata["parity"]] == TEXTS[:PARITY_SAMPLES]

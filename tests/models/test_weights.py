@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+from argparse import Namespace
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from datetime import datetime
 from pathlib import Path
+from random import Random
 from typing import Any
-from zipfile import is_zipfile
 
+import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from transformers import (
     BertConfig,
@@ -51,36 +57,83 @@ def test_a_runs_own_checkpoint_is_read(trained: Run) -> None:
     assert all(torch.equal(tensor, saved[f"model.{name}"]) for name, tensor in weights.items())
 
 
-def in_a_dict(payload: Payload, path: Path, place: str) -> None:
-    contents: dict[str, Any] = {"state_dict": dict(STATE), "hyper_parameters": {}, "callbacks": {}}
-    contents[place]["model.x"] = payload
-    torch.save(contents, path)
+FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "torch before 1.6"])
 
 
-def in_torchs_old_format(payload: Payload, path: Path) -> None:
-    torch.save({"state_dict": STATE, "x": payload}, path, _use_new_zipfile_serialization=False)
+class Call:
+    """Unpickling one calls a function."""
+
+    def __init__(self, *call: Any) -> None:
+        self._call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._call[0], self._call[1:]
 
 
+OBJECTS = [
+    Namespace(lr=5e-5, names=["a"]),
+    np.float64(0.27),
+    Path("/content/nlpbook"),
+    defaultdict(list, {"a": [1]}),
+    OmegaConf.create({"optimizer": {"lr": [5e-5]}}),
+    datetime(2021, 5, 1),
+]
+
+
+@FORMATS
+@pytest.mark.parametrize("thing", OBJECTS, ids=lambda thing: type(thing).__name__)
+def test_objects_that_a_trainer_saves_beside_the_weights_are_left_out(
+    tmp_path: Path, thing: Any, zipped: bool
+) -> None:
+    state = OrderedDict(STATE)
+    # as pytorch-lightning 1.3, and a state_dict as torch makes it
+    contents = {
+        "epoch": 1,
+        "pytorch-lightning_version": "1.3.4",
+        "state_dict": state,
+        "callbacks": {ModelCheckpoint: {"best_model_score": torch.tensor(0.27), "dirpath": "/content"}},
+        "hyper_parameters": thing,
+    }
+    state._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
+    torch.save(contents, tmp_path / "a.ckpt", _use_new_zipfile_serialization=zipped)
+    weights = read_weights(tmp_path / "a.ckpt")
+    assert torch.equal(weights["classifier.bias"], torch.tensor([1.0, 2.0]))
+
+
+@FORMATS
+@pytest.mark.parametrize("place", ["hyper_parameters", "state_dict", "callbacks"])
 @pytest.mark.parametrize(
-    "write",
+    ("payload", "read"),
     [
-        partial(in_a_dict, place="hyper_parameters"),
-        partial(in_a_dict, place="state_dict"),
-        partial(in_a_dict, place="callbacks"),
-        in_torchs_old_format,
-        lambda payload, path: path.write_bytes(pickle.dumps(payload)),
+        (lambda canary: Call(os.system, f"touch {canary}"), False),
+        (lambda canary: Call(getattr, Call(Path, canary), "touch"), True),
+        (Payload, False),  # it calls what getattr gave
+        (lambda canary: Call(eval, f"open({str(canary)!r}, 'w')"), True),
     ],
-    ids=["hyper_parameters", "state_dict", "callbacks", "torch's old format", "a bare pickle"],
+    ids=["os.system", "getattr", "a method", "eval"],
 )
-def test_a_payload_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, write: Any) -> None:
+def test_a_payload_in_a_checkpoint_is_left_out_or_refused_and_not_run(
+    tmp_path: Path, payload: Any, read: bool, place: str, zipped: bool
+) -> None:
     canary, path = tmp_path / "canary", tmp_path / "evil.ckpt"
-    write(Payload(canary), path)
-    error = refused(ModelError, read_weights, path)
+    contents: dict[str, Any] = {"state_dict": dict(STATE), "hyper_parameters": {}, "callbacks": {}}
+    contents[place]["model.x"] = payload(canary)
+    torch.save(contents, path, _use_new_zipfile_serialization=zipped)
+    if read:
+        assert list(read_weights(path)) == ["classifier.bias"]
+    else:
+        error = refused(ModelError, read_weights, path)
+        assert error.what.startswith("the checkpoint holds more than tensors, plain values and objects")
+        assert error.where == str(path)
     assert not canary.exists()
-    more = "the checkpoint holds more than tensors and plain values"
-    assert error.what.startswith(more if is_zipfile(path) else "the checkpoint is damaged or none")
-    assert error.where == str(path)
-    with suppress(RuntimeError):  # a bare pickle is no checkpoint
+
+
+def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "evil.ckpt"
+    path.write_bytes(pickle.dumps(Payload(canary)))
+    assert "damaged or none" in refused(ModelError, read_weights, path).what
+    assert not canary.exists()
+    with suppress(RuntimeError):  # it is no checkpoint
         torch.load(path, weights_only=False)
     assert canary.exists()  # the payload is a real one
 
@@ -112,6 +165,19 @@ def test_a_damaged_file_is_refused(tmp_path: Path, cut: int) -> None:
     error = refused(ModelError, read_weights, path)
     assert error.where == str(path)
     assert "\n" not in error.what
+
+
+@FORMATS
+def test_whatever_byte_of_a_file_is_wrong_it_is_read_or_refused(tmp_path: Path, zipped: bool) -> None:
+    path, random = tmp_path / "a.ckpt", Random(7)
+    torch.save({"state_dict": STATE, "x": Namespace(a=1)}, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    for _ in range(150):
+        damaged = bytearray(content)
+        damaged[random.randrange(len(content))] = random.randrange(256)
+        path.write_bytes(damaged)
+        with suppress(ModelError):
+            read_weights(path)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bunryu.system.signals import Interrupted, Pruned
-from bunryu.training.callbacks import BestCheckpoint, EarlyStop, Pruning
+from bunryu.training.callbacks import BestCheckpoint, EarlyStop, ProgressBar, Pruning
 
 
 def test_the_state_of_the_best_checkpoints_is_where_the_run_lies(tmp_path: Path) -> None:
@@ -32,6 +32,17 @@ def test_the_state_of_the_best_checkpoints_is_where_the_run_lies(tmp_path: Path)
 def test_the_monitor_is_a_mode_and_a_metric() -> None:
     best, stop = BestCheckpoint("max val/accuracy", 1), EarlyStop("max val/accuracy", 3, 0.0)
     assert (best.monitor, best.mode) == (stop.monitor, stop.mode) == ("val/accuracy", "max")
+
+
+@pytest.mark.parametrize(("kernel", "rate"), [(None, 20), ("1234", 0)])
+def test_the_progress_bar_is_for_terminals_and_not_for_notebooks(
+    kernel: str | None, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)  # as of a notebook's !command
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    if kernel:
+        monkeypatch.setenv("JPY_PARENT_PID", kernel)
+    assert ProgressBar().refresh_rate == rate
 
 
 class Trial:

@@ -202,6 +202,21 @@ def test_the_processes_are_told_how_to_go_on(
     assert started == [(*join, "--resume", "--despite-changes"), join]
 
 
+def test_a_process_that_lost_another_says_so_and_not_gloo(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[pair.cc:537] Read error [127.0.0.1]:46215: Connection reset by peer. GLHF!")
+
+    monkeypatch.setattr(distributed.recipe, "execute", lost)
+    with pytest.raises(RuntimeError, match="GLHF"):  # of one process it is no death of another
+        distributed.execute(trained)
+    monkeypatch.setattr(distributed, "check", lambda run: None)
+    become(as_torchrun(1, 2, 1), monkeypatch)
+    with pytest.raises(TrainingError, match="another process of this run is gone"):
+        distributed.execute(trained)
+
+
 OUT = "OutOfMemory: out\n  fix: less"
 STOPPED = {"status": "interrupted", "exit_reason": "SIGTERM"}
 GLOO = {"status": "failed", "exit_reason": "RuntimeError: gloo"}

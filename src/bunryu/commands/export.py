@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bunryu.commands.arguments import Parser
 from bunryu.errors import ConfigError
-from bunryu.inference.opening import find_checkpoint, locate
+from bunryu.inference.opening import find_checkpoint, locate, open_predictor
 from bunryu.system.files import replacing
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -21,15 +21,14 @@ def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     opened = locate(options.run)
     folder = opened.place("exports", "onnx", options.output)
-    checkpoint = None if options.checkpoint is None else find_checkpoint(opened, options.checkpoint)
+    find_checkpoint(opened, options.checkpoint)
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise ConfigError(
             f"{missing[0]} is not installed", where="--format onnx", fix="pip install 'bunryu[onnx]'"
         )
     from bunryu.inference.onnx_export import export_onnx
-    from bunryu.inference.predictor import load_predictor
 
-    predictor = load_predictor(opened.model, opened.name, checkpoint=checkpoint, device="cpu")
+    predictor = open_predictor(options.run, options.checkpoint, device="cpu")
     predictor.check_parity()
     with replacing(folder) as staging:
         worst = export_onnx(predictor, opened.model, staging)

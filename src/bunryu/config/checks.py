@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from bunryu.config import schema
 from bunryu.config.schema import KEYS, MISSING, MONITORED, MONITORS, NODES, REMOVABLE, Key
 from bunryu.errors import ConfigError
-from bunryu.keys import is_below, keys_of, leaves, value_at
+from bunryu.keys import is_below, keys_of, leaves, nearest, value_at
 
 
 def problems(config: DictConfig, shipped: DictConfig) -> Iterator[ConfigError]:
@@ -109,7 +109,7 @@ def _monitor_problem(monitor: str, key: str) -> ConfigError | None:
     words = monitor.split()
     if len(words) == 2 and MONITORED.get(words[1]) == words[0]:
         return None
-    near = schema.nearest(words[-1] if words else "", MONITORED) or "val/loss"
+    near = nearest(words[-1] if words else "", MONITORED) or "val/loss"
     known = ", ".join(f"'{mode} {metric}'" for metric, mode in MONITORED.items())
     worst = words[1:] == [near]
     what = f"{key}='{monitor}' would keep the worst" if worst else f"nothing logs {key}='{monitor}'"
@@ -125,7 +125,7 @@ def _shape_problems(values: Mapping[Any, Any], shipped: DictConfig) -> Iterator[
             yield problem
     for key in present:
         if key not in known and not _inside_target(key, defaults) and not _inside_target(key, values):
-            near = schema.nearest(key, sorted(known))
+            near = nearest(key, sorted(known))
             fix = f"did you mean '{near}'?" if near else ""
             yield ConfigError(f"there is no key '{key}'", where=key, fix=fix)
     for key, value in leaves(values):

@@ -13,9 +13,8 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from bunryu.config import schema
 from bunryu.errors import ConfigError, first_line
-from bunryu.keys import keys_of
+from bunryu.keys import keys_of, nearest
 from bunryu.system.locations import conf_dir
 from hydra_plugins.bunryu.config_directory import VARIABLE
 
@@ -79,7 +78,7 @@ def explain(error: Exception, folder: Path | None = None) -> ConfigError | None:
 
 def _unknown_key(found: re.Match[str]) -> ConfigError:
     key = found[1]
-    near = schema.nearest(key, _shipped_keys())
+    near = nearest(key, _shipped_keys())
     if near == key:  # Hydra finds no key whose value is null
         return ConfigError(f"'{key}' cannot be taken away", where=f"~{key}", fix=f"{key}=<value>")
     fix = f"did you mean '{near}'?" if near else "bunryu train --cfg job"
@@ -110,7 +109,7 @@ def _not_utf8(error: UnicodeDecodeError, folder: Path | None) -> ConfigError | N
 
 def _unknown_option(found: re.Match[str]) -> ConfigError:
     wrong, group, options = found[1].rsplit("/", 1)[-1], found[2], found[3].split()
-    near = schema.nearest(wrong, options)
+    near = nearest(wrong, options)
     meant = f"did you mean {group}={near}? " if near else ""
     return ConfigError(
         f"'{group}' has no option '{wrong}'", where=group, fix=f"{meant}options: {', '.join(options)}"

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bunryu.config.schema import FORBIDDEN_KEYS, forbidden, nearest
+from bunryu.config.schema import FORBIDDEN_KEYS, forbidden
 from bunryu.config.targets import NAMED, check_name, own_packages, parameters_of, resolve, takes_any
 from bunryu.errors import BunryuError, ConfigError
+from bunryu.keys import nearest
 
 # What the recipe passes itself, and where it is set instead.
 FILLED_IN = {
@@ -43,6 +44,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "corpus.cleaner": ("__call__",),
     "model": ("tokenizer", "classifier"),
     "optimizer": ("step", "zero_grad"),
+    "scheduler": ("of",),
     "datamodule": ("train_dataloader",),
     "task": ("training_step",),
     "trainer": ("fit", "test"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +12,9 @@ from bunryu.errors import ConfigError
 
 # What may choose the best checkpoint, and which way is better.
 MONITORED = {"val/loss": "min", "val/accuracy": "max", "val/f1_macro": "max"}
-MONITORS = ("monitor", "callbacks.best_checkpoint.monitor", "callbacks.early_stopping.monitor")
+MONITORS = tuple(
+    f"{node}monitor" for node in ("", "scheduler.", "callbacks.best_checkpoint.", "callbacks.early_stopping.")
+)
 NODES = ("model", "corpus", "accelerator", "optimizer", "scheduler", "datamodule", "task", "trainer")
 GROUPS = (*NODES[:5], "corpus/cleaner", "callbacks", "logger", "experiment", "debug", "sweep", "hydra")
 REMOVABLE = ("callbacks.", "logger.", "corpus.label_names.")  # whose parts may be taken away
@@ -89,6 +89,7 @@ KEYS = {
     "scheduler.factory.gamma": Key(low=0),
     "scheduler.factory.factor": Key(low=0),
     "scheduler.factory.total_iters": Key(low=0),
+    "scheduler.factory.patience": Key(low=0),
     "callbacks.best_checkpoint.save_top_k": Key(low=1),
     "callbacks.early_stopping.patience": Key(low=0),
     "callbacks.early_stopping.min_delta": Key(low=0),
@@ -109,13 +110,6 @@ KEYS = {
 def takes_text(key: str) -> bool:
     """Whether only text can stand at a key, so that a number there is text, too."""
     return key in COLUMNS or KEYS.get(key, Key()).type is str
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The most similar word, or an empty string."""
-    spelt = {known.lower(): known for known in words}
-    found = difflib.get_close_matches(word.lower(), list(spelt), 1, cutoff=0.5)
-    return spelt[found[0]] if found else ""
 
 
 def forbidden(key: str) -> ConfigError:

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from bunryu.config.schema import nearest
 from bunryu.errors import ConfigError
-from bunryu.keys import is_below
+from bunryu.keys import is_below, nearest
 
 # What a config may make of a library: these classes and those that inherit from them.
 FAMILIES = {
@@ -23,6 +22,19 @@ FAMILIES = {
 }
 PACKAGES = ("bunryu", *FAMILIES)  # a _target_ starts with one of them; what it resolves to is judged as well
 FUNCTIONS = ("bunryu.training.schedules.linear_warmup", "bunryu.training.schedules.cosine_warmup")
+# Of Lightning's, what a run cannot be trained or resumed with, and what to use instead.
+UNSUITABLE = {
+    "BatchSizeFinder": "batch_size=auto",
+    "LearningRateFinder": "a sweep: bunryu train -m optimizer.lr=1e-5,3e-5,5e-5",
+    "GradientAccumulationScheduler": "trainer.accumulate_grad_batches=<number>",
+    "OnExceptionCheckpoint": "nothing: last.ckpt is always kept",
+    "SpikeDetection": "nothing: a loss that is not finite ends the run",
+    "XLAProfiler": "trainer.profiler=simple",
+    **dict.fromkeys(
+        ("BackboneFinetuning", "BaseFinetuning", "EMAWeightAveraging", "ModelPruning",
+         "StochasticWeightAveraging", "WeightAveraging"), "a callback of your own",
+    ),
+}  # fmt: skip
 # Names further packages or functions. The environment is the user's; a config may be anybody's.
 OWN_PACKAGES = "BUNRYU_ALLOWED_TARGETS"
 # transformers' own arguments beside those of the architecture; the rest of them is not for a config file.
@@ -47,6 +59,8 @@ def resolve(path: str, where: str) -> Callable[..., Any]:
     found = _locate(path, where, (*PACKAGES, *own))
     if not _allowed(found, own):
         raise _refused(path, where)
+    if is_below(found.__module__, ("pytorch_lightning",)) and (fix := UNSUITABLE.get(found.__qualname__)):
+        raise ConfigError(f"no run trains, or resumes to the bit, with {path}", where=where, fix=fix)
     return found  # type: ignore[no-any-return]
 
 

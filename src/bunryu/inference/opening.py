@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 from bunryu.errors import ConfigError, ModelError
 from bunryu.models.metadata import ModelMetadata, read_labels
 from bunryu.runs.find import newest_run_hint, status_and_labels
-from bunryu.runs.run import Run
+from bunryu.runs.run import BEST, Run
 from bunryu.system.files import refuse_links, refuse_occupied
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from bunryu.inference.predictor import Predictor
@@ -23,11 +26,13 @@ class OpenedModel:
 
     model: Path
     run: Run | None
+    unfinished: str = ""  # how far the run has come, whose best checkpoint so far it then is
 
     @property
     def name(self) -> str:
         """What pages and messages call it: no path, since pages are published."""
-        return f"{self.run.path.parent.name}/{self.run.path.name}" if self.run else self.model.name
+        shown = f"{self.run.path.parent.name}/{self.run.path.name}" if self.run else self.model.name
+        return f"{shown} (UNFINISHED: {self.unfinished})" if self.unfinished else shown
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -73,13 +78,15 @@ def locate(path: Path) -> OpenedModel:
     )
 
 
-def find_checkpoint(opened: OpenedModel, name: str) -> Path:
-    """The checkpoint of a name such as ``last.ckpt`` or ``last``, or at a path.
+def find_checkpoint(opened: OpenedModel, name: str | None) -> Path | None:
+    """The checkpoint of a name such as ``last.ckpt`` or ``last``, or at a path; None for model/ itself.
 
     Raises:
         ConfigError: with the checkpoints there are.
     """
     folder = opened.folder / "checkpoints"
+    if name is None:
+        return folder / BEST if opened.unfinished else None
     for path in (folder / name, folder / f"{name}.ckpt", Path(name).expanduser()):
         if path.is_file():
             return path
@@ -93,8 +100,9 @@ def _of_run(run: Run) -> OpenedModel:
     """The run with its model, whose classes have to be those the run was trained on."""
     status, labels = status_and_labels(run)
     model = run.path / "model"
-    if not model.is_dir():
-        what, fix = f"the run is {status} and has no model/", f"bunryu resume {run.path}"
+    unfinished = "" if status == "finished" else _progress(run, status)
+    if not model.is_dir() or (unfinished and not (run.path / "checkpoints" / BEST).is_file()):
+        what, fix = f"the run is {status} and has no model yet", f"bunryu resume {run.path}"
         raise ModelError(what, where=str(run.path), fix=fix)
     names = read_labels(model)
     if labels is not None and names != labels:
@@ -103,7 +111,13 @@ def _of_run(run: Run) -> OpenedModel:
             where=str(model / "config.json"),
             fix="the model/ this run wrote",
         )
-    return OpenedModel(model, run)
+    return OpenedModel(model, run, unfinished)
+
+
+def _progress(run: Run, status: str) -> str:
+    """How an unfinished run stands: ``interrupted in epoch 2 of 3``."""
+    rows = run.metrics
+    return f"{status} in epoch {rows[-1][0] + 1 if rows else 1} of {run.config['epochs']}"
 
 
 def open_predictor(
@@ -125,11 +139,13 @@ def open_predictor(
     # shape of another. Read when torch is imported; the products stay the same to the bit.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     opened = locate(path)
-    chosen = None if checkpoint is None else find_checkpoint(opened, checkpoint)
+    chosen = find_checkpoint(opened, checkpoint)
+    if opened.unfinished:
+        log.warning("%s: its best checkpoint so far; to go on: bunryu resume", opened.name)
     if runtime == "onnx":
         from bunryu.inference.onnx_runtime import GRAPH, load_onnx_predictor
 
-        if chosen is not None:
+        if checkpoint is not None:
             fix = "export that checkpoint"
             raise ConfigError("an export has weights of its own", where="--checkpoint", fix=fix)
         alone = (opened.model / GRAPH).is_file()  # what bunryu export --output wrote

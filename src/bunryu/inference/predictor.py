@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from bunryu.data.normalisation import normalised
 from bunryu.encoding.batching import Index, bounded_batches
@@ -30,8 +31,6 @@ from bunryu.models.weights import (
     check_vocabulary,
     load_classifier,
     load_tokenizer,
-    put_weights,
-    read_weights,
 )
 
 MAX_TOKENS = 2048  # padded tokens a batch: larger ones gain nothing on a CPU
@@ -189,9 +188,7 @@ def load_predictor(
     metadata = ModelMetadata.read(folder)
     tokenizer = load_tokenizer(folder)
     place = _device(device)
-    model = load_classifier(folder)
-    if checkpoint is not None:
-        put_weights(model, read_weights(checkpoint), checkpoint)
+    model = load_classifier(folder, _family(metadata, folder), checkpoint)
     names = model.config.id2label
     if sorted(names) != list(range(len(names))):
         raise ModelError("id2label does not count from 0", where=str(folder / "config.json"))
@@ -206,6 +203,18 @@ def load_predictor(
     if checkpoint is not None:  # the folder's logits tell of other weights
         predictor.metadata = replace(metadata, parity=predictor.sample_anew())
     return predictor
+
+
+def _family(metadata: ModelMetadata, folder: Path) -> Any:
+    """The class that a model folder's classifier is of; a user's own only where the user allows it."""
+    if metadata.network is None:
+        return AutoModelForSequenceClassification
+    from bunryu.config.targets import resolve
+
+    found: Any = resolve(metadata.network, str(folder / "bunryu.json"))
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        raise ModelError(f"{metadata.network} is no classifier", where=str(folder / "bunryu.json"))
+    return found
 
 
 def _device(name: str) -> torch.device:

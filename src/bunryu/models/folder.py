@@ -26,7 +26,7 @@ def write_model_folder(
     cleaner: Cleaner,
     max_seq_length: int,
     samples: Sequence[tuple[str, str | None]],
-    results: Mapping[str, Any],
+    results: Mapping[str, Any] | None,
     facts: Mapping[str, str],
 ) -> None:
     """Write weights, config, tokenizer, card and bunryu.json.
@@ -39,7 +39,8 @@ def write_model_folder(
         max_seq_length: tokens after which training cut texts.
         samples: texts, or pairs; the logits of the first 8, cut to ``SAMPLE_CHARACTERS``, are saved, for a
             later loader to check itself by.
-        results: the run's metrics, for the card.
+        results: the run's metrics, for the card; None before it is trained: no weights, logits and card, but
+            with a checkpoint enough to predict, whatever becomes of the run.
         facts: names for the card: ``model``, and ``corpus`` and ``run`` or the imported ``checkpoint``.
     """
     folder.mkdir(exist_ok=True)
@@ -48,22 +49,27 @@ def write_model_folder(
         vars(model.config).pop(name, None)
     model.config.problem_type = "single_label_classification"
     with no_progress_bar(), naming(folder):
-        model.save_pretrained(folder)
+        (model.config if results is None else model).save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
     tokenizer.model_max_length = max_seq_length
     tokenizer.backend_tokenizer.no_truncation()  # what its last call left would be saved with it
     tokenizer.backend_tokenizer.no_padding()
     with naming(folder):
         tokenizer.save_pretrained(folder)
-    parity = [
-        ParitySample(text, pair, _logits(model, tokenizer, cleaner, text, pair, max_seq_length))
-        for text, pair in (
-            (text[:SAMPLE_CHARACTERS], pair and pair[:SAMPLE_CHARACTERS])
-            for text, pair in samples[:PARITY_SAMPLES]
-        )
-    ]
-    ModelMetadata(cleaner, max_seq_length, parity).write(folder)
-    write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
+    inputs = (model, tokenizer, cleaner, max_seq_length)
+    parity = []
+    for text, pair in samples[:PARITY_SAMPLES]:
+        texts = text[:SAMPLE_CHARACTERS], pair and pair[:SAMPLE_CHARACTERS]
+        parity.append(ParitySample(*texts, () if results is None else _logits(*inputs, *texts)))
+    ModelMetadata(cleaner, max_seq_length, parity, own_class(model)).write(folder)
+    if results is not None:
+        write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
+
+
+def own_class(model: Any) -> str | None:
+    """The dotted name of a classifier's class; None for one of transformers' own."""
+    kind = type(model)
+    return None if kind.__module__.startswith("transformers.") else f"{kind.__module__}.{kind.__qualname__}"
 
 
 @contextmanager
@@ -79,7 +85,7 @@ def no_progress_bar() -> Iterator[None]:
 
 
 def _logits(
-    model: Any, tokenizer: Any, cleaner: Cleaner, text: str, pair: str | None, max_seq_length: int
+    model: Any, tokenizer: Any, cleaner: Cleaner, max_seq_length: int, text: str, pair: str | None
 ) -> tuple[float, ...]:
     """The logits of one document alone, unpadded, in float32."""
     model.eval()

@@ -32,6 +32,7 @@ class ModelMetadata:
     cleaner: Cleaner  # applied to each text before it is tokenized
     max_seq_length: int  # tokens after which texts are cut, special tokens counted
     parity: Sequence[ParitySample]
+    network: str | None = None  # the classifier's class by its dotted name; None for one of transformers'
     composed: bool = True  # whether texts are composed (NFC) first; not so in folders of bunryu 1
 
     @property
@@ -58,8 +59,10 @@ class ModelMetadata:
                     f"{FILE} was written by a later bunryu", where=str(path), fix="use that version"
                 )
             samples = [_sample(sample) for sample in facts["parity"]]
-            composed = facts.get("composed") is True
-            return cls(Cleaner(**facts["cleaner"]), int(facts["max_seq_length"]), samples, composed)
+            network, composed = facts.get("network"), facts.get("composed") is True
+            if not isinstance(network, str | None):
+                raise TypeError("network is no name")
+            return cls(Cleaner(**facts["cleaner"]), int(facts["max_seq_length"]), samples, network, composed)
         except OSError as error:
             raise ModelError(
                 f"no model folder of bunryu: {FILE} cannot be read ({error.strerror})",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.models.folder import no_progress_bar
+from bunryu.models.tensors import load_tensors
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -22,25 +24,20 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The classifier's state_dict: the checkpoint's entries below ``model.``, without that prefix.
 
     Raises:
-        ModelError: if the file is missing, damaged, holds pickled objects, or has no such entries.
+        ModelError: if the file is missing, damaged, asks for code to be run, or has no such entries.
     """
     try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = load_tensors(path)
     except OSError as error:
         raise ModelError(f"the checkpoint cannot be read: {error.strerror}", where=str(path)) from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip()
-        if "Unsupported" in reason or "GLOBAL" in reason:
-            raise ModelError(
-                "the checkpoint holds more than tensors and plain values, which could run code when loaded",
-                where=str(path),
-                fix="save only its state_dict: torch.save({'state_dict': task.state_dict()}, FILE)",
-            ) from None
-        raise ModelError(f"no checkpoint: {reason.splitlines()[0]}", where=str(path)) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except pickle.UnpicklingError:
         raise ModelError(
-            f"the checkpoint is damaged or none: {str(error).splitlines()[0]}", where=str(path)
+            "the checkpoint holds more than tensors, plain values and objects that can be left out",
+            where=str(path),
+            fix="its state_dict alone: torch.save({'state_dict': task.state_dict()}, FILE)",
         ) from None
+    except Exception as error:  # whatever a damaged archive or pickle ends in
+        raise ModelError(f"the checkpoint is damaged or none: {first_line(error)}", where=str(path)) from None
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise ModelError("the checkpoint has no state_dict", where=str(path), fix="a Lightning checkpoint")
@@ -93,33 +90,57 @@ def fit_token_types(tokenizer: Any, config: Any) -> Any:
     return tokenizer
 
 
-def load_classifier(folder: Path) -> Any:
+def load_classifier(
+    folder: Path, family: Any = AutoModelForSequenceClassification, checkpoint: Path | None = None
+) -> Any:
     """The classifier of a folder, from safetensors only, in the precision it was saved in.
+
+    ``family`` is its class, if that is not transformers' own; a ``checkpoint``'s weights are taken instead.
 
     Raises:
         ModelError: if weights are missing, pickled, damaged, or not those that config.json describes.
     """
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if checkpoint is not None:
+        return _with_weights_of(checkpoint, folder, family, local)
     if not any((folder / name).is_file() for name in WEIGHTS):
         refuse_pickles(folder)
         raise ModelError("no weights", where=str(folder), fix="a folder with model.safetensors")
     try:
         with no_progress_bar():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-                output_loading_info=True,
-            )  # fmt: skip
+            model, report = family.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **local
+            )
     except Exception as error:  # a damaged config.json or index ends anywhere in transformers
         raise ModelError(f"the model cannot be loaded: {first_line(error)}", where=str(folder)) from error
     _refuse_misfits(report["missing_keys"], report["unexpected_keys"], folder)
     return in_own_memory(model)
 
 
-def put_weights(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Load a checkpoint's weights into a classifier, all of them or none.
+def _with_weights_of(checkpoint: Path, folder: Path, family: Any, local: Mapping[str, Any]) -> Any:
+    weights = read_weights(checkpoint)
+    try:
+        config = (getattr(family, "config_class", None) or AutoConfig).from_pretrained(folder, **local)
+        auto = getattr(family, "from_config", None)
+        make = partial(auto, config, trust_remote_code=False) if auto else partial(family, config)
+        with torch.device("meta"):  # a config.json may be anybody's: it takes no memory before it fits
+            shell = make()
+    except Exception as error:  # as above
+        raise ModelError(f"the model cannot be made: {first_line(error)}", where=str(folder)) from error
+    _refuse_other_shapes(shell, weights, checkpoint)
+    model = make()
+    model.load_state_dict(weights)
+    return model
 
-    Raises:
-        ModelError: naming the first that is missing, left over or of another shape.
-    """
+
+def put_weights(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Load a checkpoint's weights into a classifier, all of them or none; raises as below."""
+    _refuse_other_shapes(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def _refuse_other_shapes(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Refuse weights of another model, naming the first that is missing, left over or of another shape."""
     own = model.state_dict()
     _refuse_misfits(set(own) - set(weights), set(weights) - set(own), source)
     for name, tensor in weights.items():
@@ -129,7 +150,6 @@ def put_weights(model: Any, weights: Mapping[str, torch.Tensor], source: Path) -
                 where=str(source),
                 fix="weights and architecture that belong together",
             )
-    model.load_state_dict(weights)
 
 
 def _refuse_misfits(missing: Iterable[str], left_over: Iterable[str], where: Path) -> None:

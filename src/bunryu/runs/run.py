@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SCHEMA = 2
+BEST = "best.ckpt"  # in checkpoints/
 METRICS_HEADER = "epoch,step,name,value\n"
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from bunryu.config.instantiate import call, instantiate
 from bunryu.data.corpus import SPLITS, Corpus
@@ -21,6 +20,7 @@ from bunryu.system.signals import StopRequest
 from bunryu.training.callbacks import StopAndMetricsCallback
 from bunryu.training.checkpoints import steps_of
 from bunryu.training.datamodule import TextDataModule
+from bunryu.training.early_checks import callbacks_of, optimizer_and_schedule
 from bunryu.training.inputs import classifier_of, corpus_to_train_on, encode_splits, stage, tokenizer_of
 from bunryu.training.run_io import AtomicCheckpointIO, RunLogger
 from bunryu.training.task import ClassificationTask
@@ -49,8 +49,7 @@ def build(
     corpus: Corpus | None = None,  # the config's, if it has been read
 ) -> Experiment:
     """The objects of a resolved config, made only here; what can be refused quickly comes first."""
-    optimizer = instantiate(config["optimizer"])
-    call(optimizer, "optimizer", [torch.nn.Parameter(torch.zeros(1))])  # refuses its arguments, if it does
+    optimizer, schedule = optimizer_and_schedule(config)
     trainer = _trainer(config, run, stop, start, callbacks)
     corpus = _corpus(config, run, recorded, corpus)
     with stage("tokenizer"):
@@ -59,7 +58,7 @@ def build(
     task = instantiate(config["task"])(
         model=classifier_of(config, source, tokenizer, corpus),
         optimizer=optimizer,
-        schedule=instantiate(config["scheduler"]),
+        schedule=schedule,
         total_steps=total_steps(trainer, datamodule.batches_per_epoch),
         seed=config["seed"],
         log_every=config["trainer"]["log_every_n_steps"],
@@ -113,12 +112,11 @@ def _other_corpus(recorded: Mapping[str, Any], splits: Mapping[str, Any]) -> Con
 def _trainer(
     config: Mapping[str, Any], run: Run, stop: StopRequest, start: Path | None, further: Sequence[pl.Callback]
 ) -> pl.Trainer:
-    callbacks = [instantiate(node) for node in config["callbacks"].values() if node]
     trainer: pl.Trainer = call(
         instantiate(config["trainer"]),
         "trainer or accelerator",
         default_root_dir=str(run.path),
-        callbacks=[*callbacks, StopAndMetricsCallback(run, stop), *further],
+        callbacks=[*callbacks_of(config), StopAndMetricsCallback(run, stop), *further],
         logger=[RunLogger(run), *_loggers(config["logger"], run, start)],
         **_strategy_and_plugins(config["accelerator"], config["trainer"]["strategy"], run.path),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
 from bunryu.errors import ModelError
-from bunryu.runs.run import Run
+from bunryu.runs.run import BEST, Run
 from bunryu.system.signals import Pruned, StopRequest
-from bunryu.training.checkpoints import BEST, LAST, link_checkpoint
+from bunryu.training.checkpoints import LAST, link_checkpoint
 
 if TYPE_CHECKING:
     import optuna
@@ -123,7 +124,9 @@ class ProgressBar(TQDMProgressBar):
     """A progress bar on a terminal, nothing in a log file; it shows no metric, so no step waits for one."""
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=20 if sys.stderr.isatty() else 0)
+        # a notebook, whose kernel sets that variable, would show each of its states on a line of its own
+        shown = sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ
+        super().__init__(refresh_rate=20 if shown else 0)
 
 
 class Pruning(pl.Callback):

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from bunryu.errors import ModelError
+from bunryu.runs.run import BEST
 from bunryu.system.files import naming, sha256, synchronise, write_atomically
 
 log = logging.getLogger(__name__)
 
-BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:

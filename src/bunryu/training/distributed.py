@@ -51,10 +51,16 @@ def execute(
         _launch(run, processes, flags, threads)
         return run.results
     own = Run(run.path, writes=ranks.rank() == 0)
-    return recipe.execute(
-        own, resume=resume, despite_changes=despite_changes,
-        threads=threads, callbacks=callbacks, corpus=corpus,
-    )  # fmt: skip
+    try:
+        return recipe.execute(
+            own, resume=resume, despite_changes=despite_changes,
+            threads=threads, callbacks=callbacks, corpus=corpus,
+        )  # fmt: skip
+    except RuntimeError as error:
+        if ranks.world_size() == 1 or not any(words in str(error) for words in LOST):
+            raise
+        what = "another process of this run is gone, and this one with it"
+        raise TrainingError(what, where=str(run.path), fix=f"bunryu resume {run.path}") from error
 
 
 def check(run: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from bunryu.config.instantiate import call, check_targets, instantiate
@@ -49,7 +49,8 @@ def problems_here(config: Mapping[str, Any]) -> Iterator[BunryuError]:
         return  # nothing of it may be made
     devices, nodes = config["accelerator"]["devices"], config["trainer"].get("num_nodes", 1)
     other = "accelerator=auto, which takes what this machine has; or another value of the argument it names"
-    attempts: list[Callable[[], Any]] = [lambda: ranks.check(devices, nodes), lambda: _optimizer_of(config)]
+    attempts: list[Callable[[], Any]] = [lambda: ranks.check(devices, nodes)]
+    attempts.append(lambda: optimizer_and_schedule(config))
     if config["accelerator"]["name"] != "tpu":  # whose trainer would take the chips
         attempts.append(lambda: trainer_of(config))
     for attempt, fix in zip(attempts, ("", "another value", other), strict=False):
@@ -59,18 +60,47 @@ def problems_here(config: Mapping[str, Any]) -> Iterator[BunryuError]:
             yield problem if problem.fix else ConfigError(problem.what, where=problem.where, fix=fix)
 
 
-def _optimizer_of(config: Mapping[str, Any]) -> Any:
-    """The optimizer of a single parameter, to see whether it takes its arguments."""
+def optimizer_and_schedule(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The optimizer's factory and the schedule, tried for one step; ConfigError for what they refuse."""
     import torch
 
-    factory = instantiate(fill_environment(config["optimizer"], "optimizer"), "optimizer")
-    return call(factory, "optimizer", [torch.nn.Parameter(torch.zeros(1))])
+    nodes = {name: fill_environment(config[name], name) for name in ("optimizer", "scheduler")}
+    factory, schedule = (instantiate(node, name) for name, node in nodes.items())
+    matrix, vector = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((1, 1), (1,)))
+    groups = [{"params": [matrix]}, {"params": [vector], "weight_decay": 0.0}]
+    optimizer = call(factory, "optimizer", groups)
+    call(schedule.of, "scheduler", optimizer, 100)
+    matrix.grad, vector.grad = torch.zeros(1, 1), torch.zeros(1)
+    try:
+        with suppress(AssertionError):  # torch's words for another device than this one
+            optimizer.step(lambda: torch.zeros(()))
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"{type(error).__name__}: {error}", where="optimizer") from error
+    return factory, schedule
+
+
+def callbacks_of(config: Mapping[str, Any]) -> list[Any]:
+    """The callbacks of a config; no progress bar where ``trainer.enable_progress_bar`` is false."""
+    from pytorch_lightning.callbacks import ProgressBar
+
+    nodes = fill_environment(config["callbacks"], "callbacks")
+    made = [instantiate(node, f"callbacks.{name}") for name, node in nodes.items() if node]
+    shown = config["trainer"].get("enable_progress_bar", True)
+    return [callback for callback in made if shown or not isinstance(callback, ProgressBar)]
 
 
 def trainer_of(config: Mapping[str, Any]) -> Any:
-    """Lightning's trainer without callbacks and loggers; ConfigError for arguments it refuses."""
+    """Lightning's trainer without loggers; ConfigError for what it refuses, and if it would score nothing."""
     factory = instantiate(fill_environment(config["trainer"], "trainer"), "trainer")
-    return call(factory, "trainer or accelerator", logger=False)
+    trainer = call(factory, "trainer or accelerator", logger=False, callbacks=callbacks_of(config))
+    for split in ("train", "val", "test"):
+        if not getattr(trainer, key := f"limit_{split}_batches"):
+            what = "a run trains, chooses its best checkpoint on validation and scores test"
+            raise ConfigError(what, where=f"trainer.{key}=0", fix=f"~trainer.{key}; limit_rows=… for less")
+    if (trainer.check_val_every_n_epoch or 1) > trainer.max_epochs:
+        where = "trainer.check_val_every_n_epoch"
+        raise ConfigError("no epoch would be validated", where=where, fix=f"{where}={trainer.max_epochs}")
+    return trainer
 
 
 def refused(attempt: Callable[[], Any]) -> BunryuError | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bunryu.config.instantiate import call, instantiate
 from bunryu.config.record import check_variables, located, resolved
 from bunryu.data.corpus import SPLITS, Corpus
+from bunryu.errors import ConfigError
 from bunryu.runs.run import Run
 from bunryu.system.locations import cache_folder
 
@@ -85,8 +86,17 @@ def encode_splits(config: Mapping[str, Any], corpus: Corpus, tokenizer: Any) -> 
 
 def classifier_of(config: Mapping[str, Any], source: ModelSource, tokenizer: Any, corpus: Corpus) -> Any:
     """The config's model with an output for each label; ConfigError if it cannot be as the config has it."""
+    from transformers import PreTrainedModel
+
+    from bunryu.models.folder import own_class
     from bunryu.models.weights import check_length
 
     model = call(source.classifier, "model", tokenizer, corpus.label_names)
+    if not isinstance(model, PreTrainedModel):
+        what = f"{type(model).__name__} is no PreTrainedModel of transformers: model/ could not be written"
+        raise ConfigError(what, where="model", fix="a class that inherits from BertForSequenceClassification")
+    if name := own_class(model):
+        log.warning("%s: predict, serve and evaluate need BUNRYU_ALLOWED_TARGETS, too; transformers alone "
+                    "does not know the class", name)  # fmt: skip
     check_length(model, config["max_seq_length"])
     return model

@@ -16,19 +16,26 @@ from bunryu.config.instantiate import check_targets
 from bunryu.config.record import resolved
 from bunryu.data.corpus import Corpus
 from bunryu.errors import BusyError, ConfigError, ModelError
+from bunryu.keys import value_at
 from bunryu.models.folder import write_model_folder
 from bunryu.runs.lock import locked
 from bunryu.runs.recording import recording
-from bunryu.runs.run import Run
+from bunryu.runs.run import BEST, Run
 from bunryu.system.signals import StopRequest, stop_on_signals
 from bunryu.training.batch_size import memory_errors
 from bunryu.training.build import Experiment, build
-from bunryu.training.checkpoints import BEST, keep_checkpoints, newest_checkpoint, steps_of
+from bunryu.training.checkpoints import keep_checkpoints, newest_checkpoint, steps_of
 from bunryu.training.early_checks import quiet
 from bunryu.training.inputs import stage
 from bunryu.training.summary import log_and_record_summary
 
 log = logging.getLogger(__name__)
+
+KNOBS = (
+    "seed", "model.name", "corpus.name", "max_seq_length", "batch_size", "epochs", "optimizer._target_",
+    "optimizer.lr", "optimizer.weight_decay", "scheduler.factory._target_", "scheduler.factory.warmup",
+    "model.architecture.hidden_dropout_prob", "accelerator.precision",
+)  # fmt: skip
 
 
 def execute(
@@ -56,6 +63,8 @@ def execute(
             recorded = run.manifest.get("corpus") if resume and not despite_changes else None
             _set_up_torch(config, threads)
             experiment = build(config, run, stop, start, recorded, callbacks, corpus)
+            if run.writes:  # so that a checkpoint can be used even if the run never ends
+                _write_model(run, experiment, None)
             log_and_record_summary(run, experiment)
             _fit(experiment, start, stop)
             results = _score_best(run, experiment)
@@ -134,23 +143,9 @@ def _score(run: Run, experiment: Experiment, split: str, checkpoint: str | None)
 
 def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results: dict[str, Any]) -> None:
     """Write model/ and results.json; add to the results where the best checkpoint lies."""
-    shown = run.config  # as recorded: the card is for others to read
-    name = Path(shown["model"]["name"])
+    experiment.task.model.cpu()
     with stage("writing model/"):
-        write_model_folder(
-            run.path / "model",
-            experiment.task.model.cpu(),
-            experiment.tokenizer,
-            experiment.corpus.cleaner,
-            shown["max_seq_length"],
-            [(example.text, example.pair) for example in experiment.corpus.validation],
-            results,
-            {
-                "model": name.name if name.is_absolute() else str(name),
-                "corpus": shown["corpus"]["name"],
-                "run": run.path.name,
-            },
-        )
+        _write_model(run, experiment, results)
     _log_hyperparameters(run, experiment.trainer, results)
     kept = config["keep_checkpoints"] != "none" and (run.path / "checkpoints" / BEST).is_file()
     results["best_checkpoint"] = f"checkpoints/{BEST}" if kept else None
@@ -158,10 +153,33 @@ def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results
     keep_checkpoints(run.path / "checkpoints", config["keep_checkpoints"])
 
 
+def _write_model(run: Run, experiment: Experiment, results: Mapping[str, Any] | None) -> None:
+    shown, corpus = run.config, experiment.corpus  # the config as recorded: the card is for others to read
+    name = Path(shown["model"]["name"])
+    write_model_folder(
+        run.path / "model",
+        experiment.task.model,
+        experiment.tokenizer,
+        corpus.cleaner,
+        shown["max_seq_length"],
+        [(example.text, example.pair) for example in corpus.validation],
+        results,
+        {
+            "model": name.name if name.is_absolute() else str(name),
+            "corpus": shown["corpus"]["name"],
+            "run": run.path.name,
+        },
+    )
+
+
 def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:
-    """Fill TensorBoard's HPARAMS tab: the config as it was written (no secrets) and the final metrics."""
+    """Fill TensorBoard's HPARAMS tab: main knobs and what was set, as written (no secrets), final metrics."""
+    config = run.config
+    named = (override.lstrip("+~").partition("=")[0] for override in run.manifest["overrides"])
+    found = {key: value_at(config, key) for key in dict.fromkeys((*KNOBS, *named))}
+    knobs = {key: value for key, value in found.items() if not isinstance(value, Mapping | None)}
     metrics = {name: value for name, value in results.items() if isinstance(value, float)}
     for logger in trainer.loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
-            logger.log_hyperparams(run.config, metrics)
+            logger.log_hyperparams(knobs, metrics)
             logger.finalize("success")

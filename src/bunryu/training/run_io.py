@@ -42,7 +42,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class RunLogger(Logger):
-    """Writes every recorded metric to the run's metrics.csv; each record must carry the epoch."""
+    """Writes what carries its epoch to metrics.csv; Lightning's own callbacks write to the other loggers."""
 
     name, version = "metrics", ""
 
@@ -52,8 +52,9 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        epoch = int(metrics["epoch"])
-        self._run.log_metrics(epoch, step or 0, {k: v for k, v in metrics.items() if k != "epoch"})
+        if "epoch" in metrics:
+            values = {name: value for name, value in metrics.items() if name != "epoch"}
+            self._run.log_metrics(int(metrics["epoch"]), step or 0, values)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml has them."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from bunryu.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,19 @@ class Schedule:
 
     interval: str  # epoch or step
     factory: Callable[..., LRScheduler]  # from an optimizer (and total_steps, if it takes that)
+    monitor: str | None = None  # of ReduceLROnPlateau, such as ``min val/loss``
+
+    def of(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        """The schedule of an optimizer; ConfigError if it has a monitor and needs none, or the reverse."""
+        made = getattr(self.factory, "func", self.factory)
+        waits = isinstance(made, type) and issubclass(made, ReduceLROnPlateau)
+        if waits != bool(self.monitor) or (waits and self.interval != "epoch"):
+            what = "ReduceLROnPlateau alone has a monitor, and moves once an epoch"
+            raise ConfigError(what, where="scheduler", fix="scheduler=plateau")
+        if self.monitor:
+            return self.factory(optimizer, mode=self.monitor.split()[0])
+        takes_total = "total_steps" in inspect.signature(self.factory).parameters
+        return self.factory(optimizer, **({"total_steps": total_steps} if takes_total else {}))
 
 
 def linear_warmup(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:

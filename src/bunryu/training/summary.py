@@ -59,7 +59,7 @@ def _log_examples(experiment: Experiment, length: int) -> None:
         row = train.batch(np.array([index]), length, int(widths[index]), tokenizer.pad_token_id)
         ids = row["input_ids"][0].tolist()
         log.info(
-            "example %d\n  sentence: %s\n  tokens: %s\n  label: %s\n  ids: %s",
+            "example %d\n  sentence: %.300s\n  tokens: %.300s\n  label: %.300s\n  ids: %.300s",
             index + 1,
             example.text if example.pair is None else f"{example.text} | {example.pair}",
             " ".join(tokenizer.convert_ids_to_tokens(ids)),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from pytorch_lightning.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
@@ -77,12 +77,16 @@ class ClassificationTask(pl.LightningModule):
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         matrices, vectors = ([p for p in trained if (p.ndim > 1) == wanted] for wanted in (True, False))
         optimizer = self._fused_if_possible([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}])
-        factory = self._schedule.factory
-        takes_total = "total_steps" in inspect.signature(factory).parameters
-        scheduler = factory(optimizer, total_steps=self.total_steps) if takes_total else factory(optimizer)
-        # Lightning reads the key lr_scheduler and silently drops any other.
+        scheduler = self._schedule.of(optimizer, self.total_steps)
+        # Lightning reads the key lr_scheduler and silently drops any other. It would move a schedule that
+        # waits for a metric only once the epoch's checkpoint is written.
         moving: Any = {"scheduler": scheduler, "interval": self._schedule.interval}
+        moving["reduce_on_plateau"] = False
         return {"optimizer": optimizer, "lr_scheduler": moving}
+
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
+        if not self._schedule.monitor:
+            super().lr_scheduler_step(scheduler, metric)
 
     def _fused_if_possible(self, groups: list[dict[str, Any]]) -> Optimizer:
         """The optimizer; where it can, one kernel takes the whole step."""
@@ -153,6 +157,9 @@ class ClassificationTask(pl.LightningModule):
         loss, accuracy = self._means(self._epoch)
         self._window, self._epoch = torch.zeros(3), torch.zeros(3)
         self._record({"train/loss_epoch": loss, "train/accuracy_epoch": accuracy, "lr": self._rate})
+        if self._schedule.monitor and self.scored:
+            plateau: Any = self.lr_schedulers()
+            plateau.step(self.scored.metrics[self._schedule.monitor.split()[1]])
         metrics = {"train/loss": loss, **(self.scored.metrics if self.scored else {})}
         log.info("epoch %d/%d  step %d/%d  %s  %.1f s",
                  self.current_epoch + 1, self.trainer.max_epochs, self.steps, self.total_steps,
@@ -192,15 +199,16 @@ class ClassificationTask(pl.LightningModule):
         checkpoint["bunryu"] = {
             "steps": self.steps,
             "batches_seen": self.batches_seen,
-            "window": self._over_processes(self._window, "sum"),
-            "epoch": self._over_processes(self._epoch, "sum"),
+            "window": self._of_each_process(self._window),
+            "epoch": self._of_each_process(self._epoch),
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         state = checkpoint["bunryu"]
         self.steps, self.batches_seen = state["steps"], state["batches_seen"]
-        if self.global_rank == 0:  # sums over all processes, added up again from there
-            self._window, self._epoch = state["window"], state["epoch"]
+        # each process goes on from its own sums: added up in another order, the last bit would differ
+        own = self.global_rank
+        self._window, self._epoch = (state[name].view(-1, 3)[own] for name in ("window", "epoch"))
 
     def _score(self, split: str) -> None:
         parts = ([part.cpu() for part in batches] for batches in zip(*self._outputs, strict=True))
@@ -233,6 +241,12 @@ class ClassificationTask(pl.LightningModule):
         reduced = self.trainer.strategy.reduce(value.clone().to(self.device), reduce_op=how)
         assert isinstance(reduced, torch.Tensor)
         return reduced.cpu()
+
+    def _of_each_process(self, sums: torch.Tensor) -> torch.Tensor:
+        """A copy of the sums of each process, in the order of their ranks; all of them must call this."""
+        table = torch.zeros(self._processes, *sums.shape)
+        table[self.global_rank] = sums
+        return self._over_processes(table, "sum")  # with zeros, which leaves every bit
 
     def _record(self, values: dict[str, float]) -> None:
         for logger in self.loggers:
