@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bunryu.config.compose import composing, shipped_defaults, without_hydra
-from bunryu.config.record import SWEEP_KEYS, check_files, prepared
+from bunryu.config.record import SWEEP_KEYS, check_files, located, prepared
 from bunryu.errors import ConfigError
 from bunryu.sweeps.ledger import identity_of
 from bunryu.sweeps.plan import Jobs
@@ -92,6 +92,7 @@ def test_a_missing_corpus_file_is_refused(loader: ConfigLoader, tmp_path: Path) 
     check_files([config])
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(
     ("given", "name"),
     [
@@ -106,3 +107,25 @@ def test_a_table_is_named_after_its_file(
 ) -> None:
     monkeypatch.setenv("A_FOLDER", "/sesame/open")
     assert alone(loader, "corpus=table", *given)["corpus"]["name"] == name
+=======
+def test_what_is_there_is_named_for_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "test", "models/mine/config.json", "tiny/other"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    as_they_are = {
+        "train": "${oc.env:DATA}/a.csv",
+        "validation": 0.1,
+        "test": "test",
+        "root_dir": "~/Korpora",
+    }
+    for name in ("tiny", "beomi/kcbert-base"):  # the first is a folder here, but no model's
+        config = {"corpus": as_they_are, "model": {"name": name, "vocabulary_file": None}, "seed": 1}
+        assert located(config) == config
+    config = {"corpus": {"train": "./a.csv", "test": None}, "model": {"name": "models/mine"}}
+    assert located(config) == {
+        "corpus": {"train": f"{tmp_path}/a.csv", "test": None},
+        "model": {"name": f"{tmp_path}/models/mine"},
+    }
+    assert config["model"]["name"] == "models/mine"
+>>>>>>> w-readers

@@ -88,16 +88,14 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
         attempt.end("interrupted", str(error))
         return error.exit_code
     except Exception as caught:
-        error = explained(caught) or caught
-        code, status, what = 1, "failed", f"{type(error).__name__}: {first_line(error)}"
-        if isinstance(error, BunryuError):
-            print(error, file=sys.stderr)
-            code, what = error.exit_code, first_line(error)
-            status = "interrupted" if isinstance(error, BusyError) else status  # busy: an earlier one goes on
-        else:
-            traceback.print_exception(error)
-        attempt.end(status, mask(what))
-        return code
+        if (told := explained(caught)) is None:
+            traceback.print_exception(caught)
+            attempt.end("failed", mask(f"{type(caught).__name__}: {first_line(caught)}"))
+            return 1
+        print(told, file=sys.stderr)
+        status = "interrupted" if isinstance(told, BusyError) else "failed"  # busy: an earlier one goes on
+        attempt.end(status, mask(first_line(told)))
+        return told.exit_code
     attempt.end("finished", metrics={k: v for k, v in results.items() if isinstance(v, float)})
     return 0
 
