@@ -121,7 +121,7 @@ def test_the_checkout_and_the_sources_are_recorded(tmp_path: Path, monkeypatch: 
     assert clean["commit"] == dirty["commit"]
 
 
-def test_git_starts_no_program_that_the_checkout_names(
+def test_git_starts_no_diff_converter_or_monitor_of_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canary, file = tmp_path / "canary", tmp_path / "a.txt"

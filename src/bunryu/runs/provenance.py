@@ -105,7 +105,7 @@ def config_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # a checkout's own settings start no program
+    # a checkout's own settings start no diff, converter or monitor
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=20, check=False)
