@@ -104,7 +104,7 @@ def _split(opened: OpenedModel, split: str) -> Documents:
     if not examples:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"
         raise ConfigError(f"the run's corpus has no {split} split", where=f"--split {split}", fix=fix)
-    recorded = opened.run.manifest["corpus"]
+    recorded = {"labels": [], "fingerprint": "", **opened.run.manifest.get("corpus", {})}
     if list(corpus.label_names) != recorded["labels"]:
         what = f"the corpus has the labels {list(corpus.label_names)[:10]}, the run {recorded['labels'][:10]}"
         raise ModelError(what, where=str(opened.run.path), fix="the files this run was trained on")
@@ -134,7 +134,7 @@ def _label_ids(opened: OpenedModel) -> dict[str, int]:
     ids = {str(index): index for index in range(len(names))}
     if opened.run is not None:
         spelt = opened.run.config["corpus"].get("label_names") or {name: name for name in names}
-        ids = {str(label): names.index(name) for label, name in spelt.items()}
+        ids = {str(label): names.index(name) for label, name in spelt.items() if name in names}
     return {**ids, **{name: index for index, name in enumerate(names)}}
 
 
@@ -157,7 +157,9 @@ def score(
         batch_size, padding = config["datamodule"]["batch_size"], config["datamodule"]["padding"]
         if predictor.device == "cpu" and manifest.get("threads"):
             torch.set_num_threads(manifest["threads"])
-        mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(config["trainer"]["precision"])
+        mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(
+            str(config["trainer"]["precision"])
+        )
         if mixed is not None and isinstance(predictor.network, TorchNetwork):
             predictor.network = TorchNetwork(predictor.network.model, mixed)
     pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
@@ -208,7 +210,8 @@ def _summary(
 def _compared(report: Mapping[str, Any], run: Run, prefix: str) -> str:
     """Whether the run's own results.json says the same."""
     results = run.results
-    known = {name: results[f"{prefix}/{name}"] for name in report if f"{prefix}/{name}" in results}
+    recorded = {name: results.get(f"{prefix}/{name}") for name in report}
+    known = {name: value for name, value in recorded.items() if isinstance(value, float)}
     if not known:
         return "results.json has no figures of this split"
     different = [name for name, value in known.items() if report[name] != value]

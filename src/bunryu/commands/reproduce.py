@@ -11,7 +11,7 @@ from pathlib import Path
 from bunryu.commands.arguments import Parser
 from bunryu.config.instantiate import check_targets
 from bunryu.config.record import resolved
-from bunryu.errors import ConfigError
+from bunryu.errors import ConfigError, printable
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, surroundings_changes
 from bunryu.runs.run import Run
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    print("\n".join(["different now from when the run was made:", *_changes(run)]))
+    print(printable("\n".join(["different now from when the run was made:", *_changes(run)])))
     if options.dry_run:
         return 0
     check_targets(resolved(run.config, where))  # a refused run leaves no directory
@@ -47,21 +47,23 @@ def main(arguments: Sequence[str]) -> int:
     again.record(reproduces=run.path.name)
     log_to_console()
     log.info("run directory: %s", again.path)
-    distributed.execute(again, threads=manifest["threads"])
+    distributed.execute(again, threads=manifest.get("threads"))
     code, lines = compare(run, again, options.tolerance)
-    print("\n".join(lines), flush=True)
+    print(printable("\n".join(lines)), flush=True)
     return code
 
 
 def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     """Compare results, recorded metrics and weights: the exit code, and what was compared, a line each."""
     lines, farthest = [], 0.0
-    before, now = run.results, again.results
+    before, now = (
+        {name: value for name, value in each.results.items() if isinstance(value, float)}
+        for each in (run, again)
+    )
     for name in sorted(before.keys() | now.keys()):
-        if isinstance(before.get(name), float) or isinstance(now.get(name), float):
-            difference = abs(before.get(name, math.nan) - now.get(name, math.nan))
-            farthest = max(farthest, difference if math.isfinite(difference) else math.inf)
-            lines.append(f"  {name:<14} {before.get(name)} -> {now.get(name)}")
+        difference = abs(before.get(name, math.nan) - now.get(name, math.nan))
+        farthest = max(farthest, difference if math.isfinite(difference) else math.inf)
+        lines.append(f"  {name:<14} {before.get(name)} -> {now.get(name)}")
     same_metrics = run.metrics == again.metrics
     lines.append(f"  metrics.csv    {'the same' if same_metrics else _first_difference(run, again)}")
     weights = [sha256(each.path / "model" / "model.safetensors") for each in (run, again)]
@@ -83,7 +85,8 @@ def _corpus_changes(run: Run) -> list[str]:
     from bunryu.training.inputs import read_corpus
 
     config = resolved(run.config, str(run.path), "corpus", "limit_rows")
-    before, now = run.manifest["corpus"]["fingerprint"], read_corpus(config).fingerprint()
+    before = run.manifest.get("corpus", {}).get("fingerprint", "(unknown)")
+    now = read_corpus(config).fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 

@@ -11,7 +11,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from bunryu.data.cleaner import Cleaner
-from bunryu.models.metadata import ModelMetadata, ParitySample
+from bunryu.models.metadata import MAX_SAMPLE_LENGTH, ModelMetadata, ParitySample
 from bunryu.system.files import write_atomically
 
 PARITY_SAMPLES = 8
@@ -47,10 +47,11 @@ def write_model_folder(
     tokenizer.backend_tokenizer.no_truncation()  # what its last call left would be saved with it
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
-    parity = [
-        ParitySample(text, pair, _logits(model, tokenizer, cleaner, text, pair, max_seq_length))
-        for text, pair in samples[:PARITY_SAMPLES]
-    ]
+    parity = []
+    for texts in samples[:PARITY_SAMPLES]:
+        text, pair = (part and part[:MAX_SAMPLE_LENGTH] for part in texts)
+        logits = _logits(model, tokenizer, cleaner, str(text), pair, max_seq_length)
+        parity.append(ParitySample(str(text), pair, logits))
     ModelMetadata(cleaner, max_seq_length, parity).write(folder)
     write_atomically(folder / "README.md", _card(model, max_seq_length, results, facts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,17 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bunryu.errors import ConfigError, ModelError, first_line
+from bunryu.keys import leaves
 from bunryu.models.folder import no_progress_bar
+from bunryu.system.records import damaged, read_bytes, read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+TEXTS = (".jinja", ".json", ".model", ".txt")  # of a tokenizer or a config
+MAX_TEXT_BYTES = 64 << 20  # Gemma's tokenizer has 34 MB
+MAX_SIZE = 2**21  # of any dimension in config.json
+MAX_LAYERS = 1000
+LAYERS = re.compile(r"(layers?|groups?|group_num|experts|block_sizes|depths)$")  # each a module to make
 PREFIX = "model."  # the attribute under which our task, and the tutorial's, keep the classifier
 
 
@@ -24,23 +32,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: if the file is missing, damaged, holds pickled objects, or has no such entries.
     """
-    try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError as error:
-        raise ModelError(f"the checkpoint cannot be read: {error.strerror}", where=str(path)) from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip()
-        if "Unsupported" in reason or "GLOBAL" in reason:
-            raise ModelError(
-                "the checkpoint holds more than tensors and plain values, which could run code when loaded",
-                where=str(path),
-                fix="save only its state_dict: torch.save({'state_dict': task.state_dict()}, FILE)",
-            ) from None
-        raise ModelError(f"no checkpoint: {reason.splitlines()[0]}", where=str(path)) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"the checkpoint is damaged or none: {str(error).splitlines()[0]}", where=str(path)
-        ) from None
+    checkpoint = load_checkpoint(path)
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise ModelError("the checkpoint has no state_dict", where=str(path), fix="a Lightning checkpoint")
@@ -58,12 +50,47 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
+def load_checkpoint(path: Path, *, mapped: bool = True) -> Any:
+    """What a checkpoint holds, its tensors on the CPU; ``read_weights`` says what is refused."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except OSError as error:
+        raise ModelError(f"the checkpoint cannot be read: {error.strerror}", where=str(path)) from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip()
+        if "Unsupported" in reason or "GLOBAL" in reason:
+            raise ModelError(
+                "the checkpoint holds more than tensors and plain values, which could run code when loaded",
+                where=str(path),
+                fix="save only its state_dict: torch.save({'state_dict': task.state_dict()}, FILE)",
+            ) from None
+        raise ModelError(f"no checkpoint: {reason.splitlines()[0]}", where=str(path)) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"the checkpoint is damaged or none: {str(error).splitlines()[0]}", where=str(path)
+        ) from None
+
+
+def check_bounds(folder: Path) -> None:
+    """Refuse what the libraries would work on for hours: long files, and a config.json of large numbers."""
+    for path in folder.glob("*.*"):
+        if path.suffix in TEXTS:
+            read_bytes(path, MAX_TEXT_BYTES)
+    path = folder / "config.json"
+    for key, value in leaves(read_json(path, dict)) if path.is_file() else ():
+        most = MAX_LAYERS if LAYERS.search(key) else MAX_SIZE
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and number > most:
+                raise damaged(path, f"{key} is {number}, which is more than {most}")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder.
 
     Raises:
         ModelError: if it is not there, damaged, or has no Rust implementation.
     """
+    check_bounds(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the Rust library raises plain Exceptions for damaged files

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bunryu.config.record import fill_environment
-from bunryu.errors import BunryuError, BusyError, first_line
+from bunryu.errors import BunryuError, BusyError, ModelError, first_line
 from bunryu.runs.provenance import code_changes
 from bunryu.runs.run import Run, kind_of
 from bunryu.sweeps.attempts import Attempt
@@ -34,6 +34,8 @@ def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
     try:
         if job.status in ("running", "finished"):
             raise BusyError(f"the job is {job.status}", where=str(ledger.path))
+        if job.status == "damaged":
+            raise ModelError(str(job.cause), where=str(ledger.path / "jobs"))
         with ledger.claimed(job) as attempt:
             return _attempted(ledger, job, attempt, threads)
     except BusyError as error:

@@ -7,17 +7,22 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO, cast
 
 import torch
+from annotated_types import Interval
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from bunryu.errors import ModelError, TrainingError
+from bunryu.models.weights import load_checkpoint
 from bunryu.system.files import FULL, sha256, synchronise, write_atomically, write_durably
+from bunryu.system.records import check_kind, mapping
 
 log = logging.getLogger(__name__)
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+SIZE = Annotated[int, Interval(ge=0)]
+OWN_PARTS = mapping(bunryu=mapping(steps=SIZE, batches_seen=SIZE), metrics_bytes=SIZE)
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -85,9 +90,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def steps_of(path: Path) -> int:
-    """Optimizer steps taken when a run's checkpoint was written."""
-    steps: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["bunryu"]["steps"]
-    return steps
+    """Optimizer steps taken when a run's checkpoint was written; ModelError if it is damaged."""
+    checkpoint = load_checkpoint(path)
+    check_kind(path, checkpoint, OWN_PARTS)
+    return int(checkpoint["bunryu"]["steps"])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -95,8 +101,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     known = _checksums(path)
     if known and sha256(path) not in known:
         raise ModelError("the checkpoint is damaged: its checksum does not fit", where=str(path))
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return checkpoint
+    return dict(load_checkpoint(path, mapped=False))
 
 
 def keep_checkpoints(folder: Path, which: str) -> None:
