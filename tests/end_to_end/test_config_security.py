@@ -403,5 +403,5 @@ def test_hydras_own_node_calls_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )  # fmt: skip
 def test_a_recorded_config_is_plain_yaml(text: str, tampered: Any) -> None:
-    assert "its config.yaml is damaged" in error_of(1, "evaluate", tampered(text).path)
+    assert "config.yaml is damaged" in error_of(1, "evaluate", tampered(text).path)
     assert list(Path.cwd().iterdir()) == []

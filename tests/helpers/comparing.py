@@ -13,6 +13,14 @@ from bunryu.reports.entries import collect
 from bunryu.reports.findings import Findings, find
 from bunryu.runs.run import SCHEMA
 
+# what a recorded config has at least
+RECORDED: dict[str, Any] = {
+    "seed": 1, "max_seq_length": 8, "limit_rows": None, "cache_dir": None, "monitor": "min val/loss",
+    **{node: {} for node in ("optimizer", "scheduler", "task", "callbacks", "logger")},
+    "model": {"name": "tiny"}, "corpus": {"name": "sample"}, "accelerator": {"name": "cpu"},
+    "datamodule": {"batch_size": 16, "padding": "longest"},
+    "trainer": {"precision": "32-true", "fast_dev_run": False},
+}  # fmt: skip
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -30,8 +38,9 @@ def made_run(
         "schema": SCHEMA, "status": status, "overrides": [*overrides, f"seed={seed}"], "seed": seed,
         "config": whole, "start": "2026-01-01T10:00:00+09:00",
         "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None, "exit_reason": cause,
+        "versions": {}, "sources": "", "git": None,
     }  # fmt: skip
-    files = {"manifest.json": json.dumps(manifest), "config.yaml": json.dumps(whole)}
+    files = {"manifest.json": json.dumps(manifest), "config.yaml": json.dumps({**RECORDED, **whole})}
     lines = ["epoch,step,name,value", "0,10,train/loss,0.9", "1,20,train/loss,0.5"]
     if loss is not None:
         results = {"val/loss": loss, "val/accuracy": 1 - loss, "best_checkpoint": "checkpoints/best.ckpt"}

@@ -35,6 +35,7 @@ IRRELEVANT = (
 
 SWEEP = mapping(swept=list[str], monitor=MONITOR)
 JOB = mapping(number=int, overrides=list[str], config=REPORTED_CONFIG, trial=NotRequired[int | None])
+SUBMISSION = mapping(id=str | None)
 
 # A job's overrides and config.
 Definition = tuple[Sequence[str], Mapping[str, Any]]
@@ -139,7 +140,8 @@ class Ledger:
     def submission(self, identity: str) -> str | None:
         """The job's id on the cluster that it was sent to; None if it was not, or is over there."""
         path = self.path / "jobs" / f"{identity}.submitted.json"
-        return str(read_json(path, dict)["id"]) if path.is_file() else None
+        record: dict[str, str | None] = read_json(path, SUBMISSION) if path.is_file() else {}
+        return record.get("id")
 
     def note_submission(self, identity: str, number: str | None) -> None:
         """Note a job's id on a cluster; None when it is over."""
