@@ -17,9 +17,11 @@ from bunryu.runs.run import SCHEMA
 RECORDED: dict[str, Any] = {
     "seed": 1, "max_seq_length": 8, "limit_rows": None, "cache_dir": None, "monitor": "min val/loss",
     **{node: {} for node in ("optimizer", "scheduler", "task", "callbacks", "logger")},
-    "model": {"name": "tiny"}, "corpus": {"name": "sample"}, "accelerator": {"name": "cpu"},
+    "strict_data": False, "overwrite_cache": False, "keep_checkpoints": "all",
+    "model": {"name": "tiny"}, "corpus": {"name": "sample"}, "accelerator": {"name": "cpu", "devices": 1},
     "datamodule": {"batch_size": 16, "padding": "longest"},
-    "trainer": {"precision": "32-true", "fast_dev_run": False},
+    "trainer": {"precision": "32-true", "accelerator": "cpu", "devices": 1, "strategy": "auto",
+                "fast_dev_run": False, "log_every_n_steps": 1, "accumulate_grad_batches": 1},
 }  # fmt: skip
 HOSTILE = "<script>alert(1)</script>"
 

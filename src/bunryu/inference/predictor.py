@@ -21,7 +21,7 @@ from bunryu.encoding.encoder import (
     tokenize,
     untruncating,
 )
-from bunryu.errors import ConfigError, ModelError, first_line
+from bunryu.errors import BunryuError, ConfigError, ModelError, first_line
 from bunryu.models.metadata import ModelMetadata, ParitySample
 from bunryu.models.weights import (
     check_length,
@@ -134,11 +134,16 @@ class Predictor:
 
     def sample_anew(self) -> list[ParitySample]:
         """The parity samples with the logits this predictor gives for them, one at a time."""
-        return [
-            replace(sample, logits=tuple(self.predict([sample.text], pairs)[0].tolist()))
-            for sample in self.metadata.parity
-            for pairs in [None if sample.pair is None else [sample.pair]]
-        ]
+        try:
+            return [
+                replace(sample, logits=tuple(self.predict([sample.text], pairs)[0].tolist()))
+                for sample in self.metadata.parity
+                for pairs in [None if sample.pair is None else [sample.pair]]
+            ]
+        except BunryuError:
+            raise
+        except Exception as error:  # whatever a damaged tokenizer or config ends in
+            raise ModelError(f"the model cannot be run: {first_line(error)}", where=self.name) from error
 
     def check_parity(self) -> float:
         """The largest difference between a logit saved with the model and the same one computed now.

@@ -29,8 +29,9 @@ REPORTED_CONFIG = mapping(seed=NotRequired[int | None], monitor=NotRequired[MONI
 
 CONFIG = mapping(
     seed=Annotated[int, Interval(ge=0, lt=2**32)], max_seq_length=COUNT, limit_rows=COUNT | None,
-    cache_dir=str | None, monitor=MONITOR, model=NAMED, accelerator=NAMED, optimizer=NODE, scheduler=NODE,
-    task=NODE, callbacks=NODE, logger=NODE,
+    cache_dir=str | None, strict_data=bool, overwrite_cache=bool, monitor=MONITOR,
+    keep_checkpoints=Literal["all", "best", "none"], model=NAMED, accelerator=mapping(name=str, devices=Any),
+    optimizer=NODE, scheduler=NODE, task=NODE, callbacks=NODE, logger=NODE,
     corpus=mapping(
         name=str, text_column=NotRequired[str], label_column=NotRequired[str],
         pair_column=NotRequired[str | None], label_names=NotRequired[dict[Any, Any] | None],
@@ -38,7 +39,10 @@ CONFIG = mapping(
     datamodule=mapping(
         batch_size=Annotated[int, Interval(gt=0, le=MAX_BATCH_SIZE)], padding=Literal["longest", "max_length"]
     ),
-    trainer=mapping(precision=str | int, fast_dev_run=bool | int),
+    trainer=mapping(
+        precision=str | int, accelerator=Any, devices=Any, strategy=str, fast_dev_run=bool | int,
+        log_every_n_steps=COUNT, accumulate_grad_batches=COUNT,
+    ),
 )  # fmt: skip
 
 MANIFEST = mapping(
