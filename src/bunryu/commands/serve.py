@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bunryu.commands.arguments import Parser, add_model_arguments
-from bunryu.errors import BunryuError, ConfigError
+from bunryu.errors import BunryuError, ConfigError, printable
 from bunryu.inference.opening import open_predictor
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _start_message(predictor: Predictor, difference: float, url: str) -> str:
     metadata = predictor.metadata
     kind = "pairs of texts" if metadata.takes_pairs else "texts"
     parity = f"logits as saved within {difference:.1g}" if metadata.parity else "no parity samples"
-    return (
+    return printable(
         f"serving {predictor.name}: {' | '.join(predictor.labels)}\n"
         f"  {kind} of at most {metadata.max_seq_length} tokens; "
         f"{predictor.runtime} on {predictor.device}, {parity}\n  {url}\n  Ctrl-C stops"

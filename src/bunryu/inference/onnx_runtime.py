@@ -15,7 +15,7 @@ from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.inference.predictor import Arrays, Predictor
 from bunryu.models.metadata import MODEL_CONFIG, ModelMetadata, read_labels
 from bunryu.models.weights import check_vocabulary, load_tokenizer
-from bunryu.system.records import read_json
+from bunryu.system.records import read_checked
 
 GRAPH = "model.onnx"
 FATAL = 4  # onnxruntime's level of messages; what it refuses is raised besides
@@ -60,7 +60,7 @@ def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
     classes = [output.shape[-1] for output in session.get_outputs() if output.name == "logits"]
     if classes != [len(labels)]:
         raise _misfit(f"config.json has {len(labels)} labels, the graph {classes or 'no logits'}", folder)
-    check_vocabulary(tokenizer, read_json(folder / "config.json", MODEL_CONFIG)["vocab_size"], str(folder))
+    check_vocabulary(tokenizer, read_checked(folder / "config.json", MODEL_CONFIG)["vocab_size"], str(folder))
     runs_on = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else _cuda(device)
     predictor = Predictor(
         name, metadata, tokenizer, labels, OnnxNetwork(session, str(folder)), runtime="onnx", device=runs_on

@@ -13,13 +13,13 @@ from annotated_types import Interval, Len
 from bunryu.data.cleaner import Cleaner
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.system.files import write_atomically
-from bunryu.system.records import VERSIONED, damaged, mapping, read_json
+from bunryu.system.records import VERSIONED, damaged, mapping, read_checked
 
 SCHEMA = 1
 FILE = "bunryu.json"
 MAX_SEQ_LENGTH = 2**20
 MAX_SAMPLES = 64
-MAX_SAMPLE_LENGTH = 200_000  # characters
+MAX_SAMPLE_LENGTH = 100_000  # characters
 
 TEXT = Annotated[str, Len(0, MAX_SAMPLE_LENGTH)]
 SAMPLE = mapping(text=TEXT, pair=NotRequired[TEXT | None], logits=list[float])
@@ -71,9 +71,9 @@ class ModelMetadata:
         if not path.is_file():
             fix = "a run directory, its model/, or what bunryu import-checkpoint wrote"
             raise ModelError(f"no model folder of bunryu: it has no {FILE}", where=str(folder), fix=fix)
-        if read_json(path, VERSIONED)["schema"] > SCHEMA:
+        if read_checked(path, VERSIONED)["schema"] > SCHEMA:
             raise ModelError(f"{FILE} was written by a later bunryu", where=str(path), fix="use that version")
-        facts = read_json(path, METADATA)
+        facts = read_checked(path, METADATA)
         samples = [
             ParitySample(sample["text"], sample.get("pair"), tuple(map(float, sample["logits"])))
             for sample in facts["parity"]
@@ -90,7 +90,7 @@ def read_labels(folder: Path) -> list[str]:
     Raises:
         ModelError: if it is damaged.
     """
-    names = read_json(folder / "config.json", MODEL_CONFIG)["id2label"]
+    names = read_checked(folder / "config.json", MODEL_CONFIG)["id2label"]
     if names.keys() != {str(index) for index in range(len(names))}:
         raise damaged(folder / "config.json", "id2label does not count from 0")
     return [names[str(index)] for index in range(len(names))]

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.keys import leaves
 from bunryu.models.folder import no_progress_bar
-from bunryu.system.records import damaged, read_bytes, read_json
+from bunryu.system.records import damaged, read_bytes, read_checked
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -77,7 +77,7 @@ def check_bounds(folder: Path) -> None:
         if path.suffix in TEXTS:
             read_bytes(path, MAX_TEXT_BYTES)
     path = folder / "config.json"
-    for key, value in leaves(read_json(path, dict)) if path.is_file() else ():
+    for key, value in leaves(read_checked(path, dict)) if path.is_file() else ():
         most = MAX_LAYERS if LAYERS.search(key) else MAX_SIZE
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and number > most:

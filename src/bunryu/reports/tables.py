@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bunryu.errors import printable
 from bunryu.reports.comparison import counted, shown
 from bunryu.reports.findings import Findings
 from bunryu.reports.significance import Summary
@@ -107,10 +108,10 @@ def show(findings: Findings, console: Console) -> None:
             if len(rows) > TERMINAL_ROWS:
                 console.print(Text(f"  … and {len(rows) - TERMINAL_ROWS} more, with -o FOLDER"))
             console.print()
-    console.print(Text(findings.verdict, style="green" if findings.answer == "yes" else "yellow"))
+    console.print(Text(printable(findings.verdict), style="green" if findings.answer == "yes" else "yellow"))
     rows_compared = [findings.row_verdict] if findings.split else []
     for line in (*rows_compared, *comparison.notes, f"cost: {cost(findings)}"):
-        console.print(Text(line))
+        console.print(Text(printable(line)))
 
 
 def markdown(findings: Findings) -> str:
@@ -170,9 +171,10 @@ def _rich(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
         column = [row[index] for row in rows]
         numbers = all(re.fullmatch(r"\[?[-+]?[\d., e+-]+( \w+|%)?\]?|–", cell) for cell in column)
         # what tells runs apart is never cut; long texts fold
-        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
+        title = Text(printable(name))
+        table.add_column(title, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
 
 

@@ -25,8 +25,7 @@ from bunryu.system.records import (
     VERSIONED,
     damaged,
     read_bytes,
-    read_json,
-    read_yaml,
+    read_checked,
 )
 from bunryu.system.secrets import mask, secrets_in
 
@@ -91,19 +90,19 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """The manifest as it stands; ModelError if it is damaged or another version of bunryu wrote it."""
         path = self.path / "manifest.json"
-        _refuse_other_schemas(read_json(path, VERSIONED)["schema"], self.path)
-        return dict(read_json(path, MANIFEST))
+        _refuse_other_schemas(read_checked(path, VERSIONED)["schema"], self.path)
+        return dict(read_checked(path, MANIFEST))
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The run's config, secrets still as ``${oc.env:NAME}``; ModelError if it is damaged."""
-        return dict(read_yaml(self.path / "config.yaml", CONFIG))
+        return dict(read_checked(self.path / "config.yaml", CONFIG))
 
     @property
     def results(self) -> dict[str, Any]:
         """The content of results.json; empty before there is one."""
         path = self.path / "results.json"
-        return dict(read_json(path, RESULTS)) if path.is_file() else {}
+        return dict(read_checked(path, RESULTS)) if path.is_file() else {}
 
     @property
     def metrics(self) -> list[tuple[int, int, str, float]]:

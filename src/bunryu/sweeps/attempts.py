@@ -21,7 +21,7 @@ from bunryu.errors import BusyError
 from bunryu.runs.records import TIME
 from bunryu.system.files import write_atomically
 from bunryu.system.machine import pid_namespace
-from bunryu.system.records import mapping, read_json
+from bunryu.system.records import mapping, read_checked
 
 HEARTBEAT = 10.0  # seconds between two touches
 DEAD = 60.0  # seconds without one
@@ -101,7 +101,7 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises ModelError if there is none, or it is damaged.
     """
     is_empty = path.is_file() and not path.stat().st_size
-    return {} if is_empty else dict(read_json(path, RECORD))
+    return {} if is_empty else dict(read_checked(path, RECORD))
 
 
 def write_record(path: Path, facts: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NotRequired
 from bunryu.errors import DamagedError
 from bunryu.runs.records import MONITOR, REPORTED_CONFIG
 from bunryu.sweeps.attempts import Attempt, alive, now, read_record, write_record
-from bunryu.system.records import mapping, read_json
+from bunryu.system.records import mapping, read_checked
 
 SCHEMA = 1
 
@@ -87,7 +87,7 @@ class Ledger:
     @property
     def facts(self) -> dict[str, Any]:
         """Name, swept keys, monitor and strategy; raises ModelError if the folder is no sweep's."""
-        return dict(read_json(self.path / "sweep.json", SWEEP))
+        return dict(read_checked(self.path / "sweep.json", SWEEP))
 
     def add(self, jobs: Mapping[str, Definition], trial: int | None = None) -> None:
         """Note jobs, by identity; the new ones are numbered in their order, the others keep their numbers.
@@ -106,7 +106,7 @@ class Ledger:
         """One job as its records say, if only that one is damaged; raises ModelError if there is none."""
         state = JobState(-1, identity, [], {})
         try:
-            facts = read_json(self.path / "jobs" / f"{identity}.json", JOB)
+            facts = read_checked(self.path / "jobs" / f"{identity}.json", JOB)
             overrides, config = facts["overrides"], facts["config"]
             state = JobState(facts["number"], identity, overrides, config, facts.get("trial"))
             return self._with_attempts(state)
@@ -140,7 +140,7 @@ class Ledger:
     def submission(self, identity: str) -> str | None:
         """The job's id on the cluster that it was sent to; None if it was not, or is over there."""
         path = self.path / "jobs" / f"{identity}.submitted.json"
-        record: dict[str, str | None] = read_json(path, SUBMISSION) if path.is_file() else {}
+        record: dict[str, str | None] = read_checked(path, SUBMISSION) if path.is_file() else {}
         return record.get("id")
 
     def note_submission(self, identity: str, number: str | None) -> None:

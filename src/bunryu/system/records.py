@@ -6,7 +6,7 @@ import functools
 import os
 import reprlib
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,41 @@ from typing_extensions import TypedDict
 
 from bunryu.errors import DamagedError, ModelError
 
-MAX_RECORD_BYTES = 32 << 20  # the longest are manifests, with a diff of a million characters
-MAX_CONFIG_BYTES = 4 << 20
+MAX_RECORD_BYTES = 8 << 20  # the longest are manifests, with a diff of a million characters
 MAX_TABLE_BYTES = 1 << 29  # of metrics.csv and predictions
 MAX_YAML_DEPTH = 50
 MAX_INTEGER = 2**63  # what numpy, torch and a float take
 
 
-def read_json(path: Path, kind: Any, limit: int = MAX_RECORD_BYTES) -> Any:
-    """The value in a JSON file, if it is of a ``kind``: a TypedDict, or another type that pydantic knows.
+def read_checked(path: Path, kind: Any) -> Any:
+    """The value in a JSON or YAML file, if it is of a kind, a ``mapping`` or another type of pydantic's.
 
     What the kind does not name may hold any plain values. Raises DamagedError, with the key and what was
     found there, if it is not; ModelError if there is no such file.
     """
     from pydantic_core import from_json  # here, as all of pydantic: it takes a tenth of a second
 
-    return _checked(path, read_bytes(path, limit), from_json, kind)
+    content = read_bytes(path, MAX_RECORD_BYTES)
+    try:
+        value = _plain_yaml(content) if path.suffix == ".yaml" else from_json(content)
+        for problem in _odd_parts(value, "it"):
+            raise ValueError(problem)
+    except Exception as error:  # a parser's own, and those of dates and numbers that are none
+        raise damaged(path, error) from None
+    check_kind(path, value, kind)
+    return value
 
 
-def read_yaml(path: Path, kind: Any) -> Any:
-    """The same of a YAML file."""
-    return _checked(path, read_bytes(path, MAX_CONFIG_BYTES), _plain_yaml, kind)
+def check_kind(path: Path, value: Any, kind: Any) -> None:
+    """Refuse what was read from a file, as ``read_checked`` does, if it is not of a kind."""
+    from pydantic import ValidationError
+
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key, found = ".".join(map(str, first["loc"])) or "it", reprlib.repr(first["input"])
+        raise damaged(path, f"{key}: {first['msg']}; found {found}") from None
 
 
 def mapping(**kinds: Any) -> Any:
@@ -47,7 +61,7 @@ VERSIONED = mapping(schema=int)  # read first: which version of bunryu wrote a r
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes; refused as in ``read_json``."""
+    """The content of a regular file of at most ``limit`` bytes; refused as in ``read_checked``."""
     try:
         # a pipe would be waited for
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -68,29 +82,6 @@ def damaged(path: Path, why: object) -> DamagedError:
     return DamagedError(f"{path.name} is damaged: {' '.join(str(why).split())[:300]}", where=str(path))
 
 
-def check_kind(path: Path, value: Any, kind: Any) -> None:
-    """Refuse what was read from a file, as ``read_json`` does, if it is not of a kind."""
-    from pydantic import ValidationError
-
-    try:
-        _adapter(kind).validate_python(value, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key, found = ".".join(map(str, first["loc"])) or "it", reprlib.repr(first["input"])
-        raise damaged(path, f"{key}: {first['msg']}; found {found}") from None
-
-
-def _checked(path: Path, content: bytes, parse: Callable[[bytes], Any], kind: Any) -> Any:
-    try:
-        value = parse(content)
-        for problem in _odd_parts(value, "it"):
-            raise ValueError(problem)
-    except Exception as error:  # a parser's own, and those of dates and numbers that are none
-        raise damaged(path, error) from None
-    check_kind(path, value, kind)
-    return value
-
-
 @functools.cache
 def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
@@ -100,12 +91,12 @@ def _adapter(kind: Any) -> Any:
 
 def _plain_yaml(content: bytes) -> Any:
     """The value in a YAML text in which no few characters stand for many."""
-    depth, loader = 0, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for event in yaml.parse(content.decode("utf-8"), loader):
+    text, depth, loader = content.decode("utf-8"), 0, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for event in yaml.parse(text, loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_YAML_DEPTH or isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
             raise ValueError(f"it has aliases, tags or more than {MAX_YAML_DEPTH} levels")
-    return yaml.load(content.decode("utf-8"), loader)
+    return yaml.load(text, loader)
 
 
 def _odd_parts(value: Any, key: str) -> Iterator[str]:
