@@ -99,7 +99,9 @@ def _split(opened: OpenedModel, split: str) -> Documents:
 
     assert opened.run is not None
     # nothing but these: the rest of the config may name secrets that are not needed here
-    corpus = read_corpus(resolved(opened.run.config, str(opened.run.path), "corpus", "limit_rows"))
+    corpus = read_corpus(
+        resolved(opened.run.config, str(opened.run.path), "corpus", "limit_rows"), fetch=False
+    )
     examples = corpus.split(split)
     if not examples:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"

@@ -32,7 +32,13 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    print(printable("\n".join(["different now from when the run was made:", *_changes(run)])))
+    print(
+        printable(
+            "\n".join(
+                ["different now from when the run was made:", *_changes(run, fetch=not options.dry_run)]
+            )
+        )
+    )
     if options.dry_run:
         return 0
     check_targets(resolved(run.config, where))  # a refused run leaves no directory
@@ -76,17 +82,17 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     return DIFFERENT, [f"different: by up to {farthest:.3g}, more than {tolerance:g}", *lines]
 
 
-def _changes(run: Run) -> list[str]:
-    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run)]
+def _changes(run: Run, fetch: bool) -> list[str]:
+    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, fetch)]
     return [f"  {line}" for line in found] or ["  nothing"]
 
 
-def _corpus_changes(run: Run) -> list[str]:
+def _corpus_changes(run: Run, fetch: bool) -> list[str]:
     from bunryu.training.inputs import read_corpus
 
     config = resolved(run.config, str(run.path), "corpus", "limit_rows")
     before = run.manifest.get("corpus", {}).get("fingerprint", "(unknown)")
-    now = read_corpus(config).fingerprint()
+    now = read_corpus(config, fetch=fetch).fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 

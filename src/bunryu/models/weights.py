@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.keys import leaves
 from bunryu.models.folder import no_progress_bar
+from bunryu.system.machine import available_memory
 from bunryu.system.records import damaged, read_bytes, read_checked
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -72,7 +73,11 @@ def load_checkpoint(path: Path, *, mapped: bool = True) -> Any:
 
 
 def check_bounds(folder: Path) -> None:
-    """Refuse what the libraries would work on for hours: long files, and a config.json of large numbers."""
+    """Refuse what libraries would work on for hours, or have no memory for: long files, large numbers."""
+    size, free = sum(path.stat().st_size for path in folder.glob("*.safetensors")), available_memory()
+    if free is not None and size > free:
+        what = f"the weights have {size:,} bytes, and {free:,} bytes of memory are free"
+        raise ModelError(what, where=str(folder))
     for path in folder.glob("*.*"):
         if path.suffix in TEXTS:
             read_bytes(path, MAX_TEXT_BYTES)

@@ -18,9 +18,15 @@ if TYPE_CHECKING:  # evaluate and reproduce read a corpus before torch is import
 log = logging.getLogger(__name__)
 
 
-def read_corpus(config: Mapping[str, Any]) -> Corpus:
-    """The corpus of a config (``corpus`` and ``limit_rows``, no references to the environment left in)."""
-    corpus: Corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
+def read_corpus(config: Mapping[str, Any], *, fetch: bool = True) -> Corpus:
+    """The corpus of a config (``corpus`` and ``limit_rows``, no references to the environment left in).
+
+    Without ``fetch``, files that would be fetched are an error: whose run is looked at may name any folder.
+    """
+    node = config["corpus"]
+    if not fetch and "force_download" in node:
+        node = {**node, "force_download": None}
+    corpus: Corpus = instantiate(node, "corpus").read().limited(config["limit_rows"])
     return corpus
 
 
