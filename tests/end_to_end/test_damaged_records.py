@@ -53,7 +53,7 @@ def run(trained: Run, tmp_path: Path) -> Path:
 def arguments(verb: str, run: Path) -> list[str]:
     beside = run.parents[1]
     (beside / "in.tsv").write_text("document\n재미있다\n", "utf-8")
-    more = {"predict": [f"{beside}/in.tsv", "-o", f"{beside}/out.csv"], "resume": ["--despite-changes"]}
+    more = {"predict": [f"{beside}/in.tsv", "-o", f"{beside}/out.csv"]}
     return [verb, str(beside if verb == "report" else run), *more.get(verb, [])]
 
 

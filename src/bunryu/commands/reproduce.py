@@ -13,7 +13,7 @@ from bunryu.config.instantiate import check_targets
 from bunryu.config.record import resolved
 from bunryu.errors import ConfigError, printable
 from bunryu.runs.find import find_run
-from bunryu.runs.provenance import code_changes, surroundings_changes
+from bunryu.runs.provenance import code_changes, config_changes, surroundings_changes
 from bunryu.runs.run import Run
 from bunryu.system import ranks
 from bunryu.system.console import log_to_console
@@ -32,13 +32,11 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    print(
-        printable(
-            "\n".join(
-                ["different now from when the run was made:", *_changes(run, fetch=not options.dry_run)]
-            )
-        )
-    )
+    if changes := config_changes(manifest["config"], run.config):
+        what = "its config.yaml is not the one it began with:\n  " + "\n  ".join(changes)
+        raise ConfigError(what, where=where, fix="the file as it was; or bunryu train, as a run of its own")
+    found = ["different now from when the run was made:", *_changes(run, fetch=not options.dry_run)]
+    print(printable("\n".join(found)))
     if options.dry_run:
         return 0
     check_targets(resolved(run.config, where))  # a refused run leaves no directory
