@@ -32,14 +32,14 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    if changes := config_changes(manifest["config"], run.config):
-        what = "its config.yaml is not the one it began with:\n  " + "\n  ".join(changes)
-        raise ConfigError(what, where=where, fix="the file as it was; or bunryu train, as a run of its own")
     found = ["different now from when the run was made:", *_changes(run, fetch=not options.dry_run)]
     print(printable("\n".join(found)))
     if options.dry_run:
         return 0
     check_targets(resolved(run.config, where))  # a refused run leaves no directory
+    if changes := config_changes(manifest["config"], run.config):
+        what = "its config.yaml is not the one it began with:\n  " + "\n  ".join(changes)
+        raise ConfigError(what, where=where, fix="the file as it was; or bunryu train, as a run of its own")
     from bunryu.training import distributed  # torch and Lightning: only once there is something to train
 
     distributed.check(run)
@@ -82,6 +82,7 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
 
 def _changes(run: Run, fetch: bool) -> list[str]:
     found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, fetch)]
+    found += config_changes(run.manifest["config"], run.config)
     return [f"  {line}" for line in found] or ["  nothing"]
 
 

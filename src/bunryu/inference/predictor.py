@@ -22,7 +22,7 @@ from bunryu.encoding.encoder import (
     untruncating,
 )
 from bunryu.errors import BunryuError, ConfigError, ModelError, first_line
-from bunryu.models.metadata import ModelMetadata, ParitySample
+from bunryu.models.metadata import ModelMetadata, ParitySample, read_labels
 from bunryu.models.weights import (
     check_length,
     check_vocabulary,
@@ -190,10 +190,7 @@ def load_predictor(
     model = load_classifier(folder)
     if checkpoint is not None:
         put_weights(model, read_weights(checkpoint), checkpoint)
-    names = model.config.id2label
-    if sorted(names) != list(range(len(names))):
-        raise ModelError("id2label does not count from 0", where=str(folder / "config.json"))
-    labels = [str(names[index]) for index in range(len(names))]
+    labels = read_labels(folder)
     check_vocabulary(tokenizer, model.config.vocab_size, str(folder))
     check_length(model, metadata.max_seq_length)
     wide = next(model.parameters()).dtype == torch.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NotRequired
 
 from annotated_types import Interval, Predicate
@@ -11,12 +11,13 @@ from annotated_types import Interval, Predicate
 from bunryu.system.records import mapping
 
 MAX_THREADS = 1024
-MAX_BATCH_SIZE = 1_000_000
+MAX_BATCH_SIZE = 2**31
 
 
 def seconds(time: str) -> float:
     """A record's ISO 8601 time, in seconds since 1970."""
-    return datetime.fromisoformat(time).timestamp()
+    moment = datetime.fromisoformat(time)
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
 TIME = Annotated[str, Predicate(lambda text: seconds(text) is not None)]
