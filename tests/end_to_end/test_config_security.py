@@ -120,11 +120,11 @@ def placed(recorded: dict[str, Any], place: str, node: Any) -> dict[str, Any]:
     """The recorded config with a node put somewhere into it."""
     corpus = recorded["corpus"]
     return {
-        "corpus": {**recorded, "corpus": {**node, "name": "x"}},
+        "corpus": {**recorded, "corpus": {"name": "x", **node} if isinstance(node, dict) else node},
         "corpus.cleaner": {**recorded, "corpus": {**corpus, "cleaner": node}},
         "corpus.label_names": {**recorded, "corpus": {**corpus, "label_names": node}},
         "in a list": {**recorded, "corpus": {**corpus, "cleaner": [[node]]}},
-        "deep": {**recorded, "corpus": {**corpus, "more": {"a": [{"b": {"c": node}}]}}},
+        "deep": {**recorded, "corpus": {**corpus, "label_names": {0: [{"b": {"c": node}}]}}},
         "optimizer": {**recorded, "optimizer": node},
     }[place]
 

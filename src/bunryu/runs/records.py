@@ -41,7 +41,7 @@ CONFIG = mapping(
         batch_size=Annotated[int, Interval(gt=0, le=MAX_BATCH_SIZE)], padding=Literal["longest", "max_length"]
     ),
     trainer=mapping(
-        precision=str | int, accelerator=Any, devices=Any, strategy=str, fast_dev_run=bool | int,
+        precision=str | int, accelerator=Any, devices=Any, strategy=str, fast_dev_run=NotRequired[bool | int],
         log_every_n_steps=COUNT, accumulate_grad_batches=COUNT,
     ),
 )  # fmt: skip
