@@ -28,9 +28,9 @@ DEAD = 60.0  # seconds without one
 
 RECORD = mapping(
     status=Literal["running", "finished", "failed", "interrupted", "pruned"], host=str,
-    pid=Annotated[int, Interval(gt=0, lt=2**31)], run=Annotated[str, Predicate(lambda path: "\0" not in path)] | None,
+    run=Annotated[str, Predicate(lambda path: "\0" not in path)] | None,
+    pid=Annotated[int, Interval(gt=0, lt=2**31)], metrics=NotRequired[dict[str, float]],
     start=NotRequired[TIME], end=NotRequired[TIME | None], cause=NotRequired[str | None],
-    metrics=NotRequired[dict[str, float]],
 )  # fmt: skip
 
 
