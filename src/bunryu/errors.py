@@ -26,7 +26,7 @@ class BunryuError(Exception):
             lines.append(f"  where: {self.where}")
         if self.fix:
             lines.append(f"  fix:   {self.fix}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 class ConfigError(BunryuError):
@@ -45,6 +45,10 @@ class DownloadError(BunryuError):
 
 class ModelError(BunryuError):
     """Weights, vocabulary or architecture that do not fit."""
+
+
+class DamagedError(ModelError):
+    """A file of a run, model folder or sweep that is not as bunryu writes it."""
 
 
 class TrainingError(BunryuError):
@@ -66,3 +70,8 @@ class BusyError(BunryuError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, without what it goes on to say."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what would move or colour a terminal instead of being shown."""
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)

@@ -79,6 +79,10 @@ def test_a_run_that_cannot_be_trained_here_leaves_no_other(
     path = finished.path / "config.yaml"
     path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
     assert cli.run(["reproduce", str(finished.path)]) == 2
+    key = "accelerator.name: 'cpu' -> 'gpu'" if new == "gpu" else "accelerator.devices: 1 -> 'two'"
+    assert f"its config.yaml is not the one it began with:\n  {key}\n" in capsys.readouterr().err
+    finished.record(config=finished.config)
+    assert cli.run(["reproduce", str(finished.path)]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert f"where: {path}\n  fix:   a machine like the one it was made on" in error
@@ -90,6 +94,7 @@ def test_one_of_several_processes_and_an_unfinished_run_make_none(
 ) -> None:
     path = finished.path / "config.yaml"
     path.write_text(path.read_text("utf-8").replace("devices: 1", "devices: 2"), "utf-8")
+    finished.record(config=finished.config)
     monkeypatch.setattr("bunryu.training.distributed.execute", None)  # it would wait for the other process
     become({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, monkeypatch)
     assert cli.run(["reproduce", str(finished.path)]) == 2

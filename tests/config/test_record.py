@@ -92,7 +92,6 @@ def test_a_missing_corpus_file_is_refused(loader: ConfigLoader, tmp_path: Path) 
     check_files([config])
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(
     ("given", "name"),
     [
@@ -107,7 +106,8 @@ def test_a_table_is_named_after_its_file(
 ) -> None:
     monkeypatch.setenv("A_FOLDER", "/sesame/open")
     assert alone(loader, "corpus=table", *given)["corpus"]["name"] == name
-=======
+
+
 def test_what_is_there_is_named_for_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.csv", "test", "models/mine/config.json", "tiny/other"):
@@ -128,4 +128,3 @@ def test_what_is_there_is_named_for_any_folder(tmp_path: Path, monkeypatch: pyte
         "model": {"name": f"{tmp_path}/models/mine"},
     }
     assert config["model"]["name"] == "models/mine"
->>>>>>> w-readers

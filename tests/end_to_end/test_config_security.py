@@ -122,11 +122,11 @@ def placed(recorded: dict[str, Any], place: str, node: Any) -> dict[str, Any]:
     """The recorded config with a node put somewhere into it."""
     corpus = recorded["corpus"]
     return {
-        "corpus": {**recorded, "corpus": node},
+        "corpus": {**recorded, "corpus": {"name": "x", **node} if isinstance(node, dict) else node},
         "corpus.cleaner": {**recorded, "corpus": {**corpus, "cleaner": node}},
         "corpus.label_names": {**recorded, "corpus": {**corpus, "label_names": node}},
-        "in a list": {**recorded, "corpus": {**corpus, "label_names": [[node]]}},
-        "deep": {**recorded, "corpus": {**corpus, "name": {"a": [{"b": {"c": node}}]}}},
+        "in a list": {**recorded, "corpus": {**corpus, "cleaner": [[node]]}},
+        "deep": {**recorded, "corpus": {**corpus, "label_names": {0: [{"b": {"c": node}}]}}},
         "optimizer": {**recorded, "optimizer": node},
     }[place]
 
@@ -451,5 +451,5 @@ def test_what_a_sweep_needs_of_hydra_may_be_set(launcher: str) -> None:
     ],
 )  # fmt: skip
 def test_a_recorded_config_is_plain_yaml(text: str, tampered: Any) -> None:
-    assert "its config.yaml is damaged" in error_of(1, "evaluate", tampered(text).path)
+    assert "config.yaml is damaged" in error_of(1, "evaluate", tampered(text).path)
     assert list(Path.cwd().iterdir()) == []

@@ -13,6 +13,16 @@ from bunryu.reports.entries import collect
 from bunryu.reports.findings import Findings, find
 from bunryu.runs.run import SCHEMA
 
+# what a recorded config has at least
+RECORDED: dict[str, Any] = {
+    "seed": 1, "max_seq_length": 8, "limit_rows": None, "cache_dir": None, "monitor": "min val/loss",
+    **{node: {} for node in ("optimizer", "scheduler", "task", "callbacks", "logger")},
+    "strict_data": False, "overwrite_cache": False, "keep_checkpoints": "all",
+    "model": {"name": "tiny"}, "corpus": {"name": "sample"}, "accelerator": {"name": "cpu", "devices": 1},
+    "datamodule": {"batch_size": 16, "padding": "longest"},
+    "trainer": {"precision": "32-true", "accelerator": "cpu", "devices": 1, "strategy": "auto",
+                "fast_dev_run": False, "log_every_n_steps": 1, "accumulate_grad_batches": 1},
+}  # fmt: skip
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -31,9 +41,9 @@ def made_run(
         "schema": SCHEMA, "status": status, "overrides": [*overrides, f"seed={seed}"], "seed": seed,
         "config": whole, "start": "2026-01-01T10:00:00+09:00",
         "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None, "exit_reason": cause,
-        "corpus": corpus_found,
+        "corpus": corpus_found, "versions": {}, "sources": "", "git": None,
     }  # fmt: skip
-    files = {"manifest.json": json.dumps(manifest), "config.yaml": json.dumps(whole)}
+    files = {"manifest.json": json.dumps(manifest), "config.yaml": json.dumps({**RECORDED, **whole})}
     lines = ["epoch,step,name,value", "0,10,train/loss,0.9", "1,20,train/loss,0.5"]
     if loss is not None:
         results = {"val/loss": loss, "val/accuracy": 1 - loss, "best_checkpoint": "checkpoints/best.ckpt"}

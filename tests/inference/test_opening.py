@@ -61,40 +61,12 @@ def test_a_run_without_a_model_says_how_it_stands(run: Path) -> None:
     assert refused(ModelError, locate, run).what == "the run is failed and has no model yet"
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"{",
-        b"[]",
-        b"\xff",
-        b"{}",
-        b'{"status": "finished"}',
-        b'{"status": "finished", "schema": "1"}',
-        b'{"status": "finished", "schema": 2, "corpus": "nsmc"}',
-        b"[" * 100_000,
-    ],
-)
-def test_a_damaged_manifest_is_refused(run: Path, content: bytes) -> None:
-    (run / "manifest.json").write_bytes(content)
-    error = refused(ModelError, locate, run)
-    assert error.what.startswith("its manifest.json is damaged: ")
-    assert error.where == str(run)
-
-
 @pytest.mark.parametrize("names", [{"0": "긍정", "1": "부정"}, {"0": "부정"}])
 def test_labels_that_are_not_the_runs_are_refused(run: Path, names: dict[str, str]) -> None:
     edit_json(run / "model/config.json", lambda config: {**config, "id2label": names})
     error = refused(ModelError, locate, run / "model")
     assert error.what == f"the model's labels are {list(names.values())}, the run's ['부정', '긍정']"
     assert error.where == str(run / "model/config.json")
-
-
-@pytest.mark.parametrize(
-    "content", [b"[]", b'{"id2label": 3}', b'{"id2label": {"0": "a", "7": "b"}}', b"[" * 100_000]
-)
-def test_a_damaged_config_is_refused(run: Path, content: bytes) -> None:
-    (run / "model/config.json").write_bytes(content)
-    assert refused(ModelError, locate, run).what.startswith("its config.json is damaged: ")
 
 
 def test_checkpoints_by_name_and_path(run: Path, tmp_path: Path) -> None:

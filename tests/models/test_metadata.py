@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bunryu.data.cleaner import Cleaner
 from bunryu.errors import ModelError
 from bunryu.models.metadata import ModelMetadata, ParitySample
@@ -50,41 +48,8 @@ def test_pairs_are_known_by_the_samples(tmp_path: Path) -> None:
 
 def test_a_missing_file_and_a_later_schema_are_refused(tmp_path: Path) -> None:
     error = refused(ModelError, ModelMetadata.read, tmp_path)
-    assert error.what == "no model folder of bunryu: bunryu.json cannot be read (No such file or directory)"
+    assert error.what == "no model folder of bunryu: it has no bunryu.json"
     assert "import-checkpoint" in error.fix
     error = refused(ModelError, ModelMetadata.read, write(tmp_path, {**FACTS, "schema": 99}))
     assert error.what == "bunryu.json was written by a later bunryu"
     assert error.where == str(tmp_path / "bunryu.json")
-
-
-@pytest.mark.parametrize(
-    "facts",
-    [
-        [],
-        {},
-        {**FACTS, "schema": "1"},
-        {**FACTS, "max_seq_length": "long"},
-        {**FACTS, "cleaner": {"unknown": 1}},
-        {**FACTS, "cleaner": {"allowed": "z-a"}},
-        {**FACTS, "cleaner": 3},
-        {**FACTS, "parity": 3},
-        {**FACTS, "parity": [{"text": "좋다"}]},
-        {**FACTS, "parity": [{"text": 5, "logits": [0.5, 1]}]},
-        {**FACTS, "parity": [{"text": "좋다", "pair": ["x"], "logits": [0.5, 1]}]},
-        {**FACTS, "parity": [{"text": "좋다", "logits": ["high", 1]}]},
-        {name: value for name, value in FACTS.items() if name != "parity"},
-    ],
-)
-def test_damaged_facts_are_refused(tmp_path: Path, facts: Any) -> None:
-    assert len(ModelMetadata.read(write(tmp_path, FACTS)).parity) == 1
-    with pytest.raises(ModelError, match=r"^bunryu\.json is damaged: "):
-        ModelMetadata.read(write(tmp_path, facts))
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe{}", json.dumps(FACTS).encode()[:-20], b"[" * 100_000]
-)
-def test_damaged_bytes_are_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "bunryu.json").write_bytes(content)
-    with pytest.raises(ModelError, match=r"^bunryu\.json is damaged: "):
-        ModelMetadata.read(tmp_path)

@@ -19,17 +19,21 @@ from bunryu.runs.recording import recording
 from bunryu.runs.run import Run
 from bunryu.system import secrets
 from bunryu.system.files import explained
+from helpers.comparing import RECORDED
 from helpers.refusing import refused
+
+CONFIG = {**RECORDED, "seed": 7, "text": "한글"}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return Run.create(tmp_path, "sample-tiny", {"seed": 7, "text": "한글"}, ["bunryu"], ["seed=7"])
+    return Run.create(tmp_path, "sample-tiny", CONFIG, ["bunryu"], ["seed=7"])
 
 
 def test_a_new_run_is_running_and_has_its_config(run: Run) -> None:
     assert (run.manifest["status"], run.manifest["schema"]) == ("running", 2)
-    assert run.config == {"seed": 7, "text": "한글"}
+    assert run.config == CONFIG
+    assert run.config is run.config  # its YAML is parsed once
     assert "한글" in (run.path / "config.yaml").read_text("utf-8")
     assert (run.path / "metrics.csv").read_text("utf-8") == "epoch,step,name,value\n"
     assert run.manifest["versions"] == provenance.versions()
@@ -44,7 +48,7 @@ def test_a_name_that_is_taken_is_not_used_again(tmp_path: Path, monkeypatch: pyt
     drawn = iter(["aaaaaa", "aaaaaa", "bbbbbb"])
     monkeypatch.setattr(run_module, "datetime", Stopped)
     monkeypatch.setattr(run_module, "secrets", SimpleNamespace(token_hex=lambda _: next(drawn)))
-    names = [Run.create(tmp_path, "a-b", {"seed": seed}, [], []).path.name for seed in (1, 2)]
+    names = [Run.create(tmp_path, "a-b", {**CONFIG, "seed": seed}, [], []).path.name for seed in (1, 2)]
     assert names == ["2026-01-02_03-04-05-aaaaaa", "2026-01-02_03-04-05-bbbbbb"]
     assert Run(tmp_path / "a-b" / names[0]).config["seed"] == 1
 
@@ -144,6 +148,6 @@ def test_a_secret_in_the_uncommitted_diff_is_masked(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("TOKEN", "hush-4711")
     secrets.remember("TOKEN")
     run = Run.create(tmp_path, "a-b", {"seed": 7, "token": "${oc.env:TOKEN}"}, [], [])
-    run.record(git={"diff": ["+token = hush-4711"]}, count=4711)
+    run.record(git={"commit": "", "diff": "+token = hush-4711"}, count=[4711])
     manifest = run.manifest
-    assert (manifest["git"], manifest["count"]) == ({"diff": ["+token = ${oc.env:TOKEN}"]}, 4711)
+    assert (manifest["git"]["diff"], manifest["count"]) == ("+token = ${oc.env:TOKEN}", [4711])

@@ -14,8 +14,11 @@ import pytest
 from bunryu.errors import BusyError, ModelError
 from bunryu.runs.lock import is_locked, locked
 from bunryu.sweeps.attempts import read_record
+from bunryu.sweeps.job import run_job
 from bunryu.sweeps.ledger import IRRELEVANT, Ledger, identity_of
+from bunryu.sweeps.runner import GridJobs
 from helpers.killing import Fork
+from helpers.refusing import refused
 from helpers.sweeping import Driver, until
 
 CONFIG: dict[str, Any] = {"seed": 1, "optimizer": {"lr": 0.001}, **dict.fromkeys(IRRELEVANT)}
@@ -142,17 +145,32 @@ def test_a_run_that_a_process_holds_is_running_and_what_that_one_finishes_counts
     assert (job.status, job.attempt, job.run, job.metrics) == ("finished", 2, run, {"val/loss": 0.5})
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "null", "[" * 100_000, "\udcff", "{}", "", '{"number": 0}'])
-def test_a_damaged_record_is_named(content: str, ledger: Ledger) -> None:
-    record = ledger.path / "jobs" / "aaa.json"
-    record.write_text(content, "utf-8", errors="surrogateescape")
-    with pytest.raises(ModelError, match="the record is damaged") as caught:
-        ledger.jobs()
-    assert caught.value.where == str(record)
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("aaa.json", "", "aaa.json is damaged: EOF while parsing a value at line 1 column 0"),
+        (
+            "aaa.json",
+            '{"number": 0, "overrides": []}',
+            "aaa.json is damaged: config: Field required; found",
+        ),
+        ("aaa.1.json", "null", "aaa.1.json is damaged: it: Input should be a valid dictionary; found None"),
+    ],
+)
+def test_a_damaged_record_fails_its_own_job(name: str, content: str, said: str, ledger: Ledger) -> None:
+    ledger.add({"bbb": (["seed=2"], CONFIG)})
+    (ledger.path / "jobs" / name).write_text(content, "utf-8")
+    other, job = sorted(ledger.jobs(), key=lambda job: job.status, reverse=True)
+    assert (other.identity, other.status) == ("bbb", "waiting")
+    assert (job.identity, job.status, job.unended) == ("aaa", "damaged", False)
+    assert str(job.cause).startswith(said)
+    assert str(job.cause).endswith("; remove it to begin the job anew")
+    assert [*GridJobs(ledger, ["aaa", "bbb"], retry=True).todo()] == ["bbb"]
+    assert refused(ModelError, run_job, ledger, "aaa").what == job.cause
 
 
 def test_a_missing_record_is_named(ledger: Ledger, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="there is no such record"):
+    with pytest.raises(ModelError, match=r"there is no bbb\.json"):
         ledger.job("bbb")
-    with pytest.raises(ModelError, match="there is no such record"):
+    with pytest.raises(ModelError, match=r"there is no sweep\.json"):
         _ = Ledger(tmp_path).facts

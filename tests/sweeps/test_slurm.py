@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ import pytest
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 
 from bunryu.sweeps import slurm as slurm_jobs
-from bunryu.sweeps.attempts import DEAD, read_record, write_record
+from bunryu.sweeps.attempts import DEAD, write_record
 from bunryu.sweeps.ledger import Ledger
 from helpers.sweeping import Driver, ledger_in, sweep, until
 
@@ -62,7 +63,8 @@ def test_a_driver_that_died_finds_its_slurm_jobs_by_their_ids(
     arguments = ["seed=2,1", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=7"]
 
     def noted() -> list[str]:
-        return sorted(str(read_record(path)["id"]) for path in out.glob("sweeps/*/jobs/*.submitted.json"))
+        sent = out.glob("sweeps/*/jobs/*.submitted.json")
+        return sorted(str(json.loads(path.read_text("utf-8"))["id"]) for path in sent)
 
     def end_them() -> None:
         ledger = ledger_in(out)

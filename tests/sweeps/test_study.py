@@ -18,7 +18,7 @@ SPACE: dict[str, BaseDistribution] = {"a": IntDistribution(1, 3), "b": Categoric
 
 
 def ledger_at(folder: Path, monitor: str = "min val/loss") -> Ledger:
-    return Ledger.create(folder, {"monitor": monitor, "study": "s"})
+    return Ledger.create(folder, {"swept": [], "monitor": monitor, "study": "s"})
 
 
 def options(sampler: str = "random", storage: str | None = None) -> Options:

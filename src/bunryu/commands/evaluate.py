@@ -120,12 +120,12 @@ def _split(opened: OpenedModel, options: argparse.Namespace) -> Documents:
     from bunryu.training.inputs import corpus_of  # Hydra: only where a config is made into a corpus
 
     assert opened.run is not None
-    split, corpus = options.split, corpus_of(opened.run, options.env, options.corpus_root)
+    split, corpus = options.split, corpus_of(opened.run, options.env, options.corpus_root, fetch=False)
     examples = corpus.split(split)
     if not examples:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"
         raise ConfigError(f"the run's corpus has no {split} split", where=f"--split {split}", fix=fix)
-    recorded = opened.run.manifest["corpus"]
+    recorded = {"labels": [], "fingerprint": "", **opened.run.manifest.get("corpus", {})}
     if list(map(name_of, corpus.label_names)) != list(map(name_of, recorded["labels"])):
         what = f"the corpus has the labels {list(corpus.label_names)[:10]}, the run {recorded['labels'][:10]}"
         raise ModelError(what, where=str(opened.run.path), fix="the files this run was trained on")
@@ -160,11 +160,9 @@ def _label_ids(opened: OpenedModel) -> dict[str, int]:
     """Label as it may stand in a file -> class id: as in the run's corpus, or as shown."""
     names = opened.labels
     ids = {label_of(name) or name: index for index, name in enumerate(names)}
-    spelt = opened.run.config["corpus"].get("label_names") if opened.run is not None else None
-    return {
-        **{label_of(label) or str(label): names.index(str(name)) for label, name in (spelt or {}).items()},
-        **ids,
-    }
+    spelt = (opened.run.config["corpus"].get("label_names") if opened.run is not None else None) or {}
+    shown = {label_of(label) or str(label): label_of(name) or str(name) for label, name in spelt.items()}
+    return {**{label: ids[name] for label, name in shown.items() if name in ids}, **ids}
 
 
 def score(
@@ -186,7 +184,9 @@ def score(
         batch_size, padding = config["datamodule"]["batch_size"], config["datamodule"]["padding"]
         if predictor.device == "cpu" and manifest.get("threads"):
             torch.set_num_threads(manifest["threads"])
-        mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(config["trainer"]["precision"])
+        mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(
+            str(config["trainer"]["precision"])
+        )
         if mixed is not None and isinstance(predictor.network, TorchNetwork):
             predictor.network = TorchNetwork(predictor.network.model, mixed)
     pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
@@ -227,7 +227,8 @@ def _summary(
 def _compared(report: Mapping[str, Any], run: Run, prefix: str) -> str:
     """Whether the run's own results.json says the same."""
     results = run.results
-    known = {name: results[f"{prefix}/{name}"] for name in report if f"{prefix}/{name}" in results}
+    recorded = {name: results.get(f"{prefix}/{name}") for name in report}
+    known = {name: value for name, value in recorded.items() if isinstance(value, float)}
     if not known:
         return "results.json has no figures of this split"
     different = [name for name, value in known.items() if report[name] != value]

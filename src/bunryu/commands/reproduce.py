@@ -11,9 +11,9 @@ from pathlib import Path
 from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument
 from bunryu.config.instantiate import check_targets
 from bunryu.config.record import check_variables, located, resolved
-from bunryu.errors import ConfigError
+from bunryu.errors import ConfigError, printable
 from bunryu.runs.find import find_run
-from bunryu.runs.provenance import code_changes, surroundings_changes
+from bunryu.runs.provenance import code_changes, config_changes, surroundings_changes
 from bunryu.runs.run import Run
 from bunryu.system import ranks
 from bunryu.system.console import log_to_console
@@ -32,12 +32,15 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    print("\n".join(["different now from when the run was made:", *_changes(run, options)]))
+    print(printable("\n".join(["different now from when the run was made:", *_changes(run, options)])))
     if options.dry_run:
         return 0
     check_variables(run.config, where, options.env)
     config = located(run.config, options.corpus_root)
     check_targets(resolved(config, where))  # a refused run leaves no directory
+    if changes := config_changes(manifest["config"], run.config):
+        what = "its config.yaml is not the one it began with:\n  " + "\n  ".join(changes)
+        raise ConfigError(what, where=where, fix="the file as it was; or bunryu train, as a run of its own")
     from bunryu.training import distributed  # torch and Lightning: only once there is something to train
 
     distributed.check(run)
@@ -49,21 +52,23 @@ def main(arguments: Sequence[str]) -> int:
     again.record(reproduces=run.path.name)
     log_to_console()
     log.info("run directory: %s", again.path)
-    distributed.execute(again, threads=manifest["threads"])
+    distributed.execute(again, threads=manifest.get("threads"))
     code, lines = compare(run, again, options.tolerance)
-    print("\n".join(lines), flush=True)
+    print(printable("\n".join(lines)), flush=True)
     return code
 
 
 def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     """Compare results, recorded metrics and weights: the exit code, and what was compared, a line each."""
     lines, farthest = [], 0.0
-    before, now = run.results, again.results
+    before, now = (
+        {name: value for name, value in each.results.items() if isinstance(value, float)}
+        for each in (run, again)
+    )
     for name in sorted(before.keys() | now.keys()):
-        if isinstance(before.get(name), float) or isinstance(now.get(name), float):
-            difference = abs(before.get(name, math.nan) - now.get(name, math.nan))
-            farthest = max(farthest, difference if math.isfinite(difference) else math.inf)
-            lines.append(f"  {name:<14} {before.get(name)} -> {now.get(name)}")
+        difference = abs(before.get(name, math.nan) - now.get(name, math.nan))
+        farthest = max(farthest, difference if math.isfinite(difference) else math.inf)
+        lines.append(f"  {name:<14} {before.get(name)} -> {now.get(name)}")
     same_metrics = run.metrics == again.metrics
     lines.append(f"  metrics.csv    {'the same' if same_metrics else _first_difference(run, again)}")
     weights = [sha256(each.path / "model" / "model.safetensors") for each in (run, again)]
@@ -78,14 +83,15 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
 
 def _changes(run: Run, options: argparse.Namespace) -> list[str]:
     found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, options)]
+    found += config_changes(run.manifest["config"], run.config)
     return [f"  {line}" for line in found] or ["  nothing"]
 
 
 def _corpus_changes(run: Run, options: argparse.Namespace) -> list[str]:
     from bunryu.training.inputs import corpus_of
 
-    corpus = corpus_of(run, options.env, options.corpus_root)
-    before, now = run.manifest["corpus"]["fingerprint"], corpus.fingerprint()
+    corpus = corpus_of(run, options.env, options.corpus_root, fetch=not options.dry_run)
+    before, now = run.manifest.get("corpus", {}).get("fingerprint", "(unknown)"), corpus.fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 

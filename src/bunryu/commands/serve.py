@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bunryu.commands.arguments import Parser, add_model_arguments
-from bunryu.errors import BunryuError, ConfigError
+from bunryu.errors import BunryuError, ConfigError, printable
 from bunryu.inference.opening import locate, open_predictor
 from bunryu.keys import value_at
 
@@ -182,11 +182,11 @@ def _start_message(predictor: Predictor, difference: float, url: str) -> str:
     parity = f"logits as saved within {difference:.1g}" if metadata.parity else "no parity samples"
     encoded = predictor.encode([sample.text for sample in metadata.parity])
     found = unknown_tokens_warning(encoded.count_of(predictor.unknown_id), "its samples'")
-    return "\n  ".join([
+    return printable("\n  ".join([
         f"serving {predictor.name}: {' | '.join(predictor.labels)}",
         f"{kind} of at most {metadata.max_seq_length} tokens; {predictor.runtime} on {predictor.device}, "
         f"{parity}", url, "Ctrl-C stops", *(f"warning: {warning}" for warning in found),
-    ])  # fmt: skip
+    ]))  # fmt: skip
 
 
 def _url(ip: Address, port: int, token: str | None) -> str:

@@ -18,6 +18,7 @@ _EMOJI = re.compile(
 # An address ends at the first character that it would have to escape, such as a hangul particle after it.
 _URL = re.compile(r"https?://[-a-zA-Z0-9@:%._+~#=?&/()]+")
 _SPACE = re.compile(r"\s+")
+MAX_REPEATS = 1000
 
 
 @lru_cache
@@ -51,7 +52,12 @@ class Cleaner:
     max_repeats: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_repeats <= MAX_REPEATS:
+            what, where = f"{self.max_repeats} is not from 0 to {MAX_REPEATS}", "corpus.cleaner.max_repeats"
+            raise ConfigError(what, where=where, fix=f"{where}=2")
         try:
+            if re.search(r"(?<!\\)(\\\\)*\]", self.allowed or ""):
+                raise re.error("a ']' without a backslash would end it")  # and begin what may take for ever
             _patterns(self.allowed, self.max_repeats)
         except re.error as error:
             what = f"'{self.allowed}' is not the inside of a regular expression's character class: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ import torch
 
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.inference.predictor import Arrays, Predictor
-from bunryu.models.metadata import ModelMetadata, read_labels
+from bunryu.models.metadata import MODEL_CONFIG, ModelMetadata, read_labels
 from bunryu.models.weights import check_vocabulary, load_tokenizer
+from bunryu.system.records import read_checked
 
 GRAPH = "model.onnx"
 FATAL = 4  # onnxruntime's level of messages; what it refuses is raised besides
@@ -60,7 +60,7 @@ def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
     classes = [output.shape[-1] for output in session.get_outputs() if output.name == "logits"]
     if classes != [len(labels)]:
         raise _misfit(f"config.json has {len(labels)} labels, the graph {classes or 'no logits'}", folder)
-    check_vocabulary(tokenizer, _vocabulary_size(folder), str(folder))
+    check_vocabulary(tokenizer, read_checked(folder / "config.json", MODEL_CONFIG)["vocab_size"], str(folder))
     runs_on = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else _cuda(device)
     predictor = Predictor(
         name, metadata, tokenizer, labels, OnnxNetwork(session, str(folder)), runtime="onnx", device=runs_on
@@ -77,13 +77,6 @@ def _check_graph(predictor: Predictor, session: Any, folder: Path) -> None:
     if unknown := {graph_input.name for graph_input in session.get_inputs()} - given:
         raise _misfit(f"the graph wants {sorted(unknown)[0]}, the tokenizer gives {sorted(given)}", folder)
     predictor.logits(encoded, [index], padding="max_length")
-
-
-def _vocabulary_size(folder: Path) -> int:
-    try:
-        return int(json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"its config.json is damaged: {error}", where=str(folder)) from None
 
 
 def _open(path: Path, device: str) -> Any:

@@ -24,8 +24,8 @@ from bunryu.encoding.encoder import (
     tokenize,
     untruncating,
 )
-from bunryu.errors import ConfigError, ModelError, first_line
-from bunryu.models.metadata import ModelMetadata, ParitySample
+from bunryu.errors import BunryuError, ConfigError, ModelError, first_line
+from bunryu.models.metadata import ModelMetadata, ParitySample, read_labels
 from bunryu.models.weights import (
     check_length,
     check_vocabulary,
@@ -140,11 +140,16 @@ class Predictor:
 
     def sample_anew(self) -> list[ParitySample]:
         """The parity samples with the logits this predictor gives for them, one at a time."""
-        return [
-            replace(sample, logits=tuple(self.predict([sample.text], pairs)[0].tolist()))
-            for sample in self.metadata.parity
-            for pairs in [None if sample.pair is None else [sample.pair]]
-        ]
+        try:
+            return [
+                replace(sample, logits=tuple(self.predict([sample.text], pairs)[0].tolist()))
+                for sample in self.metadata.parity
+                for pairs in [None if sample.pair is None else [sample.pair]]
+            ]
+        except BunryuError:
+            raise
+        except Exception as error:  # whatever a damaged tokenizer or config ends in
+            raise ModelError(f"the model cannot be run: {first_line(error)}", where=self.name) from error
 
     def check_parity(self) -> float:
         """The largest difference between a logit saved with the model and the same one computed now.
@@ -189,10 +194,7 @@ def load_predictor(
     tokenizer = load_tokenizer(folder)
     place = _device(device)
     model = load_classifier(folder, _family(metadata, folder), checkpoint)
-    names = model.config.id2label
-    if sorted(names) != list(range(len(names))):
-        raise ModelError("id2label does not count from 0", where=str(folder / "config.json"))
-    labels = [str(names[index]) for index in range(len(names))]
+    labels = read_labels(folder)
     check_vocabulary(tokenizer, model.config.vocab_size, str(folder))
     check_length(model, metadata.max_seq_length)
     wide = next(model.parameters()).dtype == torch.float32

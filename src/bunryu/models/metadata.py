@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, NotRequired
+
+from annotated_types import Interval, Len
 
 from bunryu.data.cleaner import Cleaner
-from bunryu.errors import ConfigError, ModelError
+from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.system.files import write_atomically
+from bunryu.system.records import VERSIONED, damaged, mapping, read_checked
 
 SCHEMA = 1
 FILE = "bunryu.json"
+MAX_SEQ_LENGTH = 2**20
+MAX_SAMPLES = 64
+MAX_SAMPLE_LENGTH = 100_000  # characters
+
+TEXT = Annotated[str, Len(0, MAX_SAMPLE_LENGTH)]
+SAMPLE = mapping(text=TEXT, pair=NotRequired[TEXT | None], logits=list[float])
+METADATA = mapping(
+    cleaner=mapping(
+        allowed=NotRequired[str | None], remove_emoji=NotRequired[bool], remove_urls=NotRequired[bool],
+        max_repeats=NotRequired[int],
+    ),
+    max_seq_length=Annotated[int, Interval(gt=0, le=MAX_SEQ_LENGTH)],
+    network=NotRequired[str | None],
+    composed=NotRequired[bool],
+    parity=Annotated[list[SAMPLE], Len(0, MAX_SAMPLES)],  # type: ignore[valid-type]
+)  # fmt: skip
+MODEL_CONFIG = mapping(id2label=dict[str, str], vocab_size=int)
 
 
 @dataclass(frozen=True)
@@ -52,32 +72,23 @@ class ModelMetadata:
             ModelError: if it is not there, damaged, or of a later bunryu.
         """
         path = folder / FILE
+        if not path.is_file():
+            fix = "a run directory, its model/, or what bunryu import-checkpoint wrote"
+            raise ModelError(f"no model folder of bunryu: it has no {FILE}", where=str(folder), fix=fix)
+        if read_checked(path, VERSIONED)["schema"] > SCHEMA:
+            raise ModelError(f"{FILE} was written by a later bunryu", where=str(path), fix="use that version")
+        facts = read_checked(path, METADATA)
+        samples = [
+            ParitySample(sample["text"], sample.get("pair"), tuple(map(float, sample["logits"])))
+            for sample in facts["parity"]
+        ]
         try:
-            facts = json.loads(path.read_text("utf-8"))
-            if facts["schema"] > SCHEMA:
-                raise ModelError(
-                    f"{FILE} was written by a later bunryu", where=str(path), fix="use that version"
-                )
-            samples = [_sample(sample) for sample in facts["parity"]]
-            network, composed = facts.get("network"), facts.get("composed") is True
-            if not isinstance(network, str | None):
-                raise TypeError("network is no name")
-            return cls(Cleaner(**facts["cleaner"]), int(facts["max_seq_length"]), samples, network, composed)
-        except OSError as error:
-            raise ModelError(
-                f"no model folder of bunryu: {FILE} cannot be read ({error.strerror})",
-                where=str(folder),
-                fix="a run directory, its model/, or what bunryu import-checkpoint wrote",
-            ) from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
-            raise ModelError(f"{FILE} is damaged: {type(error).__name__}: {error}", where=str(path)) from None
-
-
-def _sample(facts: Mapping[str, Any]) -> ParitySample:
-    text, pair = facts["text"], facts.get("pair")
-    if not (isinstance(text, str) and isinstance(pair, str | None)):
-        raise TypeError("a parity sample's text is no text")
-    return ParitySample(text, pair, tuple(map(float, facts["logits"])))
+            return cls(
+                Cleaner(**facts["cleaner"]), facts["max_seq_length"], samples,
+                facts.get("network"), facts.get("composed", False),
+            )  # fmt: skip
+        except (TypeError, ConfigError) as error:  # a key or a pattern that no cleaner takes
+            raise damaged(path, f"cleaner: {first_line(error)}") from None
 
 
 def read_labels(folder: Path) -> list[str]:
@@ -86,8 +97,7 @@ def read_labels(folder: Path) -> list[str]:
     Raises:
         ModelError: if it is damaged.
     """
-    try:
-        names = json.loads((folder / "config.json").read_text("utf-8"))["id2label"]
-        return [str(names[str(index)]) for index in range(len(names))]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(f"its config.json is damaged: {error}", where=str(folder)) from None
+    names = read_checked(folder / "config.json", MODEL_CONFIG)["id2label"]
+    if names.keys() != {str(index) for index in range(len(names))}:
+        raise damaged(folder / "config.json", "id2label does not count from 0")
+    return [names[str(index)] for index in range(len(names))]

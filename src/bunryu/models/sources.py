@@ -19,6 +19,7 @@ from bunryu.encoding.vocabulary import learn_wordpiece, read_vocabulary
 from bunryu.errors import ConfigError, DownloadError, ModelError
 from bunryu.models.weights import (
     WEIGHTS,
+    check_bounds,
     check_tokenizer,
     check_vocabulary,
     fit_token_types,
@@ -180,6 +181,8 @@ class Pretrained:
         folder = Path(self.location)
         if not folder.is_dir() and not _hub_answers():
             arguments["local_files_only"] = True
+        if folder.is_dir():
+            check_bounds(folder)
         try:
             return factory(self.location, **arguments)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:

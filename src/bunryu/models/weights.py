@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,19 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from bunryu.errors import ConfigError, ModelError, first_line
+from bunryu.keys import leaves
 from bunryu.models.folder import no_progress_bar
 from bunryu.models.tensors import load_tensors
+from bunryu.system.machine import available_memory
+from bunryu.system.records import damaged, read_bytes, read_checked
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+TEXTS = (".jinja", ".json", ".model", ".txt")  # of a tokenizer or a config
+MAX_TEXT_BYTES = 64 << 20  # Gemma's tokenizer has 34 MB
+MAX_SIZE = 2**21  # of any dimension in config.json
+MAX_LAYERS = 1000
+LAYERS = re.compile(r"(layers?|groups?|group_num|experts|block_sizes|depths)$")  # each a module to make
 PREFIX = "model."  # the attribute under which our task, and the tutorial's, keep the classifier
 
 
@@ -26,18 +35,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: if the file is missing, damaged, asks for code to be run, or has no such entries.
     """
-    try:
-        checkpoint = load_tensors(path)
-    except OSError as error:
-        raise ModelError(f"the checkpoint cannot be read: {error.strerror}", where=str(path)) from None
-    except pickle.UnpicklingError:
-        raise ModelError(
-            "the checkpoint holds more than tensors, plain values and objects that can be left out",
-            where=str(path),
-            fix="its state_dict alone: torch.save({'state_dict': task.state_dict()}, FILE)",
-        ) from None
-    except Exception as error:  # whatever a damaged archive or pickle ends in
-        raise ModelError(f"the checkpoint is damaged or none: {first_line(error)}", where=str(path)) from None
+    checkpoint = _loaded(path, load_tensors)
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise ModelError("the checkpoint has no state_dict", where=str(path), fix="a Lightning checkpoint")
@@ -55,12 +53,50 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
+def load_checkpoint(path: Path, *, mapped: bool = True) -> Any:
+    """What a checkpoint of ours holds, its tensors on the CPU; ModelError as in ``read_weights``."""
+    return _loaded(path, partial(torch.load, map_location="cpu", weights_only=True, mmap=mapped))
+
+
+def _loaded(path: Path, load: Callable[[Path], Any]) -> Any:
+    try:
+        return load(path)
+    except OSError as error:
+        raise ModelError(f"the checkpoint cannot be read: {error.strerror}", where=str(path)) from None
+    except pickle.UnpicklingError:
+        raise ModelError(
+            "the checkpoint holds more than tensors, plain values and objects that can be left out",
+            where=str(path),
+            fix="its state_dict alone: torch.save({'state_dict': task.state_dict()}, FILE)",
+        ) from None
+    except Exception as error:  # whatever a damaged archive or pickle ends in
+        raise ModelError(f"the checkpoint is damaged or none: {first_line(error)}", where=str(path)) from None
+
+
+def check_bounds(folder: Path) -> None:
+    """Refuse what libraries would work on for hours, or have no memory for: long files, large numbers."""
+    size, free = sum(path.stat().st_size for path in folder.glob("*.safetensors")), available_memory()
+    if free is not None and size > free:
+        what = f"the weights have {size:,} bytes, and {free:,} bytes of memory are free"
+        raise ModelError(what, where=str(folder))
+    for path in folder.glob("*.*"):
+        if path.suffix in TEXTS:
+            read_bytes(path, MAX_TEXT_BYTES)
+    path = folder / "config.json"
+    for key, value in leaves(read_checked(path, dict)) if path.is_file() else ():
+        most = MAX_LAYERS if LAYERS.search(key) else MAX_SIZE
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and number > most:
+                raise damaged(path, f"{key} is {number}, which is more than {most}")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder.
 
     Raises:
         ModelError: if it is not there, damaged, or has no Rust implementation.
     """
+    check_bounds(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the Rust library raises plain Exceptions for damaged files

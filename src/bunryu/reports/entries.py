@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from bunryu.errors import BunryuError, ConfigError
+from bunryu.runs.records import seconds
 from bunryu.runs.run import Run
+from bunryu.sweeps.attempts import read_record
 from bunryu.sweeps.ledger import JobState, Ledger
-
-# what damaged files raise, and those of another version
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, BunryuError)
+from bunryu.system.records import MAX_TABLE_BYTES, read_bytes
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class RunSummary:
     def curve(self, metric: str) -> list[tuple[float, float]]:
         """(step, value) of what metrics.csv holds of a metric; what cannot be read is left out."""
         points = []
-        with suppress(OSError):
-            lines = (self.path / "metrics.csv").read_text("utf-8", "replace") if self.path else ""
-            for line in lines.splitlines():
+        with suppress(BunryuError):
+            lines = read_bytes(self.path / "metrics.csv", MAX_TABLE_BYTES) if self.path else b""
+            for line in lines.decode("utf-8", "replace").splitlines():
                 if f",{metric}," in line:  # most lines are of other metrics
                     with suppress(ValueError, IndexError):  # a line that is being written
                         points.append((float(line.split(",")[1]), float(line.split(",")[3])))
@@ -89,21 +88,17 @@ def _jobs(sweep: Path) -> Iterator[tuple[Path, RunSummary]]:
     for record in sorted((sweep / "jobs").glob("*.json")):
         if "." in record.stem:  # an attempt
             continue
-        try:
-            job = ledger.job(record.stem)
-        except DAMAGE as error:
-            cause = _damage("record", error)
-            yield record.resolve(), RunSummary(f"{sweep.name}/{record.stem}", "damaged", cause)
-        else:
-            yield (job.run or record).resolve(), _of_job(job, sweep)
+        job = ledger.job(record.stem)
+        yield (job.run or record).resolve(), _of_job(job, sweep)
 
 
 def _of_job(job: JobState, sweep: Path) -> RunSummary:
+    name = f"{sweep.name}/{f'job {job.number}' if job.config else job.identity}"
     summary = RunSummary(
-        f"{sweep.name}/job {job.number}", job.status, job.cause, config=job.config, overrides=job.overrides,
+        name, job.status, job.cause, config=job.config, overrides=job.overrides,
         metrics=_numbers(job.metrics), hours=_hours_of_attempts(sweep, job.identity),
     )  # fmt: skip
-    if job.run is None or not job.run.is_dir():
+    if job.run is None or not os.path.isdir(job.run):
         return summary
     run = _of_run(job.run)
     if run.status == "damaged":
@@ -117,8 +112,8 @@ def _hours_of_attempts(sweep: Path, identity: str) -> float | None:
     """Hours of all attempts at a job that came to an end; None if none did."""
     spent = []
     for record in (sweep / "jobs").glob(f"{identity}.*.json"):
-        with suppress(*DAMAGE):
-            spent.append(_hours(json.loads(record.read_text("utf-8"))))
+        with suppress(BunryuError):
+            spent.append(_hours(read_record(record)))
     ended = [hours for hours in spent if hours is not None]
     return sum(ended) if ended else None
 
@@ -126,21 +121,16 @@ def _hours_of_attempts(sweep: Path, identity: str) -> float | None:
 def _of_run(path: Path) -> RunSummary:
     """A run as it stands; damage is its status, not an error."""
     run = Run(path)
-    summary, file = RunSummary(path.name, "damaged", path=path), "manifest.json"
+    summary = RunSummary(path.name, "damaged", path=path)
     try:
-        manifest = run.manifest
-        config, overrides = manifest["config"], manifest["overrides"]
-        # a manifest comes from anywhere
-        if not isinstance(config, dict) or not isinstance(config.get("seed"), int | None):
-            raise TypeError("config is no mapping with a seed")
-        if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
-            raise TypeError("overrides is no list of texts")
-        status, cause = str(manifest["status"]), manifest.get("exit_reason")
-        summary = RunSummary(path.name, status, cause, path, config, overrides, hours=_hours(manifest))
-        file = "results.json"
-        return replace(summary, corpus=manifest.get("corpus"), metrics=_numbers(run.results))
-    except DAMAGE as error:
-        return replace(summary, status="damaged", cause=_damage(file, error))
+        found = run.manifest
+        parts = (found["config"], found["overrides"])
+        summary = RunSummary(
+            path.name, found["status"], found["exit_reason"], path, *parts, hours=_hours(found)
+        )
+        return replace(summary, corpus=found.get("corpus"), metrics=_numbers(run.results))
+    except BunryuError as error:
+        return replace(summary, status="damaged", cause=error.what)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -150,11 +140,5 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _hours(record: Mapping[str, Any]) -> float | None:
     """From the start to the end of a run or an attempt; None if it has not ended."""
-    start, end = record["start"], record["end"]
-    if start is None or end is None:
-        return None
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() / 3600
-
-
-def _damage(what: str, error: BaseException) -> str:
-    return f"its {what} is damaged: {type(error).__name__}: {error}".splitlines()[0]
+    start, end = record.get("start"), record.get("end")
+    return None if start is None or end is None else (seconds(end) - seconds(start)) / 3600

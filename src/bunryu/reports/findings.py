@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bunryu.errors import ModelError
 from bunryu.reports import significance
 from bunryu.reports.comparison import Comparison, Group, counted
 from bunryu.reports.entries import RunSummary
 from bunryu.reports.importance import Importance, importance
 from bunryu.reports.significance import LEVEL, PairedComparison, Summary
+from bunryu.system.records import MAX_TABLE_BYTES, read_bytes
 
 SPLITS = ("test", "validation")  # the winner was chosen on validation: test is the fairer judge
 
@@ -146,9 +149,10 @@ def _predictions(
     if run is None:
         return None
     try:
-        with open(run / "predictions" / f"{split}.csv", encoding="utf-8", newline="") as file:
-            rows = [(row["row"], row["label"], row["prediction"]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, csv.Error):
+        content = read_bytes(run / "predictions" / f"{split}.csv", MAX_TABLE_BYTES).decode("utf-8")
+        table = csv.DictReader(io.StringIO(content, newline=""))
+        rows = [(row["row"], row["label"], row["prediction"]) for row in table]
+    except (ModelError, ValueError, KeyError, csv.Error):
         return None
     right = np.array([label == predicted for _, label, predicted in rows], dtype=bool)
     return [(row, label) for row, label, _ in rows], right, {predicted for _, _, predicted in rows}

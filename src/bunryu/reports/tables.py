@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bunryu.errors import printable
 from bunryu.reports.comparison import counted, shown
 from bunryu.reports.findings import Findings
 from bunryu.reports.significance import Summary
@@ -119,10 +120,10 @@ def show(findings: Findings, console: Console) -> None:
             if len(rows) > TERMINAL_ROWS:
                 console.print(Text(f"  … and {len(rows) - TERMINAL_ROWS} more, with -o FOLDER"))
             console.print()
-    console.print(Text(findings.verdict, style="green" if findings.answer == "yes" else "yellow"))
+    console.print(Text(printable(findings.verdict), style="green" if findings.answer == "yes" else "yellow"))
     rows_compared = [findings.row_verdict] if findings.split else []
     for line in (*rows_compared, *comparison.notes, f"cost: {cost(findings)}"):
-        console.print(Text(line))
+        console.print(Text(printable(line)))
 
 
 def markdown(findings: Findings) -> str:
@@ -195,9 +196,10 @@ def _fitted(
             kept = [at for at in kept if header[at] != name]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for name, number in ((header[at], numbers[at]) for at in kept):  # long texts fold
-        table.add_column(Text(name), justify="right" if number else "left", overflow="fold", no_wrap=number)
+        title = Text(printable(name))
+        table.add_column(title, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
-        table.add_row(*(Text(row[at]) for at in kept))
+        table.add_row(*(Text(printable(row[at])) for at in kept))
     return table, [name for at, name in enumerate(header) if at not in kept]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bunryu.errors import ConfigError, ModelError
+from bunryu.errors import ConfigError
 from bunryu.runs.run import Run
 
 
@@ -21,11 +21,8 @@ def find_run(path: Path) -> Run:
 
 def status_and_labels(run: Run) -> tuple[str, list[str] | None]:
     """The run's status, and the names of its classes once its corpus was read."""
-    try:
-        manifest = run.manifest
-        return manifest["status"], (manifest.get("corpus") or {}).get("labels")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"its manifest.json is damaged: {error}", where=str(run.path)) from None
+    manifest = run.manifest
+    return manifest["status"], manifest.get("corpus", {}).get("labels")
 
 
 def newest_run_hint(path: Path) -> str:

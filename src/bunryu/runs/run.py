@@ -10,13 +10,16 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from bunryu.errors import ModelError
+from bunryu.runs.records import CONFIG, MANIFEST, RESULTS
 from bunryu.system.files import naming, replaced, write_atomically
+from bunryu.system.records import MAX_TABLE_BYTES, VERSIONED, damaged, read_bytes, read_checked
 from bunryu.system.secrets import mask
 
 if TYPE_CHECKING:
@@ -72,38 +75,31 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The manifest as it stands; ModelError if another version of bunryu wrote it."""
-        facts: dict[str, Any] = json.loads((self.path / "manifest.json").read_text("utf-8"))
-        _refuse_other_schemas(facts["schema"], self.path)
-        return facts
+        """The manifest as it stands; ModelError if it is damaged or another version of bunryu wrote it."""
+        path = self.path / "manifest.json"
+        _refuse_other_schemas(read_checked(path, VERSIONED)["schema"], self.path)
+        return dict(read_checked(path, MANIFEST))
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         """The run's config, secrets still as ``${oc.env:NAME}``; ModelError if it is damaged."""
-        try:
-            text = (self.path / "config.yaml").read_text("utf-8")
-            # a few aliases stand for billions of values, and one for itself
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-                raise ValueError("it has aliases")
-            config = yaml.safe_load(text)
-            if not isinstance(config, dict):
-                raise ValueError("it holds no keys")
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise ModelError(f"its config.yaml is damaged: {error}", where=str(self.path)) from None
-        return config
+        return dict(read_checked(self.path / "config.yaml", CONFIG))
 
     @property
     def results(self) -> dict[str, Any]:
         """The content of results.json; empty before there is one."""
         path = self.path / "results.json"
-        return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+        return dict(read_checked(path, RESULTS)) if path.is_file() else {}
 
     @property
     def metrics(self) -> list[tuple[int, int, str, float]]:
-        """The rows of metrics.csv: epoch, step, name, value."""
-        with open(self.path / "metrics.csv", encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        return [(int(epoch), int(step), name, float(value)) for epoch, step, name, value in rows]
+        """The rows of metrics.csv: epoch, step, name, value; ModelError if it is damaged."""
+        path = self.path / "metrics.csv"
+        rows = csv.reader(read_bytes(path, MAX_TABLE_BYTES).decode("utf-8", "replace").splitlines()[1:])
+        try:
+            return [(int(epoch), int(step), name, float(value)) for epoch, step, name, value in rows]
+        except (ValueError, csv.Error) as error:
+            raise damaged(path, f"line {rows.line_num + 1}: {error}") from None
 
     def metrics_bytes(self) -> int:
         """How long metrics.csv is; so much of it is on the disk then."""

@@ -13,14 +13,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
-from bunryu.errors import BusyError, ModelError
+from annotated_types import Interval, Predicate
+
+from bunryu.errors import BusyError
+from bunryu.runs.records import TIME
 from bunryu.system.files import naming, write_atomically
 from bunryu.system.machine import pid_namespace, process_start
+from bunryu.system.records import mapping, read_checked
 
 HEARTBEAT = 10.0  # seconds between two touches
 DEAD = 60.0  # seconds without one
+
+RECORD = mapping(
+    status=Literal["running", "finished", "failed", "interrupted", "pruned"], host=str,
+    run=Annotated[str, Predicate(lambda path: "\0" not in path)] | None,
+    pid=Annotated[int, Interval(gt=0, lt=2**31)], process_start=NotRequired[int | None], metrics=NotRequired[dict[str, float]],
+    start=NotRequired[TIME], end=NotRequired[TIME | None], cause=NotRequired[str | None],
+)  # fmt: skip
 
 
 @dataclass
@@ -94,20 +105,12 @@ def now() -> str:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record; empty if its writer has only just created it, or its machine went down in that moment.
+    """An attempt's record; empty if its writer has only just created it, or its machine went down then.
 
     Raises ModelError if there is none, or it is damaged.
     """
-    try:
-        text = path.read_text("utf-8")
-        facts = json.loads(text) if text else {}
-        if not isinstance(facts, dict):
-            raise ValueError("it holds no keys")
-    except FileNotFoundError:
-        raise ModelError("there is no such record", where=str(path), fix="a sweep's folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"the record is damaged: {error}", where=str(path)) from None
-    return facts
+    is_empty = path.is_file() and not path.stat().st_size
+    return {} if is_empty else dict(read_checked(path, RECORD))
 
 
 def write_record(path: Path, facts: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bunryu.config.record import check_variables, fill_environment, resolved
-from bunryu.errors import BunryuError, BusyError, first_line
+from bunryu.errors import BusyError, ModelError, first_line
 from bunryu.runs.provenance import code_changes
 from bunryu.runs.run import Run, kind_of
 from bunryu.sweeps.attempts import Attempt
@@ -36,6 +36,8 @@ def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
     try:
         if job.status in ("running", "finished"):
             raise BusyError(f"the job is {job.status}", where=str(ledger.path))
+        if job.status == "damaged":
+            raise ModelError(str(job.cause), where=str(ledger.path / "jobs"))
         with ledger.claimed(job) as attempt:
             if minutes := ledger.facts.get("job_timeout_minutes"):
                 signal.setitimer(signal.ITIMER_REAL, 60 * minutes)  # ends this process, in native code, too

@@ -13,6 +13,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from bunryu.config.overrides import quote
+from bunryu.keys import value_at
 from bunryu.sweeps import job as sweep_job
 from bunryu.sweeps.ledger import Ledger
 from bunryu.sweeps.pool import Slot, run_in_slots, slots
@@ -36,7 +37,8 @@ def in_pool(config: DictConfig, ledger: Ledger, identities: Iterator[str]) -> It
     """Run jobs in ``n_jobs`` slots of this machine, the next one as soon as one has ended."""
     devices = graphics_cards() if config.accelerator.name in ("gpu", "cuda", "auto") else []
     jobs = map(ledger.job, ledger.identities()) if devices else []  # it may be swept how many they take
-    each = max([config.accelerator.devices, *(job.config["accelerator"]["devices"] for job in jobs)])
+    devices_of = (value_at(job.config, "accelerator.devices", 1) for job in jobs)
+    each = max([config.accelerator.devices, *devices_of])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     free = slots(config.n_jobs, cores, devices, each)
     work = functools.partial(_run_in_slot, str(ledger.path))

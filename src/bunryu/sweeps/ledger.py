@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
-from bunryu.errors import ModelError
+from bunryu.errors import DamagedError
 from bunryu.runs.lock import is_locked
+from bunryu.runs.records import MONITOR, REPORTED_CONFIG
 from bunryu.sweeps.attempts import Attempt, alive, now, read_record, write_record
 from bunryu.system.files import refuse_links
+from bunryu.system.records import mapping, read_checked
 
 SCHEMA = 1
 
@@ -33,6 +35,10 @@ IRRELEVANT = (
     "overwrite_cache",
     "verbose",
 )
+
+SWEEP = mapping(swept=list[str], monitor=MONITOR, job_timeout_minutes=NotRequired[float | None])
+JOB = mapping(number=int, overrides=list[str], config=REPORTED_CONFIG, trial=NotRequired[int | None])
+SUBMISSION = mapping(id=str | None)
 
 # A job's overrides and config.
 Definition = tuple[Sequence[str], Mapping[str, Any]]
@@ -55,7 +61,7 @@ class JobState:
     config: dict[str, Any]  # plain values, secrets as ${oc.env:NAME}
     trial: int | None = None  # its number in an Optuna study
     attempt: int = 0  # the number of the newest attempt, from 1
-    status: str = "waiting"  # running, finished, failed, interrupted, pruned or dead: its process is gone
+    status: str = "waiting"  # as its attempt's record says, or dead: its process is gone; or damaged
     is_silent: bool = False  # its process is gone without a word, though another may still hold the run
     run: Path | None = None  # its run directory, once there is one
     metrics: dict[str, Any] = field(default_factory=dict)  # final ones, of a finished job
@@ -86,7 +92,7 @@ class Ledger:
     @property
     def facts(self) -> dict[str, Any]:
         """Name, swept keys, monitor and strategy; raises ModelError if the folder is no sweep's."""
-        return read_record(self.path / "sweep.json")
+        return dict(read_checked(self.path / "sweep.json", SWEEP))
 
     def add(self, jobs: Mapping[str, Definition], trial: int | None = None) -> None:
         """Note jobs, by identity; the new ones are numbered in their order, the others keep their numbers.
@@ -103,13 +109,15 @@ class Ledger:
                 write_record(path, {**facts, "config": dict(config)})
 
     def job(self, identity: str) -> JobState:
-        """One job as its records say; raises ModelError if there is none, or a record is damaged."""
-        path = self.path / "jobs" / f"{identity}.json"
-        facts = read_record(path)
-        if missing := {"number", "overrides", "config"} - facts.keys():
-            raise ModelError(f"the record is damaged: it lacks {', '.join(sorted(missing))}", where=str(path))
-        state = JobState(facts["number"], identity, facts["overrides"], facts["config"], facts.get("trial"))
-        return self._with_attempts(state)
+        """One job as its records say, if only that one is damaged; raises ModelError if there is none."""
+        state = JobState(-1, identity, [], {})
+        try:
+            facts = read_checked(self.path / "jobs" / f"{identity}.json", JOB)
+            overrides, config = facts["overrides"], facts["config"]
+            state = JobState(facts["number"], identity, overrides, config, facts.get("trial"))
+            return self._with_attempts(state)
+        except DamagedError as error:
+            return replace(state, status="damaged", cause=f"{error.what}; remove it to begin the job anew")
 
     def jobs(self) -> list[JobState]:
         """All jobs by number."""
@@ -138,7 +146,8 @@ class Ledger:
     def submission(self, identity: str) -> str | None:
         """The job's id on the cluster that it was sent to; None if it was not, or is over there."""
         path = self.path / "jobs" / f"{identity}.submitted.json"
-        return read_record(path).get("id") if path.is_file() else None
+        record: dict[str, str | None] = read_checked(path, SUBMISSION) if path.is_file() else {}
+        return record.get("id")
 
     def note_submission(self, identity: str, number: str | None) -> None:
         """Note a job's id on a cluster; None when it is over."""

@@ -7,17 +7,22 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 
 from bunryu.errors import ModelError
+from bunryu.models.weights import load_checkpoint
 from bunryu.runs.run import BEST
 from bunryu.system.files import naming, sha256, synchronise, write_atomically
+from bunryu.system.records import check_kind, mapping
 
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+SIZE = Annotated[int, Interval(ge=0)]
+OWN_PARTS = mapping(bunryu=mapping(steps=SIZE, batches_seen=SIZE), metrics_bytes=SIZE)
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -78,9 +83,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def steps_of(path: Path) -> int:
-    """Optimizer steps taken when a run's checkpoint was written."""
-    steps: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["bunryu"]["steps"]
-    return steps
+    """Optimizer steps taken when a run's checkpoint was written; ModelError if it is damaged."""
+    checkpoint = load_checkpoint(path)
+    check_kind(path, checkpoint, OWN_PARTS)
+    return int(checkpoint["bunryu"]["steps"])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -88,8 +94,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     known = _checksums(path)
     if known and sha256(path) not in known:
         raise ModelError("the checkpoint is damaged: its checksum does not fit", where=str(path))
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return checkpoint
+    return dict(load_checkpoint(path, mapped=False))
 
 
 def keep_checkpoints(folder: Path, which: str) -> None:

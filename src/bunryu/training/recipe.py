@@ -76,7 +76,7 @@ def execute(
 def _restart(run: Run) -> Path | None:
     """Record that the run goes on; its newest whole checkpoint, or None, with its metrics cut back."""
     manifest = run.manifest
-    if manifest.get("threads") and manifest["device"]["kind"] == "cpu":
+    if manifest.get("threads") and manifest.get("device", {}).get("kind") == "cpu":
         torch.set_num_threads(manifest["threads"])  # another number gives other bits
     run.restart()
     start = newest_checkpoint(run.path / "checkpoints")

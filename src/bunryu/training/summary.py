@@ -72,7 +72,7 @@ def closing_table(run: Run, results: dict[str, Any]) -> str:
     """The table that ends the console's output."""
     config = run.config
     lines = [f"  {name:<14} {value:.4f}" for name, value in results.items() if isinstance(value, float)]
-    if config["trainer"]["fast_dev_run"]:
+    if config["trainer"].get("fast_dev_run"):
         lines.append("  note           one batch of everything: these figures mean nothing")
     elif config["limit_rows"] is not None:
         lines.append(f"  note           at most {config['limit_rows']} rows of each split were used")
