@@ -207,6 +207,11 @@ def test_every_problem_is_named_once_and_what_follows_from_it_is_not() -> None:
 def test_an_added_key_that_the_signature_takes_passes() -> None:
     more = ["+model.architecture.layer_norm_eps=1e-6", "+trainer.max_time=00:00:10:00"]
     check_targets(to_recorded(composed(*more)))
+    padded = ["model=pretrained", "model.name=x", "+model.tokenizer_factory.pad_token='[UNK]'"]
+    assert (
+        value_at(check_targets(to_recorded(composed(*padded))), "model.tokenizer_factory.pad_token")
+        == "[UNK]"
+    )
 
 
 @pytest.mark.parametrize(

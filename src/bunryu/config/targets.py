@@ -163,7 +163,8 @@ def parameters_of(target: Callable[..., Any]) -> set[str]:
         from transformers import BertConfig
 
         if getattr(target.__self__, "__name__", "") == "AutoTokenizer":
-            return {"do_lower_case", "strip_accents", "revision", "force_download", "local_files_only"}
+            known = {"do_lower_case", "strip_accents", "pad_token"}
+            return known | {"revision", "force_download", "local_files_only"}
         return LOADING | parameters_of(BertConfig)
     return {p.name for p in inspect.signature(target).parameters.values() if p.kind in NAMED}
 
