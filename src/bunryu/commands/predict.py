@@ -129,7 +129,7 @@ def _request(options: argparse.Namespace, opened: OpenedModel, predictor: Predic
 
     folder = opened.folder / "exports" / "onnx" if options.runtime == "onnx" else opened.model
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    files += [find_checkpoint(opened, options.checkpoint)] if options.checkpoint else []
+    files += filter(None, [find_checkpoint(opened, options.checkpoint)])
     facts = {
         **vars(options),
         "file": options.file and sha256(options.file)[:12],

@@ -29,7 +29,8 @@ DEAD = 60.0  # seconds without one
 RECORD = mapping(
     status=Literal["running", "finished", "failed", "interrupted", "pruned"], host=str,
     run=Annotated[str, Predicate(lambda path: "\0" not in path)] | None,
-    pid=Annotated[int, Interval(gt=0, lt=2**31)], process_start=NotRequired[int | None], metrics=NotRequired[dict[str, float]],
+    pid=Annotated[int, Interval(gt=0, lt=2**31)], process_start=NotRequired[int | None],
+    metrics=NotRequired[dict[str, float]],
     start=NotRequired[TIME], end=NotRequired[TIME | None], cause=NotRequired[str | None],
 )  # fmt: skip
 
