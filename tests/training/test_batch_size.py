@@ -143,7 +143,7 @@ def test_which_card_is_tried(
     kind: str, device: str, precision: str, half: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(batch_size, "_model", lambda given: Model(4))
+    monkeypatch.setattr(batch_size, "_model", lambda *_: Model(4))
     monkeypatch.setattr(
         batch_size, "MemoryTrial", lambda *known, spare: made.append((*known[2:], spare)) or at_most(16)
     )
@@ -171,7 +171,7 @@ def test_processes_share_the_memory_if_the_system_says_how_much_there_is(
     row = batch_size._kept_for_a_row(model, 16, None)
     monkeypatch.setattr(batch_size, "CPU_MEMORY_FRACTION", 1.0)
     monkeypatch.setattr(machine, "available_memory", lambda: 4 * weights + 17 * row)
-    monkeypatch.setattr(batch_size, "_model", lambda given: model)
+    monkeypatch.setattr(batch_size, "_model", lambda *_: model)
     for devices, rows in ((1, 16), (2, 8)):
         given = config(accelerator={"name": "cpu", "devices": devices})
         assert settle_batch(given)["batch_size"] == rows
@@ -182,7 +182,7 @@ def test_processes_share_the_memory_if_the_system_says_how_much_there_is(
 @pytest.mark.usefixtures("warm")
 def test_resume_and_reproduce_take_the_recorded_number(tmp_path: Path) -> None:
     def room_for(rows: int) -> None:
-        batch_size._fitting = lambda config: at_most(rows)
+        batch_size._fitting = lambda *_: at_most(rows)
 
     def killed() -> None:
         room_for(8)
@@ -209,7 +209,7 @@ def test_resume_and_reproduce_take_the_recorded_number(tmp_path: Path) -> None:
 def test_a_job_of_a_sweep_settles_it_too(
     trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_size, "_fitting", lambda given: at_most(8))
+    monkeypatch.setattr(batch_size, "_fitting", lambda *_: at_most(8))
     monkeypatch.setattr(recipe, "execute", lambda run, **_: {"rows": run.config["batch_size"]})
     ledger = Ledger.create(tmp_path / "sweeps" / "s", {"swept": [], "monitor": "min val/loss"})
     data = {**trained.config["datamodule"], "batch_size": "auto"}

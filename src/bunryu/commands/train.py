@@ -92,7 +92,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     made = corpus = None
     if ranks.rank() == 0:  # of several processes the first one makes the directory and writes the log
         corpus = inputs.corpus_to_train_on(resolved(config, ""))  # data that are refused leave no directory
-        config = batch_size.settle_batch(config)
+        config = batch_size.settle_batch(config, corpus=corpus)
         made = _new_run(cfg, config)
     else:
         logging.getLogger("bunryu").setLevel(logging.ERROR)

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -115,7 +115,7 @@ def _add_facts(app: FastAPI, predictor: Predictor, batcher: Batcher, settings: S
         runtime=predictor.runtime,
         device=predictor.device,
         version=app.version,
-        limits=schemas.Bounds(**asdict(settings.limits)),
+        limits=settings.limits,
     )
 
     @app.get("/health", summary="Whether the service answers", responses=_errors(400))

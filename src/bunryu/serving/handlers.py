@@ -36,12 +36,10 @@ class Handlers:  # the name of a handler is in /openapi.json, and so its docstri
         sentence = self.schemas.sentence(await read_json(request))
         answer = await self._answer(request, [sentence], None)
         probabilities, best = softmax(answer.logits)[0].tolist(), int(answer.logits[0].argmax())
-        sides = {"positive": 1, "negative": 0}
-        if self.positive is not None:
-            sides = {"positive": self.positive, "negative": 1 - self.positive}
-        sign = "" if self.positive is None else f" ({'positive' if best == self.positive else 'negative'})"
+        positive = 1 if self.positive is None else self.positive
+        sign = "" if self.positive is None else f" ({'positive' if best == positive else 'negative'})"
         shown = {"sentence": sentence, "prediction": f"{self.labels[best]}{sign}"}
-        for side, index in sides.items():
+        for side, index in (("positive", positive), ("negative", 1 - positive)):
             shown[f"{side}_data"] = f"{self.labels[index]} {round(probabilities[index], 4)}"
             shown[f"{side}_width"] = f"{round(100 * probabilities[index], 2)}%"
         return _json({**shown, "cut": bool(answer.is_cut[0])})
@@ -69,17 +67,15 @@ class Handlers:  # the name of a handler is in /openapi.json, and so its docstri
 
     def _predictions(self, answer: Answer) -> list[dict[str, Any]]:
         """A ``schemas.Prediction`` for each document."""
-        rows = softmax(answer.logits).tolist()
+        rows, best = softmax(answer.logits).tolist(), answer.logits.argmax(axis=1).tolist()
         return [
             {
-                "label": self.labels[best],
-                "probability": row[best],
+                "label": self.labels[first],
+                "probability": row[first],
                 "probabilities": dict(zip(self.labels, row, strict=True)),
                 "cut": cut,
             }
-            for best, row, cut in zip(
-                answer.logits.argmax(axis=1).tolist(), rows, answer.is_cut.tolist(), strict=True
-            )
+            for first, row, cut in zip(best, rows, answer.is_cut.tolist(), strict=True)
         ]
 
 

@@ -78,14 +78,6 @@ class Health(BaseModel):
     queued_texts: int = Field(ge=0, description="accepted and not answered yet")
 
 
-class Bounds(BaseModel):
-    """What a request may ask for."""
-
-    texts: int = Field(description="in one request")
-    characters: int = Field(description="in one text")
-    bytes: int = Field(description="in one body")
-
-
 class Model(BaseModel):
     """What is served."""
 
@@ -96,7 +88,7 @@ class Model(BaseModel):
     runtime: str
     device: str
     version: str = Field(description="of bunryu")
-    limits: Bounds
+    limits: Limits
 
 
 class RequestSchemas:

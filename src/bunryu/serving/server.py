@@ -24,7 +24,7 @@ HEAD_SECONDS = 10.0  # that a request line and its headers may take to arrive
 MAX_HEAD_BYTES = 1 << 16
 MAX_MESSAGE_BYTES = 16 << 20  # the rest of a refused request is read and dropped, up to as many
 LINGER_SECONDS = 1.0  # for the rest of a refused body to arrive and for the client to read its answer
-PROBES, PROBE_SECONDS = 2, 0.05  # whether a client that sends no more still reads, and the time between
+PROBE_SECONDS = (0.0, 0.05)  # after a client's last byte: when to find out whether it still reads
 LAST_REQUEST_SECONDS = 0.05  # for a request to arrive that was sent before the shutdown
 
 
@@ -55,17 +55,14 @@ class Connection(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection of a client that sends no more and waits for its answers."""
         self._ended = self._is_answering
-        if self._ended:
-            self._probe(PROBES)
+        for seconds in PROBE_SECONDS * self._ended:
+            self.loop.call_later(seconds, self._probe)
         return self._ended
 
-    def _probe(self, times: int) -> None:
+    def _probe(self) -> None:
         """Send a client nothing but that its request has come: if it has gone, the second time fails."""
-        if self.cycle.response_started or self.pipeline or self.scope["http_version"] != "1.1":
-            return
-        self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if times > 1:
-            self.loop.call_later(PROBE_SECONDS, self._probe, times - 1)
+        if not (self.cycle.response_started or self.pipeline or self.scope["http_version"] != "1.1"):
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -120,7 +120,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
         config["seed"] = secrets.randbelow(2**32)
     config = early_checks.settle_and_check(config)
     corpus = inputs.corpus_to_train_on(resolved(config, ""))
-    config = batch_size.settle_batch(config)
+    config = batch_size.settle_batch(config, corpus=corpus)
     argv = ["bunryu", "train", *job.overrides]
     root = Path(filled["output_root"]).expanduser()
     run = Run.create(root, kind_of(config), config, argv, job.overrides, attempt.record_run)

@@ -16,9 +16,10 @@ from torch.nn.functional import cross_entropy
 
 from bunryu.config.instantiate import instantiate
 from bunryu.config.record import fill_environment
+from bunryu.data.corpus import Corpus
 from bunryu.errors import ConfigError, OutOfMemory
 from bunryu.system import machine
-from bunryu.training.inputs import classifier_of, read_corpus, tokenizer_of
+from bunryu.training.inputs import classifier_of, tokenizer_of
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,13 @@ OUT_OF_MEMORY = ("DefaultCPUAllocator", "MPS backend out of memory")
 HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
-def settle_batch(config: Mapping[str, Any], fits: Callable[[int], bool] | None = None) -> dict[str, Any]:
+def settle_batch(
+    config: Mapping[str, Any], fits: Callable[[int], bool] | None = None, corpus: Corpus | None = None
+) -> dict[str, Any]:
     """The config, accelerator settled, with the batch size that ``auto`` comes to on this machine.
 
     An optimizer's step keeps the rows it has with the shipped batch size: no larger batch is tried, and
-    smaller ones are accumulated. ``fits``: whether so many rows fit; None to find out here.
+    smaller ones are accumulated. ``fits``: whether so many rows fit; None to find out here, with the corpus.
 
     Raises:
         ConfigError: on a TPU, which cannot be tried.
@@ -50,7 +53,7 @@ def settle_batch(config: Mapping[str, Any], fits: Callable[[int], bool] | None =
     if data["batch_size"] in AUTO:
         wanted = ROWS_PER_STEP * trainer["accumulate_grad_batches"]
         sizes = [rows for rows in range(wanted, 0, -1) if wanted % rows == 0]
-        rows = next(filter(fits or _fitting(settled), sizes), 0)
+        rows = next(filter(fits or _fitting(settled, corpus), sizes), 0)
         if not rows:
             what = f"not even one row of {settled['max_seq_length']} tokens fits into the memory"
             raise OutOfMemory(what, where="batch_size", fix="a smaller max_seq_length, or a smaller model")
@@ -80,11 +83,11 @@ def memory_errors(config: Mapping[str, Any]) -> Iterator[None]:
         raise OutOfMemory(what, fix=smaller * (rows > 1) + "a smaller max_seq_length or model") from error
 
 
-def _fitting(config: Mapping[str, Any]) -> Callable[[int], bool]:
+def _fitting(config: Mapping[str, Any], corpus: Corpus | None) -> Callable[[int], bool]:
     """Finds out whether batches of so many rows fit, on the accelerator that the config has."""
     kind, length = config["accelerator"]["name"], int(config["max_seq_length"])
     available = machine.available_memory()  # before there is a model
-    model = _model(config)
+    model = _model(config, corpus)
     half = HALF.get(str(config["trainer"]["precision"]))
     weights = sum(weight.nbytes for weight in model.parameters())
     processes = int(config["accelerator"]["devices"])
@@ -99,10 +102,9 @@ def _fitting(config: Mapping[str, Any]) -> Callable[[int], bool]:
     return lambda rows: processes * (copies * weights + rows * row) <= CPU_MEMORY_FRACTION * available
 
 
-def _model(config: Mapping[str, Any]) -> Any:
-    names = ("corpus", "limit_rows", "model", "cache_dir", "max_seq_length")
-    config = {name: fill_environment(config[name], name) for name in names}
-    corpus = read_corpus(config)
+def _model(config: Mapping[str, Any], corpus: Corpus | None) -> Any:
+    assert corpus is not None
+    config = {name: fill_environment(config[name], name) for name in ("model", "cache_dir", "max_seq_length")}
     return classifier_of(config, *tokenizer_of(config, corpus), corpus).train()
 
 
