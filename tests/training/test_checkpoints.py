@@ -97,7 +97,8 @@ def test_a_disk_that_fills_up_within_a_checkpoint_is_named_and_the_old_one_kept(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert told is not None
-    assert re.fullmatch("the disk is full, [0-9,]+ bytes that are free are too few: File too large", told.what)
+    words = "the disk is full, [0-9,]+ bytes that are free are too few: File too large"
+    assert re.fullmatch(words, told.what)
     assert told.where == str(path)
     with pytest.raises(AttributeError, match="pickle"):  # what cannot be written is no full disk
         write_checkpoint({"x": lambda: None}, path)

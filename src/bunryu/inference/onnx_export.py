@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,13 +44,8 @@ class _Logits(torch.nn.Module):
 def export_onnx(predictor: Predictor, source: Path, folder: Path) -> float:
     """Write a graph of any batch and length with its tokenizer; returns how far a logit is from PyTorch's.
 
-    Args:
-        predictor: run by PyTorch on the CPU; weights of 16 bits become 32 bits.
-        source: the model folder it was loaded from.
-        folder: an empty folder.
-
-    Raises:
-        ModelError: if it cannot be exported, or the difference is more than ``predictor.TOLERANCE``.
+    The predictor, of the model folder ``source``, runs on the CPU; weights of 16 bits become 32 bits. Raises
+    ModelError if it cannot be exported, or the difference is more than ``TOLERANCE``.
     """
     assert isinstance(predictor.network, TorchNetwork)
     predictor.network.model.float()
@@ -78,8 +71,9 @@ def export_onnx(predictor: Predictor, source: Path, folder: Path) -> float:
 def _write_graph(model: Any, example: dict[str, npt.NDArray[np.int64]], path: Path) -> None:
     inputs = {name: torch.from_numpy(array) for name, array in example.items()}
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of other libraries
     try:
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):
             program = torch.onnx.export(
                 _Logits(model).eval(),
                 kwargs=inputs,
@@ -102,20 +96,6 @@ def _write_graph(model: Any, example: dict[str, npt.NDArray[np.int64]], path: Pa
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
     program.save(path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings about other libraries while inside."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _largest_difference(ours: Predictor, exported: Predictor) -> float:

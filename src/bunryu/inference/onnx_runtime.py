@@ -39,16 +39,10 @@ class OnnxNetwork:
 
 
 def load_onnx_predictor(folder: Path, name: str, device: str) -> Predictor:
-    """A predictor of what ``bunryu export --format onnx`` wrote.
+    """A predictor of what ``bunryu export --format onnx`` wrote to a folder.
 
-    Args:
-        folder: ``exports/onnx`` of a run or model folder.
-        name: as of ``Predictor``.
-        device: ``auto``, ``cpu``, or ``cuda`` with or without a number.
-
-    Raises:
-        ConfigError: if there is no such export or device, or onnxruntime is not installed.
-        ModelError: if a file is missing or damaged, or they do not fit together.
+    Raises ConfigError if there is no such export or device, or onnxruntime is not installed; ModelError if
+    a file is missing or damaged, or they do not fit together.
     """
     if not (folder / GRAPH).is_file():
         fix = f"bunryu export {folder.parents[1]} --format onnx"

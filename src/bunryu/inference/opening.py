@@ -58,12 +58,7 @@ class OpenedModel:
 
 
 def locate(path: Path) -> OpenedModel:
-    """The run and the model folder that a path names.
-
-    Raises:
-        ConfigError: if it is neither a run directory nor a model folder.
-        ModelError: if the run has no model yet, or its labels are not the model's.
-    """
+    """The run and model folder that a path names; ConfigError if it is neither, ModelError if no model."""
     path = path.expanduser()
     if (path / "manifest.json").is_file():
         return _of_run(Run(path))
@@ -79,11 +74,7 @@ def locate(path: Path) -> OpenedModel:
 
 
 def find_checkpoint(opened: OpenedModel, name: str | None) -> Path | None:
-    """The checkpoint of a name such as ``last.ckpt`` or ``last``, or at a path; None for model/ itself.
-
-    Raises:
-        ConfigError: with the checkpoints there are.
-    """
+    """The checkpoint of a name such as ``last.ckpt`` or ``last``, or at a path; None for model/ itself."""
     folder = opened.folder / "checkpoints"
     if name is None:
         return folder / BEST if opened.unfinished else None
@@ -123,17 +114,10 @@ def _progress(run: Run, status: str) -> str:
 def open_predictor(
     path: Path, checkpoint: str | None = None, runtime: str = "torch", device: str = "auto"
 ) -> Predictor:
-    """A predictor of what a path names.
+    """A predictor of a run directory or model folder, run by ``torch``, or ``onnx`` for what was exported.
 
-    Args:
-        path: a run directory or a model folder.
-        checkpoint: another checkpoint than the best, by name or path.
-        runtime: ``torch``, or ``onnx`` for what ``bunryu export`` wrote.
-        device: as of ``load_predictor``.
-
-    Raises:
-        ConfigError: if there is no such run, checkpoint, export or device.
-        ModelError: if what is there cannot be trusted or does not fit together.
+    Raises ConfigError if there is no such run, checkpoint, export or device; ModelError if what is there
+    cannot be trusted or does not fit together.
     """
     # PyTorch keeps code for the last 1024 shapes of matrix products, some 300 MB: hardly a batch has the
     # shape of another. Read when torch is imported; the products stay the same to the bit.

@@ -64,12 +64,7 @@ class PredictionWriter:
                 self._csv.writerow(map(self._cell, self._header))
 
     def write(self, rows: Sequence[Row], logits: npt.NDArray[np.float32]) -> None:
-        """Write rows in their order.
-
-        Args:
-            rows: all rows, the rejected ones among them.
-            logits: shape (rows that are not rejected, classes).
-        """
+        """Write rows in their order, given logits of shape (rows that are not rejected, classes)."""
         predicted = zip(logits.argmax(axis=1).tolist(), softmax(logits).astype(np.float32), strict=True)
         for row in rows:
             fields = self._fields(row, predicted)

@@ -16,22 +16,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from bunryu.data.normalisation import normalised
 from bunryu.encoding.batching import Index, bounded_batches
 from bunryu.encoding.cache import Ids
-from bunryu.encoding.encoder import (
-    Encoded,
-    Template,
-    smallest_dtype,
-    special_tokens,
-    tokenize,
-    untruncating,
-)
+from bunryu.encoding.encoder import Encoded, Template, smallest_dtype, special_tokens, tokenize, untruncating
 from bunryu.errors import BunryuError, ConfigError, ModelError, first_line
 from bunryu.models.metadata import ModelMetadata, ParitySample, read_labels
-from bunryu.models.weights import (
-    check_length,
-    check_vocabulary,
-    load_classifier,
-    load_tokenizer,
-)
+from bunryu.models.weights import check_length, check_vocabulary, load_classifier, load_tokenizer
 
 MAX_TOKENS = 2048  # padded tokens a batch: larger ones gain nothing on a CPU
 TOLERANCE = 1e-4  # between the logits of a model's parity samples and those of the loaded model
@@ -58,30 +46,19 @@ class TorchNetwork:
 
 
 class Predictor:
-    """A classifier with its tokenizer, cleaner and labels: texts in, logits out.
-
-    Args:
-        name: the run's or folder's, for messages and pages.
-        metadata: the model folder's bunryu.json.
-        tokenizer: the model folder's.
-        labels: names of the classes in id order.
-        network: from padded arrays to logits of shape (rows, classes).
-        runtime: what runs the network, ``torch`` or ``onnx``.
-        device: where it runs.
-        tolerance: how far a logit of a parity sample may be off.
-    """
+    """A classifier with its tokenizer, cleaner and labels: texts in, logits out."""
 
     def __init__(
         self,
-        name: str,
+        name: str,  # the run's or folder's, for messages and pages
         metadata: ModelMetadata,
         tokenizer: Any,
-        labels: Sequence[str],
-        network: Network,
+        labels: Sequence[str],  # names of the classes in id order
+        network: Network,  # from padded arrays to logits of shape (rows, classes)
         *,
-        runtime: str,
+        runtime: str,  # what runs the network, ``torch`` or ``onnx``
         device: str,
-        tolerance: float = TOLERANCE,
+        tolerance: float = TOLERANCE,  # how far a logit of a parity sample may be off
     ) -> None:
         self.name, self.metadata, self.labels, self.network = name, metadata, tuple(labels), network
         self.runtime, self.device = runtime, device
@@ -115,10 +92,7 @@ class Predictor:
     ) -> npt.NDArray[np.float32]:
         """Logits of shape (rows, classes), in the order of ``encoded``.
 
-        Args:
-            encoded: the documents.
-            batches: which of them go together; every row stands in one.
-            padding: ``longest`` or ``max_length``, as in training.
+        Every row stands in one of the batches, padded to ``longest`` or ``max_length`` as in training.
         """
         limit = self.metadata.max_seq_length
         lengths = encoded.lengths(limit)
@@ -152,11 +126,7 @@ class Predictor:
             raise ModelError(f"the model cannot be run: {first_line(error)}", where=self.name) from error
 
     def check_parity(self) -> float:
-        """The largest difference between a logit saved with the model and the same one computed now.
-
-        Raises:
-            ModelError: if it is more than the tolerance.
-        """
+        """How far a logit computed now is from the one saved with the model; ModelError if too far."""
         worst = 0.0
         for kept, found in zip(self.metadata.parity, self.sample_anew(), strict=True):
             saved, now = np.array(kept.logits), np.array(found.logits)
@@ -180,15 +150,8 @@ def load_predictor(
 ) -> Predictor:
     """A predictor of a model folder, run by PyTorch; nothing is fetched, and no code from it is run.
 
-    Args:
-        folder: with config.json, model.safetensors, the tokenizer's files and bunryu.json.
-        name: as of ``Predictor``.
-        checkpoint: a Lightning checkpoint whose weights are taken instead of the folder's.
-        device: ``auto``, or a device of PyTorch's such as ``cpu`` or ``cuda:1``.
-
-    Raises:
-        ModelError: if something is missing, damaged, a pickle, or does not fit together.
-        ConfigError: if there is no such device.
+    Weights are those of a Lightning ``checkpoint``, if one is given. Raises ModelError if something is
+    missing, damaged, a pickle, or does not fit together; ConfigError for a device that is not here.
     """
     metadata = ModelMetadata.read(folder)
     tokenizer = load_tokenizer(folder)

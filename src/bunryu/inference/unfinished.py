@@ -18,9 +18,7 @@ from bunryu.system.files import synchronise, write_atomically
 class Unfinished:
     """Rows in ``<name>.partial``; how many are whole, and what they depend on, in ``<name>.partial.json``.
 
-    Args:
-        path: the name they take when they are complete.
-        resume: whether to go on with those of an earlier attempt, which are refused otherwise.
+    Those of an earlier attempt are gone on with if ``resume`` says so, and refused otherwise.
     """
 
     def __init__(self, path: Path, resume: bool) -> None:
@@ -37,9 +35,7 @@ class Unfinished:
     def opened(self, request: Mapping[str, Any]) -> Iterator[TextIO]:
         """The file, after the rows that are whole; they stay if anything but the input stops the work.
 
-        Raises:
-            BusyError: if another process is writing it.
-            ConfigError: if one of ``request``, what the rows depend on, was another one before.
+        Refused if another process writes it, or what the rows depend on, ``request``, was another before.
         """
         with open(self.partial, "a+b") as self._file:
             self._lock()

@@ -41,10 +41,7 @@ def settle_batch(
 
     An optimizer's step keeps the rows it has with the shipped batch size: no larger batch is tried, and
     smaller ones are accumulated. ``fits``: whether so many rows fit; None to find out here, with the corpus.
-
-    Raises:
-        ConfigError: on a TPU, which cannot be tried.
-        OutOfMemory: if not even one row fits.
+    Raises ConfigError on a TPU, which cannot be tried, and OutOfMemory if not even one row fits.
     """
     settled = copy.deepcopy(dict(config))
     data, trainer = settled["datamodule"], settled["trainer"]

@@ -49,9 +49,7 @@ def execute(
 ) -> dict[str, Any]:
     """Train, choose the checkpoint on validation, score test once, export; return the results.
 
-    Raises:
-        BusyError: if another process writes to the run.
-        Interrupted: if a signal asked to stop; training goes on from there by ``resume``.
+    Raises BusyError if another process writes to the run, and Interrupted if a signal asked to stop.
     """
     # all of it judged before any of it is made: a run directory comes from anywhere
     config = check_targets(resolved(run.config, str(run.path)))
