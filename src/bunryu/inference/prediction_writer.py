@@ -34,17 +34,9 @@ def is_predictions(path: Path) -> bool:
 class PredictionWriter:
     """Writes rows with their label and probabilities, and rejected rows with their reason.
 
-    Probabilities are written with the digits that tell one 32-bit number from the next. A column of the
-    input's that is named like one of ours gets ``input:`` before its name.
-
-    Args:
-        file: where to.
-        kind: csv, tsv or jsonl.
-        labels: names of the classes in id order.
-        texts: names of each row's first values: the text's column, and the pair's if there is one.
-        kept: names of the values that follow.
-        header: whether to begin with one, in csv and tsv.
-        spreadsheet_safe: whether cells of csv and tsv are made inert for spreadsheets.
+    Probabilities are written with the digits that tell one 32-bit number from the next. ``texts`` names each
+    row's first values, the text and perhaps its pair, and ``kept`` those that follow; a name like one of
+    ours gets ``input:`` before it. Cells of csv and tsv are inert for spreadsheets if ``spreadsheet_safe``.
     """
 
     def __init__(

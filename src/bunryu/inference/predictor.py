@@ -108,9 +108,8 @@ class Predictor:
 
     def bounded_logits(self, encoded: Encoded) -> npt.NDArray[np.float32]:
         """Logits of shape (rows, classes), computed in batches of like length."""
-        return self.logits(
-            encoded, bounded_batches(encoded.lengths(self.metadata.max_seq_length), MAX_TOKENS)
-        )
+        lengths = encoded.lengths(self.metadata.max_seq_length)
+        return self.logits(encoded, bounded_batches(lengths, MAX_TOKENS))
 
     def sample_anew(self) -> list[ParitySample]:
         """The parity samples with the logits this predictor gives for them, one at a time."""

@@ -107,16 +107,12 @@ def _add_predictions(app: FastAPI, handlers: Handlers, with_demo: bool) -> None:
 
 
 def _add_facts(app: FastAPI, predictor: Predictor, batcher: Batcher, settings: Settings) -> None:
+    name, metadata = settings.name or predictor.name, predictor.metadata
     model = schemas.Model(
-        name=settings.name or predictor.name,
-        labels=list(predictor.labels),
-        takes_pairs=predictor.metadata.takes_pairs,
-        max_seq_length=predictor.metadata.max_seq_length,
-        runtime=predictor.runtime,
-        device=predictor.device,
-        version=app.version,
-        limits=settings.limits,
-    )
+        name=name, labels=list(predictor.labels), version=app.version, limits=settings.limits,
+        takes_pairs=metadata.takes_pairs, max_seq_length=metadata.max_seq_length,
+        runtime=predictor.runtime, device=predictor.device,
+    )  # fmt: skip
 
     @app.get("/health", summary="Whether the service answers", responses=_errors(400))
     async def health() -> schemas.Health:

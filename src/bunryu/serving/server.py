@@ -167,17 +167,10 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: ASGIApp, on_listening: Callable[[], None] = lambda: None) -> None:
         config = uvicorn.Config(
-            app,
-            http=Connection,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
+            app, http=Connection, ws="none", lifespan="on", log_config=None, log_level="error",
+            access_log=False, proxy_headers=False, server_header=False,
             timeout_graceful_shutdown=30,  # seconds for the requests that are being answered
-        )
+        )  # fmt: skip
         super().__init__(config)
         self._on_listening = on_listening
 

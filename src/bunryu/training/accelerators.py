@@ -49,10 +49,10 @@ def check(config: Mapping[str, Any]) -> None:
     if not isinstance(devices, int) or devices < 1:
         what = f"{devices!r} is no number of devices"
         raise ConfigError(what, where="accelerator.devices", fix="accelerator.devices=1")
-    for key, own, value in (
+    for key, own, value in [
         ("accelerator", "accelerator", name),
         ("devices", "accelerator.devices", devices),
-    ):
+    ]:
         if NAMES.get(str(trainer[key]), trainer[key]) != value:
             what, fix = f"trainer.{key}={trainer[key]} beside {own}={value}", f"{own}={trainer[key]}"
             raise ConfigError(what, where=f"trainer.{key}", fix=f"{fix}, which the trainer follows")

@@ -154,6 +154,7 @@ def _finish(run: Run, config: Mapping[str, Any], experiment: Experiment, results
 def _write_model(run: Run, experiment: Experiment, results: Mapping[str, Any] | None) -> None:
     shown, corpus = run.config, experiment.corpus  # the config as recorded: the card is for others to read
     name = Path(shown["model"]["name"])
+    model = name.name if name.is_absolute() else str(name)
     write_model_folder(
         run.path / "model",
         experiment.task.model,
@@ -162,11 +163,7 @@ def _write_model(run: Run, experiment: Experiment, results: Mapping[str, Any] | 
         shown["max_seq_length"],
         [(example.text, example.pair) for example in corpus.validation],
         results,
-        {
-            "model": name.name if name.is_absolute() else str(name),
-            "corpus": shown["corpus"]["name"],
-            "run": run.path.name,
-        },
+        {"model": model, "corpus": shown["corpus"]["name"], "run": run.path.name},
     )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -80,8 +79,8 @@ class ClassificationTask(pl.LightningModule):
         scheduler = self._schedule.of(optimizer, self.total_steps)
         # Lightning reads the key lr_scheduler and silently drops any other. It would move a schedule that
         # waits for a metric only once the epoch's checkpoint is written.
-        moving: Any = {"scheduler": scheduler, "interval": self._schedule.interval}
-        moving["reduce_on_plateau"] = False
+        interval = self._schedule.interval
+        moving: Any = {"scheduler": scheduler, "interval": interval, "reduce_on_plateau": False}
         return {"optimizer": optimizer, "lr_scheduler": moving}
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
@@ -133,11 +132,7 @@ class ClassificationTask(pl.LightningModule):
         return loss * batch["weight"] if "weight" in batch else loss
 
     def optimizer_step(
-        self,
-        epoch: int,
-        batch_idx: int,
-        optimizer: Optimizer | LightningOptimizer,
-        optimizer_closure: Callable[[], Any] | None = None,
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any | None = None
     ) -> None:
         """Take the step; every ``log_every`` steps, record the means since the last record, and the rate."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
