@@ -283,7 +283,7 @@ FAILURES: dict[str, tuple[Handler, str, list[str]]] = {
     "null": (answering(None), "서비스의 답을 이해할 수 없습니다.", []),
     "busy": (answering(WORDS, 503, **{"Retry-After": "2"}), "서비스가 바쁩니다. 2초 후", SAID),
     "busy, no time told": (answering("", 503), "서비스가 바쁩니다. 잠시 후", []),
-    "no token": (answering(WORDS, 401), "토큰이 없거나 맞지 않습니다.", SAID),
+    "no token": (answering(WORDS, 401), "토큰이 없거나 맞지 않습니다.", []),
     "refused": (answering(WORDS, 413), "서비스가 요청을 받아들이지 않았습니다(413).", SAID),
     "strange error": (answering({"error": {"what": 5, "fix": None}}, 400), "받아들이지 않았습니다(400).", []),
 }
@@ -359,5 +359,5 @@ def test_the_docs_describe_every_path_with_a_curl_line_that_works(visitor: Visit
         environment = {**os.environ, "URL": url.rstrip("/"), "TOKEN": TOKEN}
         done = subprocess.run(["bash", "-c", str(command)], env=environment, capture_output=True, check=True)
         assert sum(json.loads(done.stdout)["probabilities"].values()) == pytest.approx(1, abs=1e-6)
-    page.get_by_role("link", name="demo page").click()
+    page.get_by_role("link", name="데모 페이지").click()
     classify(page, SENTENCE)
