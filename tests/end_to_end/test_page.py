@@ -343,6 +343,10 @@ def test_the_token_leaves_the_address_and_is_sent_as_a_header(visitor: Visitor, 
     assert {request.header_value("authorization") for request in asked_for} == {BEARER["Authorization"]}
     without = visitor.open("")
     expect(without.get_by_role("alert")).to_contain_text("토큰이 없거나 맞지 않습니다.")
+    without.fill("#token", f" {TOKEN} ")
+    without.press("#token", "Enter")
+    expect(without.locator("#access")).to_be_hidden()
+    classify(without, SENTENCE)
 
 
 def test_the_docs_describe_every_path_with_a_curl_line_that_works(visitor: Visitor, url: str) -> None:

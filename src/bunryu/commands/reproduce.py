@@ -11,6 +11,7 @@ from pathlib import Path
 from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument
 from bunryu.config.instantiate import check_targets
 from bunryu.config.record import check_variables, located, resolved
+from bunryu.data.corpus import Corpus
 from bunryu.errors import ConfigError, printable
 from bunryu.runs.find import find_run
 from bunryu.runs.provenance import code_changes, config_changes, surroundings_changes
@@ -32,7 +33,10 @@ def main(arguments: Sequence[str]) -> int:
     if manifest["status"] != "finished":
         what = f"the run is {manifest['status']}: there is nothing to compare with yet"
         raise ConfigError(what, where=where, fix=f"bunryu resume {where}")
-    print(printable("\n".join(["different now from when the run was made:", *_changes(run, options)])))
+    from bunryu.training.inputs import corpus_of  # Hydra: only where a config is made into a corpus
+
+    corpus = corpus_of(run, options.env, options.corpus_root, fetch=not options.dry_run)
+    print(printable("\n".join(["different now from when the run was made:", *_changes(run, corpus)])))
     if options.dry_run:
         return 0
     check_variables(run.config, where, options.env)
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     again.record(reproduces=run.path.name)
     log_to_console()
     log.info("run directory: %s", again.path)
-    distributed.execute(again, threads=manifest.get("threads"))
+    distributed.execute(again, threads=manifest.get("threads"), corpus=corpus)
     code, lines = compare(run, again, options.tolerance)
     print(printable("\n".join(lines)), flush=True)
     return code
@@ -81,18 +85,13 @@ def compare(run: Run, again: Run, tolerance: float) -> tuple[int, list[str]]:
     return DIFFERENT, [f"different: by up to {farthest:.3g}, more than {tolerance:g}", *lines]
 
 
-def _changes(run: Run, options: argparse.Namespace) -> list[str]:
-    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest), *_corpus_changes(run, options)]
+def _changes(run: Run, corpus: Corpus) -> list[str]:
+    found = [*code_changes(run.manifest), *surroundings_changes(run.manifest)]
+    before, now = run.manifest.get("corpus", {}).get("fingerprint", "(unknown)"), corpus.fingerprint()
+    if before != now:
+        found.append(f"corpus fingerprint {before[:12]} -> {now[:12]}")
     found += config_changes(run.manifest["config"], run.config)
     return [f"  {line}" for line in found] or ["  nothing"]
-
-
-def _corpus_changes(run: Run, options: argparse.Namespace) -> list[str]:
-    from bunryu.training.inputs import corpus_of
-
-    corpus = corpus_of(run, options.env, options.corpus_root, fetch=not options.dry_run)
-    before, now = run.manifest.get("corpus", {}).get("fingerprint", "(unknown)"), corpus.fingerprint()
-    return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
 
 def _first_difference(run: Run, again: Run) -> str:

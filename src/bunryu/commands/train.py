@@ -120,7 +120,7 @@ def _main_choices(config: dict[str, Any]) -> str:
         "corpus": ("corpus.name", "corpus.validation", "limit_rows"),
         "model": ("model.name", "max_seq_length"),
         "batches": ("batch_size", "batching", "padding"),
-        "optimizer": ("optimizer._target_", "optimizer.lr", "scheduler._target_"),
+        "optimizer": ("optimizer._target_", "optimizer.lr", "scheduler.factory._target_"),
         "training": ("epochs", "seed", "monitor"),
         "accelerator": ("accelerator.name", "accelerator.devices", "accelerator.precision"),
     }

@@ -45,12 +45,10 @@ class Batcher:
     Requests that wait at the same time make a round: they are encoded together, sorted by length and run
     in batches of at most ``MAX_TOKENS`` tokens. A request that was cancelled or has expired is not run.
 
-    Args:
-        inference: an executor of one thread, the one in which the predictor has run before, if it has:
-            with two of them OpenMP keeps two teams of threads, and on few cores both become much slower.
-        capacity: texts that may be waiting or in work at once; bounds the memory they take.
-        wait: seconds that a round waits for further requests, unless the round before it had a single
-            request: a client that is alone would wait for nothing.
+    ``inference`` has one thread, the one in which the predictor has run before, if it has: with two of them
+    OpenMP keeps two teams of threads, and on few cores both become much slower. ``capacity`` texts may wait
+    or be in work at once, which bounds their memory. A round waits ``wait`` seconds for further requests,
+    unless the round before it had a single one: a client that is alone would wait for nothing.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ def build(
 def _corpus(
     config: Mapping[str, Any], run: Run, recorded: Mapping[str, Any] | None, corpus: Corpus | None
 ) -> Corpus:
-    corpus = corpus_to_train_on(config) if corpus is None else corpus
+    corpus = corpus_to_train_on(config, corpus)
     facts = corpus.facts()
     if recorded is not None and recorded["fingerprint"] != facts["fingerprint"]:
         raise _other_corpus(recorded["splits"], facts["splits"])

@@ -156,15 +156,10 @@ def _write_model(run: Run, experiment: Experiment, results: Mapping[str, Any] | 
     name = Path(shown["model"]["name"])
     model = name.name if name.is_absolute() else str(name)
     write_model_folder(
-        run.path / "model",
-        experiment.task.model,
-        experiment.tokenizer,
-        corpus.cleaner,
-        shown["max_seq_length"],
-        [(example.text, example.pair) for example in corpus.validation],
-        results,
-        {"model": model, "corpus": shown["corpus"]["name"], "run": run.path.name},
-    )
+        run.path / "model", experiment.task.model, experiment.tokenizer, corpus.cleaner,
+        shown["max_seq_length"], [(example.text, example.pair) for example in corpus.validation],
+        results, {"model": model, "corpus": shown["corpus"]["name"], "run": run.path.name},
+    )  # fmt: skip
 
 
 def _log_hyperparameters(run: Run, trainer: pl.Trainer, results: Mapping[str, Any]) -> None:

@@ -36,20 +36,13 @@ def log_and_record_summary(run: Run, experiment: Experiment) -> None:
         fix = "+model.tokenizer_factory.do_lower_case=false, without which Hangul can be taken apart"
         log.warning("%s: another vocabulary, or %s", warning, fix)
     log.info("rows cut at %d tokens: %s", length, ", ".join(f"{n} of {s}" for s, n in truncated.items()))
+    count = max(trainer.world_size, config["accelerator"]["devices"])  # chips are one to Lightning
+    strategy, precision = type(trainer.strategy).__name__, str(trainer.precision)
+    known = {"kind": device.type, "name": name, "count": count, "precision": precision, "strategy": strategy}
     run.record(
-        device={
-            "kind": device.type,
-            "name": name,
-            "count": max(trainer.world_size, config["accelerator"]["devices"]),  # chips are one to Lightning
-            "precision": str(trainer.precision),
-            "strategy": type(trainer.strategy).__name__,
-        },
-        threads=threads,
-        parameters=parameters,
-        total_steps=task.total_steps,
-        truncated_rows=truncated,
-        unknown_tokens=round(data.train.share_of(unknown), 6),
-    )
+        device=known, threads=threads, parameters=parameters, total_steps=task.total_steps,
+        truncated_rows=truncated, unknown_tokens=round(data.train.share_of(unknown), 6),
+    )  # fmt: skip
 
 
 def _log_examples(experiment: Experiment, length: int) -> None:
