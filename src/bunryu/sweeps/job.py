@@ -84,12 +84,12 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
         attempt.end("interrupted", str(error))
         return error.exit_code
     except Exception as caught:
-        error = explained(caught) or caught
-        code, text, what = 1, "".join(traceback.format_exception(error)), f"{type(error).__name__}: "
-        if isinstance(error, BunryuError):
-            code, text, what = error.exit_code, str(error), ""
+        told = explained(caught) or caught
+        code, text, what = 1, "".join(traceback.format_exception(told)), f"{type(told).__name__}: "
+        if isinstance(told, BunryuError):
+            code, text, what = told.exit_code, str(told), ""
         print(mask(text, hidden), file=sys.stderr)
-        attempt.end("failed", mask(what + first_line(error), hidden))
+        attempt.end("failed", mask(what + first_line(told), hidden))
         return code
     attempt.end("finished", metrics={k: v for k, v in results.items() if isinstance(v, float)})
     return 0
