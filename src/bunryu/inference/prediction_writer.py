@@ -67,8 +67,7 @@ class PredictionWriter:
                 self._csv.writerow(map(self._cell, flat))
             else:
                 named = dict(zip(self._header, fields, strict=True))
-                self._file.write(json.dumps(named, ensure_ascii=False, allow_nan=False))
-                self._file.write("\n")
+                self._file.write(json.dumps(named, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
 
     def _fields(self, row: Row, predicted: Iterator[tuple[int, npt.NDArray[np.float32]]]) -> list[Any]:
