@@ -13,17 +13,13 @@ from omegaconf.resolvers import oc
 
 from bunryu.config.checks import problems
 from bunryu.config.instantiate import below, check_names, instantiate
-from bunryu.config.schema import KEYS, NODES, Key, container
+from bunryu.config.schema import FILES, KEYS, NODES, PATHS, Key, container
 from bunryu.errors import ConfigError
 from bunryu.keys import leaves, value_at
 from bunryu.system.secrets import mask, remember
 
 # Keys of a sweep as a whole, which its runs do not record.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours", "job_timeout_minutes")
-
-# Keys that may name files and folders from where the command is given.
-FILES = ("corpus.train", "corpus.validation", "corpus.test")
-PATHS = (*FILES, "corpus.root_dir", "model.name", "model.vocabulary_file")
 
 # The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
