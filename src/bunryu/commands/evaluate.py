@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument, add_model_arguments
+from bunryu.commands.arguments import Parser, add_corpus_arguments, add_model_arguments
 from bunryu.commands.table_options import add_reader_arguments, flags_named, table_options
 from bunryu.data.corpus import SPLITS
 from bunryu.data.examples import Example, label_of, read_examples
@@ -82,14 +82,13 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("bunryu evaluate", description=__doc__.replace("``", ""))
     add_model_arguments(parser)
-    add_env_argument(parser)
     parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="instead of RUN/evaluations/<name>")
     safe = "an apostrophe before cells of predictions.csv that a spreadsheet would take for formulas"
     parser.add_argument("--spreadsheet-safe", action="store_true", help=safe)
-    add_corpus_root(parser)
+    add_corpus_arguments(parser)
     reader = add_reader_arguments(parser)
     reader.add_argument("--label-column", metavar="NAME", help="the labels")
     reader.add_argument("--label-ids", action="store_true", help="the labels are class ids, counted from 0")

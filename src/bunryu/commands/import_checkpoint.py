@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     from bunryu.models.folder import write_model_folder
     from bunryu.models.weights import check_length, put_weights, read_weights
 
-    weights = _without_position_ids(read_weights(options.file))
+    read = read_weights(options.file)  # older versions of transformers kept position numbers among them
+    weights = {name: value for name, value in read.items() if not name.endswith("embeddings.position_ids")}
     labels = _labels(options.labels, _classes(weights, options.file))
     model, tokenizer = _architecture(options.model, labels)
     check_length(model, options.max_seq_length)
@@ -83,11 +84,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.max_seq_length < 4:
         parser.error("--max-seq-length is at least 4")
     return options
-
-
-def _without_position_ids(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights without the position numbers that older versions of transformers kept among them."""
-    return {name: value for name, value in weights.items() if not name.endswith("embeddings.position_ids")}
 
 
 def _classes(weights: dict[str, torch.Tensor], file: Path) -> int:

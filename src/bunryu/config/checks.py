@@ -81,9 +81,7 @@ def _label_name_problems(names: Any) -> Iterator[ConfigError]:
             if not isinstance(value, str):
                 spelt = {"True": "yes", "False": "no"}.get(str(value), json.dumps(value))
                 what = f"corpus.label_names has {value!r}, which is no text"
-                fix = (
-                    f"quote it as it is spelt: '{spelt}'; a label in quotes is for a YAML file (--config-dir)"
-                )
+                fix = f"quote it as it is spelt: '{spelt}'; a quoted label is for a YAML file (--config-dir)"
                 yield ConfigError(what, where="corpus.label_names", fix=fix)
 
 

@@ -16,16 +16,12 @@ from bunryu.keys import nearest
 
 # What the recipe passes itself, and where it is set instead.
 FILLED_IN = {
-    "datamodule.train": "corpus=…",
-    "datamodule.validation": "corpus=…",
-    "datamodule.test": "corpus=…",
-    "datamodule.pad_id": "corpus=…",
-    "datamodule.seed": "seed=…",
+    **{f"datamodule.{name}": "corpus=…" for name in ("train", "validation", "test", "pad_id")},
+    **dict.fromkeys(("datamodule.seed", "task.seed"), "seed=…"),
     "task.model": "model=…",
     "task.optimizer": "optimizer=…",
     "task.schedule": "scheduler=…",
     "task.total_steps": "epochs=…",
-    "task.seed": "seed=…",
     "task.log_every": "trainer.log_every_n_steps=…",
     "trainer.default_root_dir": "output_root=…",
     "trainer.callbacks": "callbacks=…, or +callbacks.<name>._target_=…",
@@ -34,8 +30,7 @@ FILLED_IN = {
     "model.architecture.vocab_size": "model.vocabulary_size=…",
     "model.architecture.max_position_embeddings": "model.positions=…",
     "model.architecture.pad_token_id": "the tokenizer has it",
-    "model.architecture.id2label": "corpus.label_names=…",
-    "model.architecture.label2id": "corpus.label_names=…",
+    **{f"model.architecture.{name}": "corpus.label_names=…" for name in ("id2label", "label2id")},
     "optimizer.params": "the model has them",
 }
 # What the recipe asks of what is made here, whoever wrote it; a callback's and a logger's by any name.
