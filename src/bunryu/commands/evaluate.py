@@ -136,9 +136,7 @@ def _split(opened: OpenedModel, options: argparse.Namespace) -> Documents:
 
 def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
     """A labelled file; labels are spelt as in the run's corpus or as they are shown, or are class ids."""
-    table = table_options(
-        options.data, options, opened.run, opened.metadata.takes_pairs, options.label_column
-    )
+    table = table_options(options.data, options, opened.run, opened.metadata.takes_pairs)
     ids = {str(id): id for id in range(len(opened.labels))} if options.label_ids else _label_ids(opened)
     columns = [table.text_column, table.label_column, *table.columns[1:]]
     hint = f"; if labels are class ids, from 0 = {opened.labels[0]} on: --label-ids"

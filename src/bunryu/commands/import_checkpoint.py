@@ -49,15 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     put_weights(model, weights, options.file)
     with replacing(options.output) as staging:
         write_model_folder(
-            staging,
-            model.eval(),
-            tokenizer,
-            NO_CLEANING,
-            options.max_seq_length,
-            [(sentence, None) for sentence in SENTENCES],
-            {},
+            staging, model.eval(), tokenizer, NO_CLEANING, options.max_seq_length,
+            [(sentence, None) for sentence in SENTENCES], {},
             {"model": options.model, "checkpoint": options.file.name},
-        )
+        )  # fmt: skip
         load_predictor(staging, options.output.name, device="cpu").check_parity()
     print(f"wrote {options.output}")
     origin = "" if options.labels else " (not told by --labels: assumed)"
@@ -90,9 +85,8 @@ def _classes(weights: dict[str, torch.Tensor], file: Path) -> int:
     for name in HEADS:
         if name in weights and weights[name].ndim == 2:
             return len(weights[name])
-    raise ModelError(
-        f"the weights have no {HEADS[0]}", where=str(file), fix="a checkpoint of a document classifier"
-    )
+    fix = "a checkpoint of a document classifier"
+    raise ModelError(f"the weights have no {HEADS[0]}", where=str(file), fix=fix)
 
 
 def _labels(named: str | None, classes: int) -> list[str]:

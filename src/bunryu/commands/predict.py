@@ -164,11 +164,8 @@ def _checked(windows: Iterator[list[Row]], file: Path) -> Iterator[list[Row]]:
     """The same windows; a file of whose first window no row can be used is refused."""
     first = next(windows, [])
     if first and all(row.values is None for row in first):
-        raise DataError(
-            f"none of the first {len(first)} rows can be used",
-            where=place(str(file), first[0].line),
-            fix=f"the first: {first[0].problem}",
-        )
+        what, where = f"none of the first {len(first)} rows can be used", place(str(file), first[0].line)
+        raise DataError(what, where=where, fix=f"the first: {first[0].problem}")
     return chain([first], windows)
 
 

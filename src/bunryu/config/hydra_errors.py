@@ -46,11 +46,9 @@ OTHER_NAMES = {
 
 
 def explain(error: Exception, folder: Path | None = None) -> ConfigError | None:
-    """A Hydra, OmegaConf or YAML error in our words, with the nearest valid key; None for any other error.
+    """A Hydra, OmegaConf or YAML error in our words; None for any other error.
 
-    Args:
-        error: from composing a config.
-        folder: the user's own config options, if any.
+    ``folder`` has the user's own config options, if any.
     """
     if isinstance(error, yaml.YAMLError):
         return _not_yaml(error)

@@ -20,5 +20,5 @@ class PoolLauncher(Launcher):
         """Refused by a ConfigError: another sweeper's jobs have no records."""
         from bunryu.errors import ConfigError
 
-        fix = "hydra/sweeper=ledger, or hydra/launcher=basic"
-        raise ConfigError("the pool launches jobs of the ledger only", where="hydra/launcher", fix=fix)
+        what, where = "the pool launches jobs of the ledger only", "hydra/launcher"
+        raise ConfigError(what, where=where, fix="hydra/sweeper=ledger")
