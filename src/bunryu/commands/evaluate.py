@@ -59,17 +59,12 @@ def main(arguments: Sequence[str]) -> int:
     encoded, logits, how = score(predictor, documents.examples, opened.run)
     documents.warnings.extend(unknown_tokens_warning(encoded.count_of(predictor.unknown_id)))
     facts = {
-        "run": opened.name,
-        **_origin(opened),
-        "data": documents.shown,
-        "checkpoint": options.checkpoint or "best",
-        "rows": len(documents.examples),
+        "run": opened.name, **_origin(opened), "data": documents.shown,
+        "checkpoint": options.checkpoint or "best", "rows": len(documents.examples),
         "max_seq_length": predictor.metadata.max_seq_length,
         "truncated_rows": int(encoded.is_cut(predictor.metadata.max_seq_length).sum()),
-        "unk_rate": encoded.share_of(predictor.unknown_id),
-        **how,
-        "warnings": documents.warnings,
-    }
+        "unk_rate": encoded.share_of(predictor.unknown_id), **how, "warnings": documents.warnings,
+    }  # fmt: skip
     report = write_evaluation(
         folder, documents.examples, np.array(documents.labels), logits, predictor.labels, facts,
         opened.run.metrics if opened.run else [], documents.account, options.spreadsheet_safe,
@@ -148,9 +143,8 @@ def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
     unknown = any(re.fullmatch(r"unknown label '\d+'", reason) for reason in account.rejected)
     rejected = account.read - account.used
     warnings = [f"{rejected} rows were rejected{hint * unknown}"] if rejected else []
-    return Documents(
-        options.data.name, examples, [ids[example.label] for example in examples], account, warnings
-    )
+    labels = [ids[example.label] for example in examples]
+    return Documents(options.data.name, examples, labels, account, warnings)
 
 
 def _label_ids(opened: OpenedModel) -> dict[str, int]:
@@ -181,9 +175,8 @@ def score(
         batch_size, padding = config["datamodule"]["batch_size"], config["datamodule"]["padding"]
         if predictor.device == "cpu" and manifest.get("threads"):
             torch.set_num_threads(manifest["threads"])
-        mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(
-            str(config["trainer"]["precision"])
-        )
+        halves = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+        mixed = halves.get(str(config["trainer"]["precision"]))
         if mixed is not None and isinstance(predictor.network, TorchNetwork):
             predictor.network = TorchNetwork(predictor.network.model, mixed)
     pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
@@ -191,9 +184,7 @@ def score(
     batches = evaluation_batches(encoded.lengths(predictor.metadata.max_seq_length), batch_size)
     logits = predictor.logits(encoded, batches, padding)
     return encoded, logits, {
-        "batch_size": batch_size,
-        "device": predictor.device,
-        "runtime": predictor.runtime,
+        "batch_size": batch_size, "device": predictor.device, "runtime": predictor.runtime,
         "threads": torch.get_num_threads(),
     }  # fmt: skip
 

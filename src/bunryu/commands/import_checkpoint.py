@@ -93,12 +93,9 @@ def _labels(named: str | None, classes: int) -> list[str]:
     if named is None:
         return list(NSMC_LABELS) if classes == 2 else [f"LABEL_{index}" for index in range(classes)]
     labels = [label.strip() for label in named.split(",")]
-    if len(labels) != classes:
-        what, fix = f"{len(labels)} labels for {classes} classes", f"{classes} names, with commas"
+    if not len(labels) == len(set(labels) - {""}) == classes:
+        what, fix = f"'{named}' are not {classes} different labels", "a name for each class, with commas"
         raise ConfigError(what, where="--labels", fix=fix)
-    if len(set(labels)) < classes or "" in labels:
-        fix = "a name for each class"
-        raise ConfigError("a label is empty or stands there twice", where="--labels", fix=fix)
     return labels
 
 

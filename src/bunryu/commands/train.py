@@ -89,8 +89,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def _new_run(cfg: DictConfig, config: dict[str, Any]) -> Run:
     argv, root = ["bunryu", "train", *sys.argv[1:]], Path(cfg.output_root).expanduser()
+    # unresolved: one may name a secret's environment variable
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(overrides, list)
     # named after the recorded config, in which a secret from the environment is not filled in
-    run = Run.create(root, kind_of(config), config, argv, _overrides())
+    run = Run.create(root, kind_of(config), config, argv, overrides)
     log.info("run directory: %s", run.path)
     whole = (run.path / "config.yaml").read_text("utf-8").rstrip()
     log.info("configuration:\n%s", whole if config["verbose"] else _main_choices(config))
@@ -111,10 +114,3 @@ def _main_choices(config: dict[str, Any]) -> str:
         f"  {title:<12} " + "  ".join(f"{key}={value_at(config, key)}" for key in keys)
         for title, keys in lines.items()
     )
-
-
-def _overrides() -> list[str]:
-    """Hydra's overrides, unresolved: one may name a secret's environment variable."""
-    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    assert isinstance(overrides, list)
-    return overrides

@@ -65,9 +65,8 @@ def explain(error: Exception, folder: Path | None = None) -> ConfigError | None:
             return ConfigError(what, where=where, fix=fix)
     if isinstance(error, ValueError) and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    key = getattr(error, "full_key", None)
-    return ConfigError(first, where=str(key or "the command line"), fix="bunryu train --help")
+    where = str(getattr(error, "full_key", None) or "the command line")
+    return ConfigError(first_line(error), where=where, fix="bunryu train --help")
 
 
 def _unknown_key(key: str) -> ConfigError:
@@ -87,9 +86,8 @@ def _not_yaml(error: yaml.YAMLError) -> ConfigError:
 
 def _not_utf8(error: UnicodeDecodeError, folder: Path | None) -> ConfigError | None:
     """The refusal of the first file with the bytes that could not be decoded."""
-    own = [folder] if folder is not None else []
-    own += [Path(os.environ[VARIABLE]).expanduser()] if os.environ.get(VARIABLE) else []
-    for path in (path for folder in own for path in sorted(folder.rglob("*.yaml"))):
+    own = [Path(each).expanduser() for each in (folder, os.environ.get(VARIABLE)) if each]
+    for path in (path for each in own for path in sorted(each.rglob("*.yaml"))):
         content = path.read_bytes()
         if content.startswith(error.object):
             line = error.object[: error.start].count(b"\n") + 1

@@ -52,9 +52,6 @@ def quote(override: str, sweeps: bool = False) -> str:
 
     ``output_root=/drive/My Drive (1)/it's`` comes out quoted, and so does ``sweep_name=2024_11``, whose key
     takes no number; what parses stays as it is. Of a sweep, each value between commas is one.
-
-    Raises:
-        ConfigError: for a mapping that cannot be quoted, and one where a group's option belongs.
     """
     key, equals, value = override.partition("=")
     name = key.lstrip("+~")
@@ -106,11 +103,9 @@ def _quoted_mapping(key: str, value: str) -> str:
     quoted = re.sub(r":\s*([^\s'\",:{}\[\]][^'\",:{}\[\]]*)", r': "\1"', value)
     if _parses(f"{key}={quoted}"):
         return quoted
-    raise ConfigError(
-        f"Hydra cannot read the mapping {value}: its keys have to be numbers or ASCII names",
-        where=key,
-        fix="put it into a YAML file of your own: --config-dir, or BUNRYU_CONFIG_DIR",
-    )
+    what = f"Hydra cannot read the mapping {value}: its keys have to be numbers or ASCII names"
+    fix = "put it into a YAML file of your own: --config-dir, or BUNRYU_CONFIG_DIR"
+    raise ConfigError(what, where=key, fix=fix)
 
 
 def _parses(override: str) -> bool:

@@ -170,10 +170,8 @@ def takes_any(target: Callable[..., Any]) -> bool:
 
 
 def _refused(path: str, where: str) -> ConfigError:
-    return ConfigError(
-        f"'{path}' may not be called from a config",
-        where=where,
-        fix="a class of bunryu, or an optimizer, scheduler, model, callback or logger of "
-        "torch, transformers or pytorch_lightning; or name your own package in the environment variable "
-        f"{OWN_PACKAGES}",
+    fix = (
+        "a class of bunryu, or an optimizer, scheduler, model, callback or logger of torch, transformers or "
+        f"pytorch_lightning; or name your own package in the environment variable {OWN_PACKAGES}"
     )
+    return ConfigError(f"'{path}' may not be called from a config", where=where, fix=fix)
