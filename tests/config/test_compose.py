@@ -172,6 +172,7 @@ TABLE = "corpus=table corpus.train=x"
          "on_fit_start"),
         ("corpus.cleaner._target_=bunryu.system.files.Path", "corpus.cleaner._target_", "a class of bunryu"),
         ("optimizer._target_=os.system", "optimizer._target_", "may not be called from a config"),
+        ("--experimental-rerun=x", "--experimental-rerun=x", "bunryu reproduce <run>"),
         ("+trust_remote_code=true", "trust_remote_code", "could let a checkpoint run code"),
         ("+model.network.weights_only=true", "model.network.weights_only", "could let a checkpoint run code"),
         ("+trainer.use_safetensors=true", "trainer.use_safetensors", "could let a checkpoint run code"),

@@ -44,7 +44,6 @@ class Documents:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu evaluate``; returns the exit code."""
     options = _parser().parse_args(arguments)
     opened = locate(options.run)
     folder = opened.place("evaluations", _name(options), options.output)

@@ -17,7 +17,6 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu export``; returns the exit code."""
     options = _parse(arguments)
     opened = locate(options.run)
     folder = opened.place("exports", "onnx", options.output)

@@ -33,7 +33,6 @@ SENTENCES = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu import-checkpoint``; returns the exit code."""
     options = _parse(arguments)
     refuse_occupied(options.output)
     # Heavy imports follow the checks that need none.
@@ -69,12 +68,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "a Hub name such as beomi/kcbert-base, or a folder",
     )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, help="the model folder to make")
-    parser.add_argument(
-        "--labels", help="names of the classes in id order, with commas; for two classes 부정,긍정"
-    )
-    parser.add_argument(
-        "--max-seq-length", type=int, default=128, help="tokens after which training cut texts (128)"
-    )
+    labels = "names of the classes in id order, with commas; for two classes 부정,긍정"
+    parser.add_argument("--labels", help=labels)
+    length = "tokens after which training cut texts (128)"
+    parser.add_argument("--max-seq-length", type=int, default=128, help=length)
     options = parser.parse_args(arguments)
     if options.max_seq_length < 4:
         parser.error("--max-seq-length is at least 4")
