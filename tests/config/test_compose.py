@@ -131,6 +131,7 @@ TABLE = "corpus=table corpus.train=x"
         (f"{TABLE} corpus.label_column=null", "corpus.label_column", "corpus.label_column=label\n"),
         ("corpus.validation=1.5", "corpus.validation", "a share between 0 and 1"),
         ("foo", "foo", "key=value"),
+        ("+corpus.label_names.010=x", "+corpus.label_names.010=x", "key=value"),
         ("max_seq_length=301", "max_seq_length", "300"),
         ("corpus=table", "corpus.train", "corpus.train="),
         ("model=pretrained", "model.name", "model.name="),

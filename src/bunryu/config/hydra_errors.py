@@ -123,7 +123,7 @@ MESSAGES = (
      "a value, a list, or a mapping whose keys are texts or numbers; $ and {{ in 'quotes', as \\${{"),
     (r"Config group override", "a group takes the name of one of its options", "the command line",
      "bunryu train --help lists them"),
-    (r"Error parsing override '([^']*)'", "'{0}' is no override", "{0}",
+    (r"(?:Error parsing override '|Lexer\w+: )([^'\n]*)", "'{0}' is no override", "{0}",
      "key=value or group=option, without blanks around ="),
 )  # fmt: skip
 
