@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     def job(cfg: DictConfig) -> None:
         try:
             train(cfg)
-        except Exception as error:  # of which Hydra would say more than we do
+        except Exception as error:  # raised below: Hydra would print the overrides before it
             failed.append(error)
 
     sweeps = not {"-m", "--multirun"}.isdisjoint(arguments)
