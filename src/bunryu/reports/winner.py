@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bunryu.config.schema import GROUPS, PATHS
+from bunryu.config.schema import GROUPS
 from bunryu.errors import ModelError
 from bunryu.keys import set_at, value_at
 from bunryu.reports.comparison import typed_overrides
@@ -16,6 +16,9 @@ from bunryu.reports.entries import RunSummary
 from bunryu.runs.run import Run
 
 MISSING = object()
+# Keys that name files, which an experiment names from everywhere.
+FILES = {f"corpus.{key}" for key in ("train", "validation", "test", "root_dir")}
+FILES |= {"model.name", "model.vocabulary_file"}
 
 
 def experiment_of(winner: RunSummary, why: str) -> str:
@@ -42,7 +45,7 @@ def experiment_of(winner: RunSummary, why: str) -> str:
         elif key in GROUPS:
             overridden.append({f"override /{key}": _option(text)})
         elif (value := value_at(config, key, MISSING)) is not MISSING:
-            is_file = key in PATHS and isinstance(value, str) and value != "test" and os.path.exists(value)
+            is_file = key in FILES and isinstance(value, str) and value != "test" and os.path.exists(value)
             set_at(nested, key, os.path.abspath(value) if is_file else value)
         elif "." in key:
             not_said.append(f"'+{key}={' '.join(text.split())}'")
