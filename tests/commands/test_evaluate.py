@@ -31,9 +31,13 @@ def evaluate(run: Run, *arguments: str | Path) -> None:
     assert cli.run(["evaluate", str(run.path), *map(str, arguments)]) == 0
 
 
+def file_of(run: Run, evaluation: str, file: str) -> Path:
+    (found,) = (run.path / "evaluations").glob(f"{evaluation}/{file}")
+    return found
+
+
 def report_of(run: Run, name: str) -> Any:
-    (folder,) = (run.path / "evaluations").glob(name)
-    return json.loads((folder / "evaluation.json").read_text("utf-8"))
+    return json.loads(file_of(run, name, "evaluation.json").read_text("utf-8"))
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -42,7 +46,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def predictions(run: Run, name: str) -> list[dict[str, str]]:
-    return table(run.path / f"evaluations/{name}/predictions.csv")
+    return table(file_of(run, name, "predictions.csv"))
 
 
 def same_figures(run: Run, name: str, prefix: str) -> bool:

@@ -302,17 +302,9 @@ def keys(**facts: Any) -> Change:
             keys(id2label={"0": "긍정", "1": "부정"}),
             "the export's labels are ['긍정', '부정'], the model's ['부정', '긍정']",
         ),
-        ("config.json", keys(id2label={"0": "하나"}), "config.json has 1 labels, the graph [2]"),
-        (
-            "config.json",
-            keys(id2label={"0": "a", "7": "b"}),
-            "config.json is damaged: id2label",
-        ),
-        (
-            "config.json",
-            lambda config: config.pop("vocab_size") and None,
-            "config.json is damaged: v",
-        ),
+        ("config.json", keys(id2label=dict(enumerate("abc"))), "config.json has 3 labels, the graph [2]"),
+        ("config.json", keys(id2label={"0": "a", "7": "b"}), "config.json is damaged: id2label"),
+        ("config.json", lambda config: config.pop("vocab_size") and None, "config.json is damaged: v"),
         ("tokenizer.json", lengthen_vocabulary, "the tokenizer has "),
         (
             "tokenizer_config.json",

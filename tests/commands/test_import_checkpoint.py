@@ -157,9 +157,9 @@ def test_weights_that_do_not_fit_or_run_code_are_named_and_leave_nothing(
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        (["--labels", "부정,긍정,중립"], "3 labels for 2 classes"),
-        (["--labels", "같다,같다"], "a label is empty or stands there twice"),
-        (["--labels", "부정,"], "a label is empty or stands there twice"),
+        (["--labels", "부정,긍정,중립"], "'부정,긍정,중립' are not 2 different labels"),
+        (["--labels", "같다,같다"], "are not 2 different labels"),
+        (["--labels", "부정,"], "are not 2 different labels"),
         (["--max-seq-length", "41"], "max_seq_length=41 is beyond the model's 40 positions"),
         (["--max-seq-length", "3"], "--max-seq-length is at least 4"),
     ],

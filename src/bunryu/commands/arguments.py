@@ -19,13 +19,10 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message, fix=f"{self.prog} --help")
 
 
-def add_env_argument(parser: argparse.ArgumentParser) -> None:
+def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of verbs that read a run's own corpus: what of here it may have, and where it is now."""
     help_ = "a variable of the environment that the run's config may have; can be given again"
     parser.add_argument("--env", action="append", default=[], metavar="NAME", help=help_)
-
-
-def add_corpus_root(parser: argparse.ArgumentParser) -> None:
-    """The argument with which verbs that read a run's own corpus find files that have moved."""
     help_ = "where the files of the run's corpus are now, if they have moved"
     parser.add_argument("--corpus-root", type=Path, metavar="FOLDER", help=help_)
 

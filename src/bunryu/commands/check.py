@@ -19,7 +19,6 @@ from bunryu.system.signals import stop_on_signals
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu check``; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
     fresh = "torch" not in sys.modules  # in a notebook the process has been there for long
     began = time.perf_counter() - (machine.process_age() if fresh else 0.0)
@@ -45,16 +44,11 @@ def _parser() -> argparse.ArgumentParser:
         "corpus, and times a few steps of the model; of all that, only the encoding stays, in the cache. "
         "Exit code 0 if nothing stands in the way, 2 otherwise.",
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="override",
-        help="key=value, group=option; key=a,b or a sweep=… is a sweep, as in bunryu train",
-    )
+    help_ = "key=value, group=option; key=a,b or a sweep=… is a sweep, as in bunryu train"
+    parser.add_argument("overrides", nargs="*", metavar="override", help=help_)
     parser.add_argument("-m", "--multirun", action="store_true", help="taken and not needed")
-    parser.add_argument(
-        "--config-dir", "-cd", type=Path, metavar="FOLDER", help="of config options of your own"
-    )
+    own = "of config options of your own"
+    parser.add_argument("--config-dir", "-cd", type=Path, metavar="FOLDER", help=own)
     return parser
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument, add_model_arguments
+from bunryu.commands.arguments import Parser, add_corpus_arguments, add_model_arguments
 from bunryu.commands.table_options import add_reader_arguments, flags_named, table_options
 from bunryu.data.corpus import SPLITS
 from bunryu.data.examples import Example, label_of, read_examples
@@ -44,7 +44,6 @@ class Documents:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu evaluate``; returns the exit code."""
     options = _parser().parse_args(arguments)
     opened = locate(options.run)
     folder = opened.place("evaluations", _name(options), options.output)
@@ -59,17 +58,12 @@ def main(arguments: Sequence[str]) -> int:
     encoded, logits, how = score(predictor, documents.examples, opened.run)
     documents.warnings.extend(unknown_tokens_warning(encoded.count_of(predictor.unknown_id)))
     facts = {
-        "run": opened.name,
-        **_origin(opened),
-        "data": documents.shown,
-        "checkpoint": options.checkpoint or "best",
-        "rows": len(documents.examples),
+        "run": opened.name, **_origin(opened), "data": documents.shown,
+        "checkpoint": options.checkpoint or "best", "rows": len(documents.examples),
         "max_seq_length": predictor.metadata.max_seq_length,
         "truncated_rows": int(encoded.is_cut(predictor.metadata.max_seq_length).sum()),
-        "unk_rate": encoded.share_of(predictor.unknown_id),
-        **how,
-        "warnings": documents.warnings,
-    }
+        "unk_rate": encoded.share_of(predictor.unknown_id), **how, "warnings": documents.warnings,
+    }  # fmt: skip
     report = write_evaluation(
         folder, documents.examples, np.array(documents.labels), logits, predictor.labels, facts,
         opened.run.metrics if opened.run else [], documents.account, options.spreadsheet_safe,
@@ -82,14 +76,13 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("bunryu evaluate", description=__doc__.replace("``", ""))
     add_model_arguments(parser)
-    add_env_argument(parser)
     parser.add_argument("--split", choices=SPLITS, default="test", help="of the run's own corpus (test)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a labelled file instead of a split")
     parser.add_argument("--name", help="of the folder below RUN/evaluations (default: what is scored)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="instead of RUN/evaluations/<name>")
     safe = "an apostrophe before cells of predictions.csv that a spreadsheet would take for formulas"
     parser.add_argument("--spreadsheet-safe", action="store_true", help=safe)
-    add_corpus_root(parser)
+    add_corpus_arguments(parser)
     reader = add_reader_arguments(parser)
     reader.add_argument("--label-column", metavar="NAME", help="the labels")
     reader.add_argument("--label-ids", action="store_true", help="the labels are class ids, counted from 0")
@@ -137,9 +130,7 @@ def _split(opened: OpenedModel, options: argparse.Namespace) -> Documents:
 
 def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
     """A labelled file; labels are spelt as in the run's corpus or as they are shown, or are class ids."""
-    table = table_options(
-        options.data, options, opened.run, opened.metadata.takes_pairs, options.label_column
-    )
+    table = table_options(options.data, options, opened.run, opened.metadata.takes_pairs)
     ids = {str(id): id for id in range(len(opened.labels))} if options.label_ids else _label_ids(opened)
     columns = [table.text_column, table.label_column, *table.columns[1:]]
     hint = f"; if labels are class ids, from 0 = {opened.labels[0]} on: --label-ids"
@@ -151,9 +142,8 @@ def _file(options: argparse.Namespace, opened: OpenedModel) -> Documents:
     unknown = any(re.fullmatch(r"unknown label '\d+'", reason) for reason in account.rejected)
     rejected = account.read - account.used
     warnings = [f"{rejected} rows were rejected{hint * unknown}"] if rejected else []
-    return Documents(
-        options.data.name, examples, [ids[example.label] for example in examples], account, warnings
-    )
+    labels = [ids[example.label] for example in examples]
+    return Documents(options.data.name, examples, labels, account, warnings)
 
 
 def _label_ids(opened: OpenedModel) -> dict[str, int]:
@@ -184,9 +174,8 @@ def score(
         batch_size, padding = config["datamodule"]["batch_size"], config["datamodule"]["padding"]
         if predictor.device == "cpu" and manifest.get("threads"):
             torch.set_num_threads(manifest["threads"])
-        mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(
-            str(config["trainer"]["precision"])
-        )
+        halves = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+        mixed = halves.get(str(config["trainer"]["precision"]))
         if mixed is not None and isinstance(predictor.network, TorchNetwork):
             predictor.network = TorchNetwork(predictor.network.model, mixed)
     pairs = None if examples[0].pair is None else [example.pair or "" for example in examples]
@@ -194,9 +183,7 @@ def score(
     batches = evaluation_batches(encoded.lengths(predictor.metadata.max_seq_length), batch_size)
     logits = predictor.logits(encoded, batches, padding)
     return encoded, logits, {
-        "batch_size": batch_size,
-        "device": predictor.device,
-        "runtime": predictor.runtime,
+        "batch_size": batch_size, "device": predictor.device, "runtime": predictor.runtime,
         "threads": torch.get_num_threads(),
     }  # fmt: skip
 

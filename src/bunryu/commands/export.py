@@ -17,15 +17,13 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu export``; returns the exit code."""
     options = _parse(arguments)
     opened = locate(options.run)
     folder = opened.place("exports", "onnx", options.output)
     find_checkpoint(opened, options.checkpoint)
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise ConfigError(
-            f"{missing[0]} is not installed", where="--format onnx", fix="pip install 'bunryu[onnx]'"
-        )
+        fix = "pip install 'bunryu[onnx]'"
+        raise ConfigError(f"{missing[0]} is not installed", where="--format onnx", fix=fix)
     from bunryu.inference.onnx_export import export_onnx
 
     predictor = open_predictor(options.run, options.checkpoint, device="cpu")

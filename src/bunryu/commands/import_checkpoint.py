@@ -33,7 +33,6 @@ SENTENCES = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu import-checkpoint``; returns the exit code."""
     options = _parse(arguments)
     refuse_occupied(options.output)
     # Heavy imports follow the checks that need none.
@@ -41,22 +40,18 @@ def main(arguments: Sequence[str]) -> int:
     from bunryu.models.folder import write_model_folder
     from bunryu.models.weights import check_length, put_weights, read_weights
 
-    weights = _without_position_ids(read_weights(options.file))
+    read = read_weights(options.file)  # older versions of transformers kept position numbers among them
+    weights = {name: value for name, value in read.items() if not name.endswith("embeddings.position_ids")}
     labels = _labels(options.labels, _classes(weights, options.file))
     model, tokenizer = _architecture(options.model, labels)
     check_length(model, options.max_seq_length)
     put_weights(model, weights, options.file)
     with replacing(options.output) as staging:
         write_model_folder(
-            staging,
-            model.eval(),
-            tokenizer,
-            NO_CLEANING,
-            options.max_seq_length,
-            [(sentence, None) for sentence in SENTENCES],
-            {},
+            staging, model.eval(), tokenizer, NO_CLEANING, options.max_seq_length,
+            [(sentence, None) for sentence in SENTENCES], {},
             {"model": options.model, "checkpoint": options.file.name},
-        )
+        )  # fmt: skip
         load_predictor(staging, options.output.name, device="cpu").check_parity()
     print(f"wrote {options.output}")
     origin = "" if options.labels else " (not told by --labels: assumed)"
@@ -73,42 +68,31 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "a Hub name such as beomi/kcbert-base, or a folder",
     )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, help="the model folder to make")
-    parser.add_argument(
-        "--labels", help="names of the classes in id order, with commas; for two classes 부정,긍정"
-    )
-    parser.add_argument(
-        "--max-seq-length", type=int, default=128, help="tokens after which training cut texts (128)"
-    )
+    labels = "names of the classes in id order, with commas; for two classes 부정,긍정"
+    parser.add_argument("--labels", help=labels)
+    length = "tokens after which training cut texts (128)"
+    parser.add_argument("--max-seq-length", type=int, default=128, help=length)
     options = parser.parse_args(arguments)
     if options.max_seq_length < 4:
         parser.error("--max-seq-length is at least 4")
     return options
 
 
-def _without_position_ids(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights without the position numbers that older versions of transformers kept among them."""
-    return {name: value for name, value in weights.items() if not name.endswith("embeddings.position_ids")}
-
-
 def _classes(weights: dict[str, torch.Tensor], file: Path) -> int:
     for name in HEADS:
         if name in weights and weights[name].ndim == 2:
             return len(weights[name])
-    raise ModelError(
-        f"the weights have no {HEADS[0]}", where=str(file), fix="a checkpoint of a document classifier"
-    )
+    fix = "a checkpoint of a document classifier"
+    raise ModelError(f"the weights have no {HEADS[0]}", where=str(file), fix=fix)
 
 
 def _labels(named: str | None, classes: int) -> list[str]:
     if named is None:
         return list(NSMC_LABELS) if classes == 2 else [f"LABEL_{index}" for index in range(classes)]
     labels = [label.strip() for label in named.split(",")]
-    if len(labels) != classes:
-        what, fix = f"{len(labels)} labels for {classes} classes", f"{classes} names, with commas"
+    if not len(labels) == len(set(labels) - {""}) == classes:
+        what, fix = f"'{named}' are not {classes} different labels", "a name for each class, with commas"
         raise ConfigError(what, where="--labels", fix=fix)
-    if len(set(labels)) < classes or "" in labels:
-        fix = "a name for each class"
-        raise ConfigError("a label is empty or stands there twice", where="--labels", fix=fix)
     return labels
 
 

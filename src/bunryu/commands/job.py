@@ -13,7 +13,6 @@ from bunryu.system.signals import stop_with_input
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu job``; returns the exit code."""
     parser = Parser("bunryu job", description=__doc__.replace("``", ""))
     parser.add_argument("sweep", type=Path, help="a sweep's folder")
     parser.add_argument("identity", help="the job's")

@@ -41,7 +41,6 @@ SECONDS_BETWEEN_SAVES = 60  # which a killed process loses at most; as often a l
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``bunryu predict``; returns the exit code."""
     options = _parser().parse_args(arguments)
     opened = locate(options.run)
     pairs = opened.metadata.takes_pairs
@@ -50,9 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     with flags_named("--text-column or --keep"), stop_on_signals():
         if options.file is None:
             account, texts = RowCounts("standard input"), ["text", "pair"] if pairs else ["text"]
-            windows = line_windows(
-                cast(Source, sys.stdin.buffer), options.encoding or "utf-8", pairs, account
-            )
+            stdin, encoding = cast(Source, sys.stdin.buffer), options.encoding or "utf-8"
+            windows = line_windows(stdin, encoding, pairs, account)
         else:
             table = table_options(options.file, options, opened.run, pairs)
             account, texts = RowCounts(options.file.name), table.columns
@@ -79,12 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("file", type=Path, nargs="?", help=kinds)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
     parser.add_argument("--format", choices=FORMATS, help="default: by the output's suffix, else tsv")
-    parser.add_argument(
-        "--keep", action="append", default=[], metavar="COLUMN", help="write it too; repeatable"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with what an interrupted call has left beside --output"
-    )
+    keep = "write it too; repeatable"
+    parser.add_argument("--keep", action="append", default=[], metavar="COLUMN", help=keep)
+    resume = "go on with what an interrupted call has left beside --output"
+    parser.add_argument("--resume", action="store_true", help=resume)
     safe = "an apostrophe before cells that a spreadsheet would take for formulas"
     parser.add_argument("--spreadsheet-safe", action="store_true", help=safe)
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a row was rejected")
@@ -164,11 +160,8 @@ def _checked(windows: Iterator[list[Row]], file: Path) -> Iterator[list[Row]]:
     """The same windows; a file of whose first window no row can be used is refused."""
     first = next(windows, [])
     if first and all(row.values is None for row in first):
-        raise DataError(
-            f"none of the first {len(first)} rows can be used",
-            where=place(str(file), first[0].line),
-            fix=f"the first: {first[0].problem}",
-        )
+        what, where = f"none of the first {len(first)} rows can be used", place(str(file), first[0].line)
+        raise DataError(what, where=where, fix=f"the first: {first[0].problem}")
     return chain([first], windows)
 
 

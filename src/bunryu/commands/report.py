@@ -73,12 +73,10 @@ def _winner(findings: Findings) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("bunryu report", description=__doc__.replace("``", ""))
-    parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="PATH", help="a run, a sweep, or a folder that holds some"
-    )
-    parser.add_argument(
-        "--metric", metavar="NAME", help="what decides, such as val/accuracy (default: what the runs watched)"
-    )
+    paths = "a run, a sweep, or a folder that holds some"
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=paths)
+    metric = "what decides, such as val/accuracy (default: what the runs watched)"
+    parser.add_argument("--metric", metavar="NAME", help=metric)
     written = "also write report.html, report.md, report.tex, report.csv and the winner, an experiment"
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help=written)
     return parser

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument
+from bunryu.commands.arguments import Parser, add_corpus_arguments
 from bunryu.config.instantiate import check_targets
 from bunryu.config.record import check_variables, located, resolved
 from bunryu.data.corpus import Corpus
@@ -112,6 +112,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="only say what is different now")
     tolerance = f"of losses and scores ({TOLERANCE:g})"
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=tolerance)
-    add_env_argument(parser)
-    add_corpus_root(parser)
+    add_corpus_arguments(parser)
     return parser.parse_args(arguments)

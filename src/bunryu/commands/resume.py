@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from bunryu.commands.arguments import Parser, add_corpus_root, add_env_argument
+from bunryu.commands.arguments import Parser, add_corpus_arguments
 from bunryu.config.record import check_variables, located
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
@@ -44,6 +44,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="a run directory")
     help_ = "go on though code, configuration or corpus changed"
     parser.add_argument("--despite-changes", action="store_true", help=help_)
-    add_env_argument(parser)
-    add_corpus_root(parser)
+    add_corpus_arguments(parser)
     return parser.parse_args(arguments)

@@ -60,26 +60,16 @@ def _parser() -> Parser:
     parser.add_argument("--name", help="what the page calls the model, instead of the run's directory")
     parser.add_argument("--host", default="127.0.0.1", help="address or name to listen on (127.0.0.1)")
     parser.add_argument("--port", type=_between(int, 0, 65535), default=8000, help="8000; 0 picks a free one")
-    parser.add_argument(
-        "--token", nargs="?", const="", metavar="VALUE",
-        help="answer only those who know it; without a value one is drawn",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME",
-        help="answer under this name too, such as a tunnel's; *.example.org for all below; repeatable",
-    )  # fmt: skip
-    parser.add_argument(
-        "--wait", type=_between(float, 0, 1000), default=2.0, metavar="MS",
-        help="milliseconds in which requests gather into a batch (2)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--queue", type=_between(int, 256, 1_000_000), default=2048, metavar="TEXTS",
-        help="texts that may wait (2048); beyond, requests are answered 503",
-    )  # fmt: skip
-    parser.add_argument(
-        "--deadline", type=_between(float, 0.1, 3600), default=10.0, metavar="S",
-        help="seconds after which a request is answered 503 (10)",
-    )  # fmt: skip
+    token = "answer only those who know it; without a value one is drawn"
+    parser.add_argument("--token", nargs="?", const="", metavar="VALUE", help=token)
+    names = "answer under this name too, such as a tunnel's; *.example.org for all below; repeatable"
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=names)
+    wait = "milliseconds in which requests gather into a batch (2)"
+    parser.add_argument("--wait", type=_between(float, 0, 1000), default=2.0, metavar="MS", help=wait)
+    queue = "texts that may wait (2048); beyond, requests are answered 503"
+    parser.add_argument("--queue", type=_between(int, 256, 10**6), default=2048, metavar="TEXTS", help=queue)
+    after = "seconds after which a request is answered 503 (10)"
+    parser.add_argument("--deadline", type=_between(float, 0.1, 3600), default=10.0, metavar="S", help=after)
     return parser
 
 

@@ -16,6 +16,9 @@ from bunryu.runs.run import Run
 NSMC_COLUMNS = ("document", "label")
 
 
+READER_KEY = re.compile(r"corpus\.(text_column|label_column|pair_column|encoding|quoting|delimiter)(=?)")
+
+
 @dataclass(frozen=True)
 class TableOptions:
     """Columns and format of a file."""
@@ -43,24 +46,9 @@ def add_reader_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
 
 
 def table_options(
-    file: Path,
-    options: argparse.Namespace,
-    run: Run | None,
-    takes_pairs: bool,
-    label_column: str | None = None,
+    file: Path, options: argparse.Namespace, run: Run | None, takes_pairs: bool
 ) -> TableOptions:
-    """How to read a csv, tsv, txt, json, jsonl or parquet file.
-
-    Args:
-        file: the file.
-        options: the parsed flags of ``add_reader_arguments``.
-        run: whose corpus gives what the flags leave open.
-        takes_pairs: whether the model was trained on pairs.
-        label_column: the flag for labels, if there is one.
-
-    Raises:
-        ConfigError: if the file is missing or of no known kind, or pairs are wanted and not there.
-    """
+    """How to read a file: as the flags say, and the run's corpus where they say nothing."""
     if not file.is_file():
         raise ConfigError("no such file", where=str(file), fix="give the path of a file")
     corpus = run.config["corpus"] if run is not None else {"text_column": "text", "label_column": "label"}
@@ -68,11 +56,9 @@ def table_options(
     texts, labels = NSMC_COLUMNS if like_nsmc else (corpus["text_column"], corpus["label_column"])
     pair_column = options.pair_column or (corpus.get("pair_column") if takes_pairs else None)
     if (pair_column is not None) != takes_pairs:
-        raise ConfigError(
-            "the model takes pairs of texts" if takes_pairs else "the model takes single texts",
-            where="--pair-column",
-            fix="--pair-column NAME" if takes_pairs else "leave --pair-column out",
-        )
+        what = f"the model takes {'pairs of' if takes_pairs else 'single'} texts"
+        fix = "--pair-column NAME" if takes_pairs else "leave --pair-column out"
+        raise ConfigError(what, where="--pair-column", fix=fix)
     written = {} if file.suffix.lower() == ".parquet" else corpus  # parquet has no encoding or quoting
     encoding, quoting, delimiter = (
         getattr(options, name) or written.get(name) for name in ("encoding", "quoting", "delimiter")
@@ -80,24 +66,20 @@ def table_options(
     found = format_of(file, encoding, quoting or "csv", delimiter)
     if like_nsmc and found.kind in ("txt", "tsv") and options.quoting is None:
         found = replace(found, one_line_rows=True)  # as NSMC's own files are read
-    return TableOptions(options.text_column or texts, label_column or labels, pair_column, found)
+    labels = getattr(options, "label_column", None) or labels
+    return TableOptions(options.text_column or texts, labels, pair_column, found)
 
 
 @contextmanager
 def flags_named(columns: str = "corpus.text_column and corpus.label_column") -> Iterator[None]:
     """Let errors inside name the flag of an option instead of its config key, and these for columns."""
+
+    def flag(found: re.Match[str]) -> str:
+        return f"--{found[1].replace('_', '-')}{' ' * bool(found[2])}"
+
     try:
         yield
     except BunryuError as error:
         error.fix = error.fix.replace("corpus.text_column and corpus.label_column", columns)
-        error.where, error.fix = (_as_flags(text) for text in (error.where, error.fix))
+        error.where, error.fix = (READER_KEY.sub(flag, text) for text in (error.where, error.fix))
         raise
-
-
-def _as_flags(text: str) -> str:
-    def flag(found: re.Match[str]) -> str:
-        return f"--{found[1].replace('_', '-')}" + (" " if found[2] else "")
-
-    return re.sub(
-        r"corpus\.(text_column|label_column|pair_column|encoding|quoting|delimiter)(=?)", flag, text
-    )

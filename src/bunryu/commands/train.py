@@ -26,20 +26,19 @@ from bunryu.errors import ConfigError
 from bunryu.keys import value_at
 from bunryu.runs.run import Run, kind_of
 from bunryu.system import ranks
-from bunryu.system.files import explained
 from bunryu.system.locations import conf_dir
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    codes: list[int] = []
-    lines: list[str] = []
+    failed: list[Exception] = []
 
     def job(cfg: DictConfig) -> None:
-        code, outcome, detail = _attempt(cfg)
-        codes.append(code)
-        lines.append(f"{outcome:<8}  {' '.join(map(str, _overrides()))}  {detail}")
+        try:
+            train(cfg)
+        except Exception as error:  # raised below: Hydra would print the overrides before it
+            failed.append(error)
 
     sweeps = not {"-m", "--multirun"}.isdisjoint(arguments)
     if sweeps and ranks.world_size() == 1:
@@ -55,25 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         if (explained := explain(error, own_options(arguments))) is None:
             raise
         raise explained from error
-    if len(lines) > 1:
-        log.info("%d jobs, %d failed\n  %s", len(lines), len(codes) - codes.count(0), "\n  ".join(lines))
-    return next(filter(None, codes), 0)
-
-
-def _attempt(cfg: DictConfig) -> tuple[int, str, str]:
-    """Train one config: exit code, how it ended, and the monitored metric or what failed.
-
-    A BunryuError is printed and not raised, so that the other jobs of a multirun go on.
-    """
-    try:
-        results = train(cfg)
-    except Exception as caught:
-        if (error := explained(caught)) is None:
-            raise
-        print(f"bunryu train: {error}", file=sys.stderr, flush=True)
-        return error.exit_code, "failed", error.what
-    metric = cfg.monitor.split()[1]
-    return 0, "finished", f"{metric} {results[metric]:.4f}"
+    if failed:
+        raise failed[0]
+    return 0
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -106,8 +89,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def _new_run(cfg: DictConfig, config: dict[str, Any]) -> Run:
     argv, root = ["bunryu", "train", *sys.argv[1:]], Path(cfg.output_root).expanduser()
+    # unresolved: one may name a secret's environment variable
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(overrides, list)
     # named after the recorded config, in which a secret from the environment is not filled in
-    run = Run.create(root, kind_of(config), config, argv, _overrides())
+    run = Run.create(root, kind_of(config), config, argv, overrides)
     log.info("run directory: %s", run.path)
     whole = (run.path / "config.yaml").read_text("utf-8").rstrip()
     log.info("configuration:\n%s", whole if config["verbose"] else _main_choices(config))
@@ -128,10 +114,3 @@ def _main_choices(config: dict[str, Any]) -> str:
         f"  {title:<12} " + "  ".join(f"{key}={value_at(config, key)}" for key in keys)
         for title, keys in lines.items()
     )
-
-
-def _overrides() -> list[str]:
-    """Hydra's overrides, unresolved: one may name a secret's environment variable."""
-    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    assert isinstance(overrides, list)
-    return overrides

@@ -24,11 +24,7 @@ def problems(config: DictConfig, shipped: DictConfig) -> Iterator[ConfigError]:
     """All that cannot work in a config, each naming its key and the fix: values first, then keys and types.
 
     Of a key, the keys below it and those that take their value from it only the first problem is named: the
-    others follow from it.
-
-    Args:
-        config: composed, without Hydra's node.
-        shipped: the same option of every group without the user's values.
+    others follow from it. ``shipped`` has the same option of every group, and none of the user's values.
     """
     refused: set[str] = set()
     while True:
@@ -67,11 +63,8 @@ def _value_problems(values: Mapping[Any, Any]) -> Iterator[ConfigError]:
             yield problem
     length, positions = values.get("max_seq_length"), value_at(values, "model.positions")
     if isinstance(length, int) and isinstance(positions, int) and length > positions:
-        yield ConfigError(
-            f"max_seq_length={length} is beyond the model's {positions} positions",
-            where="max_seq_length",
-            fix=f"max_seq_length={positions} or less",
-        )
+        what = f"max_seq_length={length} is beyond the model's {positions} positions"
+        yield ConfigError(what, where="max_seq_length", fix=f"max_seq_length={positions} or less")
 
 
 def _label_name_problems(names: Any) -> Iterator[ConfigError]:
@@ -81,9 +74,7 @@ def _label_name_problems(names: Any) -> Iterator[ConfigError]:
             if not isinstance(value, str):
                 spelt = {"True": "yes", "False": "no"}.get(str(value), json.dumps(value))
                 what = f"corpus.label_names has {value!r}, which is no text"
-                fix = (
-                    f"quote it as it is spelt: '{spelt}'; a label in quotes is for a YAML file (--config-dir)"
-                )
+                fix = f"quote it as it is spelt: '{spelt}'; a quoted label is for a YAML file (--config-dir)"
                 yield ConfigError(what, where="corpus.label_names", fix=fix)
 
 
@@ -145,11 +136,8 @@ def _node_problem(
         return ConfigError(f"'{key}' cannot be taken away", where=f"~{key}", fix=f"{key}=<value>")
     here, default = value_at(values, key), value_at(defaults, key)
     if isinstance(default, dict) and not isinstance(here, dict) and not (here is None and removable):
-        return ConfigError(
-            f"'{key}' holds keys of its own, it cannot be a value",
-            where=key,
-            fix=f"{key}.<key>=<value>, or an option of its group: {key.replace('.', '/')}=<option>",
-        )
+        fix = f"{key}.<key>=<value>, or an option of its group: {key.replace('.', '/')}=<option>"
+        return ConfigError(f"'{key}' holds keys of its own, it cannot be a value", where=key, fix=fix)
     holds_value = default not in (None, MISSING) or _types(key, default)
     if isinstance(here, dict) and not isinstance(default, dict) and holds_value:
         return ConfigError(f"'{key}' is a value, it holds no keys", where=key, fix=f"{key}={_spelt(default)}")

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bunryu.config import hydra_allowlist
 from bunryu.config.overrides import quote
+from bunryu.errors import ConfigError
 from bunryu.system.locations import conf_dir
 
 # Groups that only set values of other groups; they are not part of what ships as a default.
@@ -23,7 +24,7 @@ OVERLAYS = ("experiment", "debug", "sweep")
 # Hydra's options whose value is the next word.
 TAKE_A_VALUE = (
     "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p",
-    "--info", "-i", "--experimental-rerun",
+    "--info", "-i",
 )  # fmt: skip
 
 
@@ -39,6 +40,8 @@ def as_hydra_reads(arguments: Sequence[str], sweeps: bool = False) -> list[str]:
     options: list[str] = []
     overrides: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument.startswith("--e"):  # Hydra's --experimental-rerun, or as much of it as argparse takes
+            raise ConfigError("it would unpickle a file", where=argument, fix="bunryu reproduce <run>")
         is_override = not argument.startswith("-") and before not in TAKE_A_VALUE
         (overrides if is_override else options).append(argument)
     return options + [quote(_expand_home(argument), sweeps) for argument in overrides]

@@ -55,9 +55,8 @@ def _check(hydra: DictConfig) -> None:
         for place, mapping in mappings(node, f"hydra.{part}"):
             target, known = mapping.get("_target_", ""), ["", *Plugins.instance().class_name_to_class]
             if target not in known:
-                raise ConfigError(
-                    f"'{target}' is no {part}", where=f"{place}._target_", fix=f"hydra/{part}=…"
-                )
+                where, fix = f"{place}._target_", f"hydra/{part}=…"
+                raise ConfigError(f"'{target}' is no {part}", where=where, fix=fix)
 
 
 @functools.cache

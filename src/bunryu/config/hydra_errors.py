@@ -6,7 +6,6 @@ import codecs
 import os
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -18,9 +17,6 @@ from bunryu.keys import keys_of, nearest
 from bunryu.system.locations import conf_dir
 from hydra_plugins.bunryu.config_directory import VARIABLE
 
-Builder = Callable[[re.Match[str]], ConfigError]
-
-
 # Names that other libraries have for our keys: first the tutorial's own.
 OTHER_NAMES = {
     "pretrained_model_name": "model=kcbert_base, or model=pretrained model.name=<name>",
@@ -31,21 +27,16 @@ OTHER_NAMES = {
     "downstream_model_checkpoint_fpath": "bunryu import-checkpoint <file>",
     "force_download": "corpus.force_download=true",
     "test_mode": "debug=fast_dev_run",
-    "learning_rate": "optimizer.lr=<value>",
+    **dict.fromkeys(("learning_rate", "lr"), "optimizer.lr=<value>"),
     "cpu_workers": "datamodule.num_workers=<number>",
     "fp16": "accelerator.precision=16-mixed",
     "tpu_cores": "accelerator=tpu accelerator.devices=8",
-    "lr": "optimizer.lr=<value>",
     "bf16": "accelerator.precision=bf16-mixed",
     "precision": "accelerator.precision=<value>",
     "devices": "accelerator.devices=<number>",
-    "max_len": "max_seq_length=<number>",
-    "max_length": "max_seq_length=<number>",
-    "max_epochs": "epochs=<number>",
-    "num_epochs": "epochs=<number>",
-    "num_train_epochs": "epochs=<number>",
-    "per_device_train_batch_size": "batch_size=<number>",
-    "train_batch_size": "batch_size=<number>",
+    **dict.fromkeys(("max_len", "max_length"), "max_seq_length=<number>"),
+    **dict.fromkeys(("max_epochs", "num_epochs", "num_train_epochs"), "epochs=<number>"),
+    **dict.fromkeys(("per_device_train_batch_size", "train_batch_size"), "batch_size=<number>"),
     "gradient_accumulation_steps": "trainer.accumulate_grad_batches=<number>",
     "weight_decay": "optimizer.weight_decay=<value>",
     "warmup_ratio": "scheduler=linear_warmup scheduler.factory.warmup=<share>",
@@ -55,35 +46,35 @@ OTHER_NAMES = {
 
 
 def explain(error: Exception, folder: Path | None = None) -> ConfigError | None:
-    """A Hydra, OmegaConf or YAML error in our words, with the nearest valid key; None for any other error.
+    """A Hydra, OmegaConf or YAML error in our words; None for any other error.
 
-    Args:
-        error: from composing a config.
-        folder: the user's own config options, if any.
+    ``folder`` has the user's own config options, if any.
     """
     if isinstance(error, yaml.YAMLError):
         return _not_yaml(error)
     if isinstance(error, UnicodeDecodeError):
         return _not_utf8(error, folder)
     text = "\n".join(filter(None, (str(error), str(error.__cause__ or ""))))
-    for pattern, explained in MESSAGES:
+    if found := UNKNOWN_KEY.search(text):
+        return _unknown_key(found[1])
+    if found := UNKNOWN_OPTION.search(text):
+        return _unknown_option(found[1].rsplit("/", 1)[-1], found[2], found[3].split())
+    for pattern, *words in MESSAGES:
         if found := re.search(pattern, text):
-            return explained(found)
+            what, where, fix = (word.format(*found.groups()) for word in words)
+            return ConfigError(what, where=where, fix=fix)
     if isinstance(error, ValueError) and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    key = getattr(error, "full_key", None)
-    return ConfigError(first, where=str(key or "the command line"), fix="bunryu train --help")
+    where = str(getattr(error, "full_key", None) or "the command line")
+    return ConfigError(first_line(error), where=where, fix="bunryu train --help")
 
 
-def _unknown_key(found: re.Match[str]) -> ConfigError:
-    key = found[1]
+def _unknown_key(key: str) -> ConfigError:
     near = nearest(key, _shipped_keys())
     if near == key:  # Hydra finds no key whose value is null
         return ConfigError(f"'{key}' cannot be taken away", where=f"~{key}", fix=f"{key}=<value>")
     fix = f"did you mean '{near}'?" if near else "bunryu train --cfg job"
-    fix = OTHER_NAMES.get(key, fix)
-    return ConfigError(f"there is no key '{key}'", where=key, fix=fix)
+    return ConfigError(f"there is no key '{key}'", where=key, fix=OTHER_NAMES.get(key, fix))
 
 
 def _not_yaml(error: yaml.YAMLError) -> ConfigError:
@@ -95,9 +86,8 @@ def _not_yaml(error: yaml.YAMLError) -> ConfigError:
 
 def _not_utf8(error: UnicodeDecodeError, folder: Path | None) -> ConfigError | None:
     """The refusal of the first file with the bytes that could not be decoded."""
-    own = [folder] if folder is not None else []
-    own += [Path(os.environ[VARIABLE]).expanduser()] if os.environ.get(VARIABLE) else []
-    for path in (path for folder in own for path in sorted(folder.rglob("*.yaml"))):
+    own = [Path(each).expanduser() for each in (folder, os.environ.get(VARIABLE)) if each]
+    for path in (path for each in own for path in sorted(each.rglob("*.yaml"))):
         content = path.read_bytes()
         if content.startswith(error.object):
             line = error.object[: error.start].count(b"\n") + 1
@@ -107,49 +97,34 @@ def _not_utf8(error: UnicodeDecodeError, folder: Path | None) -> ConfigError | N
     return None
 
 
-def _unknown_option(found: re.Match[str]) -> ConfigError:
-    wrong, group, options = found[1].rsplit("/", 1)[-1], found[2], found[3].split()
+def _unknown_option(wrong: str, group: str, options: list[str]) -> ConfigError:
     near = nearest(wrong, options)
-    meant = f"did you mean {group}={near}? " if near else ""
-    return ConfigError(
-        f"'{group}' has no option '{wrong}'", where=group, fix=f"{meant}options: {', '.join(options)}"
-    )
+    fix = f"{f'did you mean {group}={near}? ' if near else ''}options: {', '.join(options)}"
+    return ConfigError(f"'{group}' has no option '{wrong}'", where=group, fix=fix)
 
 
-def _worded(what: str, where: str, fix: str) -> Builder:
-    """A refusal in these words, with ``{0}`` for the pattern's first group and so on."""
-
-    def explained(found: re.Match[str]) -> ConfigError:
-        texts = [text.format(*found.groups()) for text in (what, where, fix)]
-        return ConfigError(texts[0], where=texts[1], fix=texts[2])
-
-    return explained
-
-
-# What Hydra and OmegaConf say, and what it means; the first that is found counts.
-MESSAGES: tuple[tuple[str, Builder], ...] = (
-    (r"Could not (?:override|append to config\.\s+An item is already at|delete from config\.(?=.*exist)) "
-     r"'([^']+)'", _unknown_key),
-    (r"(?:In '[^']+': )?Could not find '([^']+)'\n+Available options in '([^']+)':\n([\s\S]*?)(?:\n\S|\Z)",
-     _unknown_option),
-    (r"Ambiguous value for argument '([^=]+)=(.*)'",
-     _worded("{0}={1} could be a sweep, a list or a text", "{0}",
-             "-m to sweep over it; a list of values stands in brackets")),
-    (r"Could not delete from config\. The value of '([^']+)' is (.*) and not",
-     _worded("{0} is {1}", "~{0}", "~{0}")),
+# What Hydra and OmegaConf say.
+UNKNOWN_KEY = re.compile(
+    r"Could not (?:override|append to config\.\s+An item is already at|delete from config\.(?=.*exist)) "
+    r"'([^']+)'"
+)
+UNKNOWN_OPTION = re.compile(
+    r"(?:In '[^']+': )?Could not find '([^']+)'\n+Available options in '([^']+)':\n([\s\S]*?)(?:\n\S|\Z)"
+)
+# What else they say, and what, where and which fix it means, {0} for the first group; the first found counts.
+MESSAGES = (
+    (r"Ambiguous value for argument '([^=]+)=(.*)'", "{0}={1} could be a sweep, a list or a text", "{0}",
+     "-m to sweep over it; a list of values stands in brackets"),
+    (r"Could not delete from config\. The value of '([^']+)' is (.*) and not", "{0} is {1}", "~{0}", "~{0}"),
     (r"(?:Could not delete|not supported:) '[+~]*([^'=]+)=",
-     _worded("an option of a group is neither added twice nor taken away by its name", "{0}",
-             "{0}=<option>")),
-    (r"You must specify '([^']+)'", _worded("'{0}' has no option", "{0}", "{0}=<option>")),
-    (r"Error merging override [+~]*([^=]+)=(.*)",
-     _worded("{0} cannot be {1}", "{0}",
-             "a value, a list, or a mapping whose keys are texts or numbers; "
-             "$ and {{ in 'quotes', as \\${{")),
-    (r"Config group override",
-     _worded("a group takes the name of one of its options", "the command line",
-             "bunryu train --help lists them")),
-    (r"Error parsing override '([^']*)'",
-     _worded("'{0}' is no override", "{0}", "key=value or group=option, without blanks around =")),
+     "an option of a group is neither added twice nor taken away by its name", "{0}", "{0}=<option>"),
+    (r"You must specify '([^']+)'", "'{0}' has no option", "{0}", "{0}=<option>"),
+    (r"Error merging override [+~]*([^=]+)=(.*)", "{0} cannot be {1}", "{0}",
+     "a value, a list, or a mapping whose keys are texts or numbers; $ and {{ in 'quotes', as \\${{"),
+    (r"Config group override", "a group takes the name of one of its options", "the command line",
+     "bunryu train --help lists them"),
+    (r"(?:Error parsing override '|Lexer\w+: )([^'\n]*)", "'{0}' is no override", "{0}",
+     "key=value or group=option, without blanks around ="),
 )  # fmt: skip
 
 

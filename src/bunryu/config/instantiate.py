@@ -16,16 +16,12 @@ from bunryu.keys import nearest
 
 # What the recipe passes itself, and where it is set instead.
 FILLED_IN = {
-    "datamodule.train": "corpus=…",
-    "datamodule.validation": "corpus=…",
-    "datamodule.test": "corpus=…",
-    "datamodule.pad_id": "corpus=…",
-    "datamodule.seed": "seed=…",
+    **{f"datamodule.{name}": "corpus=…" for name in ("train", "validation", "test", "pad_id")},
+    **dict.fromkeys(("datamodule.seed", "task.seed"), "seed=…"),
     "task.model": "model=…",
     "task.optimizer": "optimizer=…",
     "task.schedule": "scheduler=…",
     "task.total_steps": "epochs=…",
-    "task.seed": "seed=…",
     "task.log_every": "trainer.log_every_n_steps=…",
     "trainer.default_root_dir": "output_root=…",
     "trainer.callbacks": "callbacks=…, or +callbacks.<name>._target_=…",
@@ -34,8 +30,7 @@ FILLED_IN = {
     "model.architecture.vocab_size": "model.vocabulary_size=…",
     "model.architecture.max_position_embeddings": "model.positions=…",
     "model.architecture.pad_token_id": "the tokenizer has it",
-    "model.architecture.id2label": "corpus.label_names=…",
-    "model.architecture.label2id": "corpus.label_names=…",
+    **{f"model.architecture.{name}": "corpus.label_names=…" for name in ("id2label", "label2id")},
     "optimizer.params": "the model has them",
 }
 # What the recipe asks of what is made here, whoever wrote it; a callback's and a logger's by any name.
@@ -73,11 +68,8 @@ class Judged(dict[str, Any]):
 def check_targets(node: Any, where: str = "") -> Any:
     """The node with each mapping that has a ``_target_`` as ``Judged``, at any depth.
 
-    Imports the libraries the config names; calls nothing.
-
-    Raises:
-        ConfigError: for a target that is not allowed or does not fit its place, and for a key that it
-            does not take, with the nearest one that it does.
+    Imports the libraries the config names and calls nothing. Refused are targets that are not allowed or do
+    not fit their place, and keys that they do not take.
     """
     check_names(node, where)
     return _judged(node, where)
@@ -86,14 +78,8 @@ def check_targets(node: Any, where: str = "") -> Any:
 def instantiate(node: Mapping[str, Any], where: str = "") -> Any:
     """Make what a config node describes; the only way from a config to an object.
 
-    Values are plain: no text is evaluated, as OmegaConf's interpolations would be.
-
-    Args:
-        node: plain values with a ``_target_``; ``_partial_`` to bind the other keys without calling.
-        where: the node's key, for errors.
-
-    Raises:
-        ConfigError: if a target is not allowed or refuses its arguments.
+    Values are plain: no text is evaluated, as OmegaConf's interpolations would be. With ``_partial_`` the
+    other keys are bound without a call.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError("there is no _target_", where=where, fix=f"{below(where, '_target_')}=<class>")
@@ -188,11 +174,9 @@ def _check_role(target: type, node: Mapping[str, Any], where: str) -> None:
     group, _, rest = where.partition(".")
     place = f"{group}.*" if group in ("callbacks", "logger") and "." not in rest else where
     if lacking := [name for name in NEEDED.get(place, ()) if not callable(getattr(target, name, None))]:
-        raise ConfigError(
-            f"{node['_target_']} has no {lacking[0]}(): it cannot be used here",
-            where=below(where, "_target_"),
-            fix=f"a class with {'() and '.join(NEEDED[place])}()",
-        )
+        what = f"{node['_target_']} has no {lacking[0]}(): it cannot be used here"
+        fix = f"a class with {'() and '.join(NEEDED[place])}()"
+        raise ConfigError(what, where=below(where, "_target_"), fix=fix)
     parameters = inspect.signature(target).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty and p.kind in NAMED]
     if not node.get("_partial_") and (missing := [name for name in required if name not in node]):

@@ -27,13 +27,7 @@ class Grid:
 
     @classmethod
     def parse(cls, loader: ConfigLoader, arguments: Sequence[str], params: Mapping[str, str]) -> Grid:
-        """Read overrides in Hydra's grammar.
-
-        Args:
-            loader: knows the options that a ``glob`` stands for.
-            arguments: the command line's overrides.
-            params: the ``hydra.sweeper.params`` of a preset.
-        """
+        """Of a command line's overrides and the ``hydra.sweeper.params`` of a preset, in Hydra's grammar."""
         parser = OverridesParser.create(config_loader=loader)
         preset = [f"{key}={value}" for key, value in params.items()]
         parsed = parser.parse_overrides([*preset, *arguments])
@@ -45,17 +39,10 @@ class Grid:
         return [item.get_key_element().lstrip("+") for item in self.overrides if item.is_sweep_override()]
 
     def jobs(self) -> list[list[str]]:
-        """Each job's overrides, the last key's values changing fastest.
-
-        Raises:
-            ConfigError: for an interval, of which there are endlessly many values.
-        """
-        if intervals := [item.get_key_element() for item in self.overrides if item.is_interval_sweep()]:
-            raise ConfigError(
-                f"{intervals[0]} is an interval: a grid of it would never end",
-                where=intervals[0],
-                fix=f"hydra.sweeper.strategy=optuna, or {intervals[0]}=<value>,<value>",
-            )
+        """Each job's overrides, the last key's values changing fastest; an interval is refused."""
+        for key in (item.get_key_element() for item in self.overrides if item.is_interval_sweep()):
+            fix = f"hydra.sweeper.strategy=optuna, or {key}=<value>,<value>"
+            raise ConfigError(f"{key} is an interval: a grid of it would never end", where=key, fix=fix)
         (jobs,) = BasicSweeper.split_arguments(list(self.overrides), None)
         return jobs
 
@@ -65,9 +52,6 @@ def quote(override: str, sweeps: bool = False) -> str:
 
     ``output_root=/drive/My Drive (1)/it's`` comes out quoted, and so does ``sweep_name=2024_11``, whose key
     takes no number; what parses stays as it is. Of a sweep, each value between commas is one.
-
-    Raises:
-        ConfigError: for a mapping that cannot be quoted, and one where a group's option belongs.
     """
     key, equals, value = override.partition("=")
     name = key.lstrip("+~")
@@ -119,11 +103,9 @@ def _quoted_mapping(key: str, value: str) -> str:
     quoted = re.sub(r":\s*([^\s'\",:{}\[\]][^'\",:{}\[\]]*)", r': "\1"', value)
     if _parses(f"{key}={quoted}"):
         return quoted
-    raise ConfigError(
-        f"Hydra cannot read the mapping {value}: its keys have to be numbers or ASCII names",
-        where=key,
-        fix="put it into a YAML file of your own: --config-dir, or BUNRYU_CONFIG_DIR",
-    )
+    what = f"Hydra cannot read the mapping {value}: its keys have to be numbers or ASCII names"
+    fix = "put it into a YAML file of your own: --config-dir, or BUNRYU_CONFIG_DIR"
+    raise ConfigError(what, where=key, fix=fix)
 
 
 def _parses(override: str) -> bool:

@@ -13,17 +13,13 @@ from omegaconf.resolvers import oc
 
 from bunryu.config.checks import problems
 from bunryu.config.instantiate import below, check_names, instantiate
-from bunryu.config.schema import KEYS, NODES, Key, container
+from bunryu.config.schema import FILES, KEYS, NODES, PATHS, Key, container
 from bunryu.errors import ConfigError
 from bunryu.keys import leaves, value_at
 from bunryu.system.secrets import mask, remember
 
 # Keys of a sweep as a whole, which its runs do not record.
 SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_hours", "job_timeout_minutes")
-
-# Keys that may name files and folders from where the command is given.
-FILES = ("corpus.train", "corpus.validation", "corpus.test")
-PATHS = (*FILES, "corpus.root_dir", "model.name", "model.vocabulary_file")
 
 # The only reference in a recorded config; nothing else in it is looked up or computed.
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
@@ -72,11 +68,7 @@ def take_environment(as_written: bool = False) -> None:
 
 
 def located(config: Mapping[str, Any], root: Path | None = None) -> dict[str, Any]:
-    """The config with absolute paths of its files and folders, those of the corpus in ``root`` if given.
-
-    Raises:
-        ConfigError: if a file of the corpus is nowhere.
-    """
+    """The config with absolute paths of its files and folders, those of the corpus in ``root`` if given."""
     for key in PATHS:
         (group, _, name), path = key.partition("."), value_at(config, key)
         if isinstance(path, str) and path != "test" and "${" not in path:
@@ -115,14 +107,7 @@ def resolved(config: Mapping[str, Any], where: str, *keys: str) -> dict[str, Any
     """A recorded config with secrets filled in from the environment; never written anywhere.
 
     Only ``${oc.env:NAME}`` and ``${oc.env:NAME,default}`` mean anything: a run directory comes from anywhere.
-
-    Args:
-        config: of a run.
-        where: the run's directory, for errors.
-        keys: only these of the top level, so that what is not used needs no secret; all if none are given.
-
-    Raises:
-        ConfigError: for any other interpolation, and for a variable that is not set.
+    With ``keys`` it has only these of the top level, so that what is not used needs no secret.
     """
     for name in NODES:
         if not isinstance(config.get(name), dict):

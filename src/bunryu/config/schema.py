@@ -20,6 +20,9 @@ GROUPS = (*NODES[:5], "corpus/cleaner", "callbacks", "logger", "experiment", "de
 REMOVABLE = ("callbacks.", "logger.", "corpus.label_names.")  # whose parts may be taken away
 # Loading options that could run code from a checkpoint, wherever they stand.
 FORBIDDEN_KEYS = ("trust_remote_code", "weights_only", "use_safetensors")
+# What may name files and folders from where the command is given.
+FILES = ("corpus.train", "corpus.validation", "corpus.test")
+PATHS = (*FILES, "corpus.root_dir", "model.name", "model.vocabulary_file")
 COLUMNS = ("corpus.text_column", "corpus.label_column", "corpus.pair_column")
 MISSING = "???"  # how OmegaConf writes a value that has to be set
 
@@ -35,76 +38,50 @@ class Key(NamedTuple):
 
 # A key that is not named here keeps its shipped value's type. Keys of groups too, whatever the option.
 KEYS = {
+    **dict.fromkeys((
+        "cache_dir", "output_root", "sweep_name", "model.name", "model.vocabulary_file", "corpus.name",
+        "corpus.text_column", "corpus.pair_column", "corpus.train", "corpus.test", "corpus.encoding",
+        "corpus.delimiter", "corpus.cleaner.allowed",
+    ), Key(str)),
+    **dict.fromkeys((
+        "checkpoint_every_minutes", "model.lr", "corpus.cleaner.max_repeats", "optimizer.lr",
+        "optimizer.weight_decay", "optimizer.eps", "optimizer.momentum", "scheduler.factory.gamma",
+        "scheduler.factory.factor", "scheduler.factory.total_iters", "scheduler.factory.patience",
+        "callbacks.early_stopping.patience", "callbacks.early_stopping.min_delta", "datamodule.num_workers",
+    ), Key(low=0)),
+    **dict.fromkeys((
+        "epochs", "save_top_k", "n_jobs", "accelerator.devices", "callbacks.best_checkpoint.save_top_k",
+        "trainer.max_epochs", "trainer.accumulate_grad_batches", "trainer.log_every_n_steps",
+        "model.architecture.hidden_size", "model.architecture.num_hidden_layers",
+        "model.architecture.num_attention_heads", "model.architecture.intermediate_size",
+    ), Key(low=1)),
+    **dict.fromkeys((
+        "model.architecture.hidden_dropout_prob", "model.architecture.attention_probs_dropout_prob",
+        "scheduler.factory.warmup",
+    ), Key(low=0, high=1)),
+    **dict.fromkeys(("max_seq_length", "datamodule.max_seq_length"), Key(low=4)),
+    **dict.fromkeys(("batch_size", "datamodule.batch_size"), Key(int | str, 0, choices=("auto",))),
+    **dict.fromkeys(("batching", "datamodule.batching"), Key(choices=("bucketed", "random"))),
+    **dict.fromkeys(("padding", "datamodule.padding"), Key(choices=("longest", "max_length"))),
+    **dict.fromkeys(("accelerator.precision", "trainer.precision"), Key(str | int)),
     "seed": Key(int | None, 0, 2**32 - 1),
-    "max_seq_length": Key(low=4),
-    "batch_size": Key(int | str, 0, choices=("auto",)),
-    "epochs": Key(low=1),
-    "save_top_k": Key(low=1),
-    "checkpoint_every_minutes": Key(low=0),
     "keep_checkpoints": Key(choices=("all", "best", "none")),
-    "batching": Key(choices=("bucketed", "random")),
-    "padding": Key(choices=("longest", "max_length")),
     "limit_rows": Key(int, 1),
-    "cache_dir": Key(str),
-    "output_root": Key(str),
-    "sweep_name": Key(str),
-    "n_jobs": Key(low=1),
     "retry": Key(choices=("failed", "none")),
     "on_failure": Key(choices=("continue", "stop")),
     "budget_hours": Key(float | int, 0),
     "job_timeout_minutes": Key(float | int, 0.01),
-    "model.lr": Key(low=0),
-    "model.name": Key(str),
     "model.positions": Key(int, 4),
     "model.vocabulary_size": Key(low=100),
-    "model.vocabulary_file": Key(str),
-    "model.architecture.hidden_size": Key(low=1),
-    "model.architecture.num_hidden_layers": Key(low=1),
-    "model.architecture.num_attention_heads": Key(low=1),
-    "model.architecture.intermediate_size": Key(low=1),
-    "model.architecture.hidden_dropout_prob": Key(None, 0, 1),
-    "model.architecture.attention_probs_dropout_prob": Key(None, 0, 1),
-    "corpus.name": Key(str),
-    "corpus.text_column": Key(str),
-    "corpus.train": Key(str),
     "corpus.validation": Key(float | str),
-    "corpus.test": Key(str),
-    "corpus.pair_column": Key(str),
     "corpus.label_column": Key(str | list),  # a list is refused with the reason
-    "corpus.encoding": Key(str),
     "corpus.positive": Key(str | int),
-    "corpus.delimiter": Key(str),
-    "corpus.split_seed": Key(None, 0, 2**32 - 1),
-    "corpus.cleaner.allowed": Key(str),
-    "corpus.cleaner.max_repeats": Key(low=0),
-    "accelerator.devices": Key(low=1),
-    "accelerator.precision": Key(str | int),
+    "corpus.split_seed": Key(low=0, high=2**32 - 1),
     "accelerator.widths": Key(int | None, 1),
-    "optimizer.lr": Key(low=0),
-    "optimizer.weight_decay": Key(low=0),
-    "optimizer.eps": Key(low=0),
-    "optimizer.momentum": Key(low=0),
     "scheduler.interval": Key(choices=("epoch", "step")),
-    "scheduler.factory.warmup": Key(None, 0, 1),
-    "scheduler.factory.gamma": Key(low=0),
-    "scheduler.factory.factor": Key(low=0),
-    "scheduler.factory.total_iters": Key(low=0),
-    "scheduler.factory.patience": Key(low=0),
-    "callbacks.best_checkpoint.save_top_k": Key(low=1),
-    "callbacks.early_stopping.patience": Key(low=0),
-    "callbacks.early_stopping.min_delta": Key(low=0),
-    "datamodule.batch_size": Key(int | str, 0, choices=("auto",)),
-    "datamodule.max_seq_length": Key(low=4),
-    "datamodule.num_workers": Key(low=0),
-    "datamodule.batching": Key(choices=("bucketed", "random")),
-    "datamodule.padding": Key(choices=("longest", "max_length")),
-    "trainer.max_epochs": Key(low=1),
-    "trainer.precision": Key(str | int),
-    "trainer.accumulate_grad_batches": Key(low=1),
     "trainer.gradient_clip_val": Key(float | int | None, 0),
-    "trainer.log_every_n_steps": Key(low=1),
     "trainer.num_sanity_val_steps": Key(low=-1),
-}
+}  # fmt: skip
 
 
 def takes_text(key: str) -> bool:

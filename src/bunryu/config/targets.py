@@ -50,9 +50,6 @@ def resolve(path: str, where: str) -> Callable[..., Any]:
     ``BUNRYU_ALLOWED_TARGETS`` adds a user's own: ``my_models,acme.nlp`` allows every class that is defined
     there or below; a function has to be named itself (``acme.schedules.warm_up``), since a package has many
     that were never meant to be called from a config.
-
-    Raises:
-        ConfigError: if it does not exist or is not allowed.
     """
     own = own_packages()
     check_name(path, where, own)
@@ -65,11 +62,7 @@ def resolve(path: str, where: str) -> Callable[..., Any]:
 
 
 def own_packages() -> tuple[str, ...]:
-    """What ``BUNRYU_ALLOWED_TARGETS`` names.
-
-    Raises:
-        ConfigError: for what is no dotted name, and for Python's own (``os`` would allow everything).
-    """
+    """What ``BUNRYU_ALLOWED_TARGETS`` names; Python's own is refused: ``os`` would allow everything."""
     names = tuple(name.strip() for name in os.environ.get(OWN_PACKAGES, "").split(",") if name.strip())
     for name in names:
         if not all(map(_is_public, name.split("."))):
@@ -177,10 +170,8 @@ def takes_any(target: Callable[..., Any]) -> bool:
 
 
 def _refused(path: str, where: str) -> ConfigError:
-    return ConfigError(
-        f"'{path}' may not be called from a config",
-        where=where,
-        fix="a class of bunryu, or an optimizer, scheduler, model, callback or logger of "
-        "torch, transformers or pytorch_lightning; or name your own package in the environment variable "
-        f"{OWN_PACKAGES}",
+    fix = (
+        "a class of bunryu, or an optimizer, scheduler, model, callback or logger of torch, transformers or "
+        f"pytorch_lightning; or name your own package in the environment variable {OWN_PACKAGES}"
     )
+    return ConfigError(f"'{path}' may not be called from a config", where=where, fix=fix)

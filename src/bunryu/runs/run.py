@@ -132,6 +132,7 @@ class Run:
             self.path / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
         )
         self.record(config=dict(config))
+        vars(self).pop("config", None)  # it was kept from an earlier reading
 
     def end(self, status: str, reason: str | None = None) -> None:
         """Record that the run ended: ``finished``, ``failed`` or ``interrupted``, and why."""

@@ -20,8 +20,5 @@ class PoolLauncher(Launcher):
         """Refused by a ConfigError: another sweeper's jobs have no records."""
         from bunryu.errors import ConfigError
 
-        what, fix = (
-            "the pool launches jobs of the ledger only",
-            "hydra/sweeper=ledger, or hydra/launcher=basic",
-        )
-        raise ConfigError(what, where="hydra/launcher", fix=fix)
+        what, where = "the pool launches jobs of the ledger only", "hydra/launcher"
+        raise ConfigError(what, where=where, fix="hydra/sweeper=ledger")
