@@ -41,7 +41,7 @@ def made_run(
         "schema": SCHEMA, "status": status, "overrides": [*overrides, f"seed={seed}"], "seed": seed,
         "config": whole, "start": "2026-01-01T10:00:00+09:00",
         "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None, "exit_reason": cause,
-        "corpus": corpus_found, "versions": {}, "sources": "", "git": None,
+        "versions": {}, "sources": "", "git": None, **({"corpus": corpus_found} if corpus_found else {}),
     }  # fmt: skip
     files = {"manifest.json": json.dumps(manifest), "config.yaml": json.dumps({**RECORDED, **whole})}
     lines = ["epoch,step,name,value", "0,10,train/loss,0.9", "1,20,train/loss,0.5"]
