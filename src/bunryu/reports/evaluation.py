@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from bunryu.data.table import RowCounts
 from bunryu.reports import svg
 from bunryu.reports.rendering import render
 from bunryu.system.files import write_atomically
+from bunryu.system.records import write_record
 
 Curve = tuple[int, int, str, float]
 Row = dict[str, Any]  # what is known of one document: row, label, prediction, confidence, text, pair
@@ -76,7 +76,7 @@ def write_evaluation(
     scores = (logits[index] for index in order)
     write_atomically(folder / "predictions.csv", _as_csv(rows, scores, names, spreadsheet_safe))
     write_atomically(folder / "evaluation.html", page)
-    write_atomically(folder / "evaluation.json", json.dumps(found, ensure_ascii=False, indent=2) + "\n")
+    write_record(folder / "evaluation.json", found)
     return found
 
 
