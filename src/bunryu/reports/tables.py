@@ -179,8 +179,7 @@ def comma_separated(findings: Findings) -> str:
 
 def numeric(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
     """Whether each column holds numbers only."""
-    columns = ([row[at] for row in rows] for at in range(len(header)))
-    return [all(map(NUMBER.fullmatch, column)) for column in columns]
+    return [all(NUMBER.fullmatch(row[at]) for row in rows) for at in range(len(header))]
 
 
 def _fitted(

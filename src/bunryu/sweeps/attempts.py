@@ -104,8 +104,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises ModelError if there is none, or it is damaged.
     """
-    is_empty = path.is_file() and not path.stat().st_size
-    return {} if is_empty else dict(read_checked(path, RECORD))
+    return {} if path.is_file() and not path.stat().st_size else dict(read_checked(path, RECORD))
 
 
 def _host() -> str:
@@ -117,10 +116,8 @@ def process_exists(pid: int) -> bool:
     """Whether this machine has a process of that number, whoever it belongs to."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 
