@@ -45,15 +45,10 @@ def write_evaluation(
 ) -> dict[str, Any]:  # fmt: skip
     """Write predictions.csv, evaluation.html and, as the last, evaluation.json, whose content is returned.
 
-    Args:
-        folder: made if missing, its files of these names replaced.
-        labels: shape (rows,), true class ids.
-        logits: shape (rows, classes).
-        names: the classes' shown names in id order.
-        facts: plain values: ``run``, ``data``, ``model``, ``checkpoint``, …; ``warnings`` are sentences.
-        curves: the rows of the run's metrics.csv: epoch, step, name, value.
-        account: what became of the rows of the file, if one was read.
-        spreadsheet_safe: whether cells of predictions.csv are made inert for spreadsheets.
+    ``labels`` are true class ids of shape (rows,), ``logits`` of shape (rows, classes), ``names`` the
+    classes' shown names in id order; ``facts`` plain values such as ``run`` and ``data``, of which
+    ``warnings`` are sentences; ``curves`` the rows of the run's metrics.csv; ``account`` is what became of
+    the rows of the file, if one was read.
     """
     predicted, confidence = metrics.most_likely(logits)
     order = sorted(range(len(examples)), key=lambda index: examples[index].row)
