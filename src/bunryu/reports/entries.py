@@ -16,7 +16,7 @@ from bunryu.runs.records import seconds
 from bunryu.runs.run import Run
 from bunryu.sweeps.attempts import read_record
 from bunryu.sweeps.ledger import JobState, Ledger
-from bunryu.system.records import MAX_TABLE_BYTES, read_bytes
+from bunryu.system.records import read_table
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class RunSummary:
         """(step, value) of what metrics.csv holds of a metric; what cannot be read is left out."""
         points = []
         with suppress(BunryuError):
-            lines = read_bytes(self.path / "metrics.csv", MAX_TABLE_BYTES) if self.path else b""
-            for line in lines.decode("utf-8", "replace").splitlines():
+            for line in read_table(self.path / "metrics.csv").splitlines() if self.path else ():
                 if f",{metric}," in line:  # most lines are of other metrics
                     with suppress(ValueError, IndexError):  # a line that is being written
                         points.append((float(line.split(",")[1]), float(line.split(",")[3])))

@@ -18,14 +18,7 @@ import yaml
 from bunryu.errors import ModelError
 from bunryu.runs.records import CONFIG, MANIFEST, RESULTS, now
 from bunryu.system.files import naming, replaced, write_atomically
-from bunryu.system.records import (
-    MAX_TABLE_BYTES,
-    VERSIONED,
-    damaged,
-    read_bytes,
-    read_checked,
-    write_record,
-)
+from bunryu.system.records import VERSIONED, damaged, read_checked, read_table, write_record
 from bunryu.system.secrets import mask
 
 if TYPE_CHECKING:
@@ -94,7 +87,7 @@ class Run:
     def metrics(self) -> list[tuple[int, int, str, float]]:
         """The rows of metrics.csv: epoch, step, name, value; ModelError if it is damaged."""
         path = self.path / "metrics.csv"
-        rows = csv.reader(read_bytes(path, MAX_TABLE_BYTES).decode("utf-8", "replace").splitlines()[1:])
+        rows = csv.reader(read_table(path).splitlines()[1:])
         try:
             return [(int(epoch), int(step), name, float(value)) for epoch, step, name, value in rows]
         except (ValueError, csv.Error) as error:

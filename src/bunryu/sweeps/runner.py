@@ -123,10 +123,8 @@ def _close(ledger: Ledger, identities: Sequence[str]) -> None:
     log.info("%s\n%s", _counts(jobs), "\n".join(table(jobs, ledger.facts)))
     log.info("next\n  bunryu report %s", shlex.quote(str(ledger.path)))
     if unfinished := sum(job.status not in DONE for job in jobs):
-        what, fix = (
-            f"{unfinished} of {len(jobs)} jobs did not finish",
-            "the same command again tries what is missing",
-        )
+        what = f"{unfinished} of {len(jobs)} jobs did not finish"
+        fix = "the same command again tries what is missing"
         raise TrainingError(what, where=str(ledger.path / "jobs"), fix=fix)
 
 

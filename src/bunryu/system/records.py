@@ -80,6 +80,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
         raise damaged(path, f"it cannot be read: {error.strerror}") from None
 
 
+def read_table(path: Path) -> str:
+    """The text of metrics.csv or predictions; refused as in ``read_checked``."""
+    return read_bytes(path, MAX_TABLE_BYTES).decode("utf-8", "replace")
+
+
 def damaged(path: Path, why: object) -> DamagedError:
     return DamagedError(f"{path.name} is damaged: {' '.join(str(why).split())[:300]}", where=str(path))
 
