@@ -170,8 +170,7 @@ class Ledger:
         place = None if run is None else Path(os.path.normpath(self.path.absolute() / run))
         if status not in ("finished", "pruned"):
             status = "running" if place and is_locked(place) else "dead" if is_silent else status
-        ends = {name: facts.get(name) for name in ("cause", "start", "end")}
-        metrics = facts.get("metrics", {})
-        return replace(
-            job, attempt=number, status=status, is_silent=is_silent, run=place, metrics=metrics, **ends
-        )
+        said: dict[str, Any] = {
+            name: facts[name] for name in ("metrics", "cause", "start", "end") if name in facts
+        }
+        return replace(job, attempt=number, status=status, is_silent=is_silent, run=place, **said)
