@@ -171,6 +171,6 @@ class Ledger:
         if status not in ("finished", "pruned"):
             status = "running" if place and is_locked(place) else "dead" if is_silent else status
         said: dict[str, Any] = {
-            name: facts[name] for name in ("metrics", "cause", "start", "end") if name in facts
+            key: facts[key] for key in ("metrics", "cause", "start", "end") if key in facts
         }
         return replace(job, attempt=number, status=status, is_silent=is_silent, run=place, **said)
