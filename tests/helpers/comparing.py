@@ -37,12 +37,15 @@ def made_run(
     (run / "predictions").mkdir(parents=True)
     whole = {"monitor": "min val/loss", "corpus": {"name": "sample"}, "output_root": str(root), **config}
     whole["seed"] = seed
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema": SCHEMA, "status": status, "overrides": [*overrides, f"seed={seed}"], "seed": seed,
         "config": whole, "start": "2026-01-01T10:00:00+09:00",
         "end": f"2026-01-01T10:{minutes:02d}:00+09:00" if minutes else None, "exit_reason": cause,
-        "versions": {}, "sources": "", "git": None, **({"corpus": corpus_found} if corpus_found else {}),
+        "versions": {}, "sources": "", "git": None,
     }  # fmt: skip
+    if corpus_found:
+        splits = {split: {"rows": 10} for split in ("train", "validation", "test")}
+        manifest["corpus"] = {"labels": ["부정", "긍정"], "splits": splits, **corpus_found}
     files = {"manifest.json": json.dumps(manifest), "config.yaml": json.dumps({**RECORDED, **whole})}
     lines = ["epoch,step,name,value", "0,10,train/loss,0.9", "1,20,train/loss,0.5"]
     if loss is not None:
