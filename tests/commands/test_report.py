@@ -33,18 +33,16 @@ def test_the_winner_is_composed_by_the_command_that_is_printed_from_any_folder(
 ) -> None:
     runs, file = tmp_path / "runs", tmp_path / "rows.csv"
     file.write_text("text,label\n", "utf-8")
-    corpus = {"name": "rows", "train": "rows.csv", "validation": "test", "test": "rows.csv"}
-    typed = ["corpus=table", *(f"corpus.{key}={value}" for key, value in corpus.items())]
-    made_run(runs, "run", 0.5, typed, corpus=corpus)
+    typed = ["corpus=table", "corpus.name=rows", "corpus.train=rows.csv", "corpus.validation=test"]
+    made_run(runs, "run", 0.5, typed, corpus={"name": "rows", "train": str(file), "validation": "test"})
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "test").mkdir()  # which is no file that validation is to be read from
     assert report.main(["runs", "-o", "my 보고서, (1)"]) == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (command,) = re.findall("^winner  bunryu (.*)$", capsys.readouterr().out, re.MULTILINE)
     assert cli.run([*shlex.split(command), "--cfg", "job"]) == 0
     composed = yaml.safe_load(capsys.readouterr().out)["corpus"]
-    assert {key: composed[key] for key in corpus} == {**corpus, "train": str(file), "test": str(file)}
+    assert [composed[key] for key in ("name", "train", "validation")] == ["rows", str(file), "test"]
 
 
 def test_a_report_replaces_a_report_and_no_other_file_of_its_names(tmp_path: Path) -> None:

@@ -59,13 +59,14 @@ def wrong_fixes() -> list[str]:
 
 def _can_be_typed(told: str, key: str, shipped: list[dict[Any, Any]]) -> bool:
     try:
-        value = OverridesParser.create().parse_override(quote(told)).value()
+        override = OverridesParser.create().parse_override(quote(told))
     except HydraException:
         return False
+    if override.is_sweep_override() or told.startswith(("+", "hydra.", "hydra/")):
+        return True
+    value = override.value()
     if key in schema.GROUPS:
         return (conf_dir() / key / f"{value}.yaml").is_file()
-    if told.startswith(("+", "hydra.")):
-        return True
     known = [values for values in shipped if key in keys_of(values)]
     return value_problem(key, value) is None and any(
         type_problem(key, value, value_at(values, key)) is None for values in known

@@ -80,7 +80,7 @@ def test_of_many_processes_one_gets_a_job_until_it_is_killed(ledger: Ledger, tmp
 
     drivers = [Driver(tmp_path / "log", claim) for _ in range(4)]
     (tmp_path / "go").touch()
-    until(lambda: ledger.job("aaa").status == "running")
+    until(lambda: ledger.job("aaa").start is not None)
     pid = read_record(ledger.path / "jobs" / "aaa.1.json")["pid"]
     (winner,) = (driver for driver in drivers if driver.pid == pid)
     assert [driver.code() for driver in drivers if driver is not winner] == [4, 4, 4]

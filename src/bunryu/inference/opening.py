@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bunryu.errors import ConfigError, ModelError
 from bunryu.models.metadata import ModelMetadata, read_labels
-from bunryu.runs.find import newest_run_hint, status_and_labels
+from bunryu.runs.find import newest_run_hint
 from bunryu.runs.run import BEST, Run
 from bunryu.system.files import refuse_links, refuse_occupied
 
@@ -89,8 +89,8 @@ def find_checkpoint(opened: OpenedModel, name: str | None) -> Path | None:
 
 def _of_run(run: Run) -> OpenedModel:
     """The run with its model, whose classes have to be those the run was trained on."""
-    status, labels = status_and_labels(run)
-    model = run.path / "model"
+    manifest, model = run.manifest, run.path / "model"
+    status, labels = manifest["status"], manifest.get("corpus", {}).get("labels")
     unfinished = "" if status == "finished" else _progress(run, status)
     if not model.is_dir() or (unfinished and not (run.path / "checkpoints" / BEST).is_file()):
         what, fix = f"the run is {status} and has no model yet", f"bunryu resume {run.path}"

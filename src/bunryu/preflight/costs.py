@@ -85,11 +85,9 @@ def over_budget(seconds: float, hours: float | None) -> ConfigError | None:
     """A refusal with both figures, if there is a budget and it is too small."""
     if hours is None or seconds <= 3600 * hours:
         return None
-    return ConfigError(
-        f"the estimate is {seconds / 3600:.4g} hours, the budget {hours:.4g}",
-        where=f"budget_hours={hours:g}",
-        fix="a larger budget; or fewer epochs or values, a smaller model, max_seq_length or limit_rows",
-    )
+    what = f"the estimate is {seconds / 3600:.4g} hours, the budget {hours:.4g}"
+    fix = "a larger budget; or fewer epochs or values, a smaller model, max_seq_length or limit_rows"
+    return ConfigError(what, where=f"budget_hours={hours:g}", fix=fix)
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bunryu.config.instantiate import instantiate
 from bunryu.errors import BunryuError, ConfigError, DownloadError, first_line
@@ -47,18 +47,12 @@ def is_here(model: Mapping[str, Any]) -> bool:
         return True
     from huggingface_hub import try_to_load_from_cache
 
-    return any(
-        isinstance(try_to_load_from_cache(source.name, name, revision=_revision(model)), str)
-        for name in WEIGHTS
-    )
+    places = (try_to_load_from_cache(source.name, name, revision=_revision(model)) for name in WEIGHTS)
+    return any(isinstance(place, str) for place in places)
 
 
 def check_weights(model: Mapping[str, Any]) -> None:
-    """Ask the Hub for the size of a pretrained model's weights if they are not here.
-
-    Raises:
-        DownloadError: if they cannot be fetched.
-    """
+    """Ask the Hub for a pretrained model's weights if they are not here; DownloadError without an answer."""
     if is_here(model):
         return
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
@@ -77,47 +71,34 @@ def check_weights(model: Mapping[str, Any]) -> None:
                 return
         raise FileNotFoundError("it has no safetensors weights")
     except Exception as error:  # whatever the Hub's HTTP library raises, which has changed more than once
-        raise DownloadError(
-            f"the weights of '{name}' are not cached and cannot be fetched from {constants.ENDPOINT}: "
-            f"{first_line(error)}",
-            where="model.name",
-            fix=way_out(error),
-        ) from None
+        what = f"the weights of '{name}' are not cached and cannot be fetched from {constants.ENDPOINT}"
+        raise DownloadError(f"{what}: {first_line(error)}", where="model.name", fix=way_out(error)) from None
 
 
 def stand_in(model: Mapping[str, Any], tokenizer: Any, folder: Path) -> dict[str, Any]:
-    """The ``model`` node of the same architecture with random weights, so that none need be fetched.
-
-    Raises:
-        DownloadError: if its config.json cannot be had.
-    """
+    """The ``model`` node of the same architecture with random weights; DownloadError without config.json."""
     from transformers import AutoConfig
 
     try:
-        architecture = AutoConfig.from_pretrained(
-            model["name"], revision=_revision(model), trust_remote_code=False
-        )
+        revision = _revision(model)
+        architecture = AutoConfig.from_pretrained(model["name"], revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise DownloadError(
-            f"the config of '{model['name']}': {first_line(error)}", where="model.name"
-        ) from error
+        what = f"the config of '{model['name']}': {first_line(error)}"
+        raise DownloadError(what, where="model.name") from error
     architecture.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {**model, "name": str(folder)}
 
 
 def _revision(model: Mapping[str, Any]) -> str | None:
-    revision: str | None = model["network"].get("revision")
-    return revision
+    return cast(str | None, model["network"].get("revision"))
 
 
 def room_problems(output_root: Path, disk: int, memory: int, at_once: int) -> Iterator[ConfigError]:
     """Refusals if disk or memory is not enough.
 
-    Args:
-        output_root: where runs are written.
-        disk: bytes that all jobs will write at the most.
-        memory: bytes that jobs running ``at_once`` will have resident; 0 if models lie on a device.
+    ``disk`` are the bytes that all jobs will write at the most, ``memory`` those that jobs running
+    ``at_once`` will have resident; 0 if models lie on a device.
     """
     free, present = shutil.disk_usage(nearest_existing(output_root)).free, physical_memory()
     if disk > free:

@@ -34,10 +34,8 @@ def rows_and_labels(corpus: Corpus) -> Rows:
         rows, account = len(corpus.split(name)), corpus.row_counts.get(name)
         rejected = f"{sum(account.rejected.values()):,}" if account else "-"
         counts = Counter(corpus.label_ids(name))
-        shown = [
-            f"{corpus.label_names[label]} {count / rows:.1%}"
-            for label, count in counts.most_common(LABELS_SHOWN)
-        ]
+        commonest = counts.most_common(LABELS_SHOWN)
+        shown = [f"{corpus.label_names[label]} {count / rows:.1%}" for label, count in commonest]
         more = [f"and {len(counts) - LABELS_SHOWN} more"] if len(counts) > LABELS_SHOWN else []
         table.append([name, f"{rows:,}", rejected, ", ".join([*shown, *more])])
     return table

@@ -40,11 +40,8 @@ LIMITS = ("fast_dev_run", "limit_train_batches", "limit_val_batches", "limit_tes
 def measure(config: Mapping[str, Any], scratch: Path) -> Measured:
     """Train, validate, save and export a little in a ``scratch`` folder, to time it.
 
-    Of several processes one is timed alone, without what they send each other.
-
-    Raises:
-        BunryuError: for whatever would stop the run while it is built.
-        OutOfMemory: if its largest batches do not fit.
+    Of several processes one is timed alone, without what they send each other. Raises BunryuError for
+    whatever would stop the run while it is built, OutOfMemory if its largest batches do not fit.
     """
     machine.reset_peak_memory()
     with (

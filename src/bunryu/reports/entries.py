@@ -16,7 +16,7 @@ from bunryu.runs.records import seconds
 from bunryu.runs.run import Run
 from bunryu.sweeps.attempts import read_record
 from bunryu.sweeps.ledger import JobState, Ledger
-from bunryu.system.records import MAX_TABLE_BYTES, read_bytes
+from bunryu.system.records import read_table
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class RunSummary:
         """(step, value) of what metrics.csv holds of a metric; what cannot be read is left out."""
         points = []
         with suppress(BunryuError):
-            lines = read_bytes(self.path / "metrics.csv", MAX_TABLE_BYTES) if self.path else b""
-            for line in lines.decode("utf-8", "replace").splitlines():
+            for line in read_table(self.path / "metrics.csv").splitlines() if self.path else ():
                 if f",{metric}," in line:  # most lines are of other metrics
                     with suppress(ValueError, IndexError):  # a line that is being written
                         points.append((float(line.split(",")[1]), float(line.split(",")[3])))
@@ -50,11 +49,7 @@ class RunSummary:
 
 
 def collect(paths: Sequence[Path]) -> list[RunSummary]:
-    """Every job and run that the paths name or hold, each once; a job counts before its run.
-
-    Raises:
-        ConfigError: for a path that is no run and no sweep and holds none.
-    """
+    """Every job and run that the paths name or hold, each once; ConfigError for a path with none."""
     entries: dict[Path, RunSummary] = {}
     for path in paths:
         sweeps, runs = _found_in(path.expanduser())
@@ -84,12 +79,8 @@ def _found_in(path: Path) -> tuple[list[Path], list[Path]]:
 
 def _jobs(sweep: Path) -> Iterator[tuple[Path, RunSummary]]:
     """A sweep's jobs, each with the path it is known by."""
-    ledger = Ledger(sweep)
-    for record in sorted((sweep / "jobs").glob("*.json")):
-        if "." in record.stem:  # an attempt
-            continue
-        job = ledger.job(record.stem)
-        yield (job.run or record).resolve(), _of_job(job, sweep)
+    for job in Ledger(sweep).jobs():
+        yield (job.run or sweep / "jobs" / job.identity).resolve(), _of_job(job, sweep)
 
 
 def _of_job(job: JobState, sweep: Path) -> RunSummary:
@@ -110,32 +101,27 @@ def _of_job(job: JobState, sweep: Path) -> RunSummary:
 
 def _hours_of_attempts(sweep: Path, identity: str) -> float | None:
     """Hours of all attempts at a job that came to an end; None if none did."""
-    spent = []
+    spent = 0.0
     for record in (sweep / "jobs").glob(f"{identity}.*.json"):
         with suppress(BunryuError):
-            spent.append(_hours(read_record(record)))
-    ended = [hours for hours in spent if hours is not None]
-    return sum(ended) if ended else None
+            spent += _hours(read_record(record)) or 0
+    return spent or None
 
 
 def _of_run(path: Path) -> RunSummary:
     """A run as it stands; damage is its status, not an error."""
-    run = Run(path)
-    summary = RunSummary(path.name, "damaged", path=path)
+    run, summary = Run(path), RunSummary(path.name, "damaged", path=path)
     try:
         found = run.manifest
-        parts = (found["config"], found["overrides"])
-        summary = RunSummary(
-            path.name, found["status"], found["exit_reason"], path, *parts, hours=_hours(found)
-        )
-        return replace(summary, corpus=found.get("corpus"), metrics=_numbers(run.results))
+        status, parts = found["status"], (found["config"], found["overrides"], found.get("corpus"))
+        summary = RunSummary(path.name, status, found["exit_reason"], path, *parts, hours=_hours(found))
+        return replace(summary, metrics=_numbers(run.results))
     except BunryuError as error:
         return replace(summary, status="damaged", cause=error.what)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-    return {name: float(value) for name, value in numbers.items() if not isinstance(value, bool)}
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _hours(record: Mapping[str, Any]) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from bunryu.data.table import RowCounts
 from bunryu.reports import svg
 from bunryu.reports.rendering import render
 from bunryu.system.files import write_atomically
+from bunryu.system.records import write_record
 
 Curve = tuple[int, int, str, float]
 Row = dict[str, Any]  # what is known of one document: row, label, prediction, confidence, text, pair
@@ -45,15 +45,10 @@ def write_evaluation(
 ) -> dict[str, Any]:  # fmt: skip
     """Write predictions.csv, evaluation.html and, as the last, evaluation.json, whose content is returned.
 
-    Args:
-        folder: made if missing, its files of these names replaced.
-        labels: shape (rows,), true class ids.
-        logits: shape (rows, classes).
-        names: the classes' shown names in id order.
-        facts: plain values: ``run``, ``data``, ``model``, ``checkpoint``, …; ``warnings`` are sentences.
-        curves: the rows of the run's metrics.csv: epoch, step, name, value.
-        account: what became of the rows of the file, if one was read.
-        spreadsheet_safe: whether cells of predictions.csv are made inert for spreadsheets.
+    ``labels`` are true class ids of shape (rows,), ``logits`` of shape (rows, classes), ``names`` the
+    classes' shown names in id order; ``facts`` plain values such as ``run`` and ``data``, of which
+    ``warnings`` are sentences; ``curves`` the rows of the run's metrics.csv; ``account`` is what became of
+    the rows of the file, if one was read.
     """
     predicted, confidence = metrics.most_likely(logits)
     order = sorted(range(len(examples)), key=lambda index: examples[index].row)
@@ -76,7 +71,7 @@ def write_evaluation(
     scores = (logits[index] for index in order)
     write_atomically(folder / "predictions.csv", _as_csv(rows, scores, names, spreadsheet_safe))
     write_atomically(folder / "evaluation.html", page)
-    write_atomically(folder / "evaluation.json", json.dumps(found, ensure_ascii=False, indent=2) + "\n")
+    write_record(folder / "evaluation.json", found)
     return found
 
 

@@ -19,7 +19,7 @@ from bunryu.reports.comparison import Comparison, Group, counted
 from bunryu.reports.entries import RunSummary
 from bunryu.reports.importance import Importance, importance
 from bunryu.reports.significance import LEVEL, PairedComparison, Summary
-from bunryu.system.records import MAX_TABLE_BYTES, read_bytes
+from bunryu.system.records import read_table
 
 SPLITS = ("test", "validation")  # the winner was chosen on validation: test is the fairer judge
 
@@ -149,8 +149,7 @@ def _predictions(
     if run is None:
         return None
     try:
-        content = read_bytes(run / "predictions" / f"{split}.csv", MAX_TABLE_BYTES).decode("utf-8")
-        table = csv.DictReader(io.StringIO(content, newline=""))
+        table = csv.DictReader(io.StringIO(read_table(run / "predictions" / f"{split}.csv"), newline=""))
         rows = [(row["row"], row["label"], row["prediction"]) for row in table]
     except (ModelError, ValueError, KeyError, csv.Error):
         return None

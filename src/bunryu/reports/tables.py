@@ -96,6 +96,13 @@ def unranked_table(findings: Findings) -> HeaderAndRows:
     ]
 
 
+def _tables(findings: Findings) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of each table that has rows."""
+    tables = {f"Configurations by {findings.comparison.metric}": group_table, "Runs": run_table,
+              "What mattered": importance_table, "Not ranked": unranked_table}  # fmt: skip
+    return [(title, *made) for title, table in tables.items() if (made := table(findings))[1]]
+
+
 def cost(findings: Findings) -> str:
     timed = sum(entry.hours is not None for entry in findings.comparison.entries)
     missing = f"; {findings.untimed} whose end is not known are not counted" if findings.untimed else ""
@@ -105,21 +112,15 @@ def cost(findings: Findings) -> str:
 def show(findings: Findings, console: Console) -> None:
     comparison = findings.comparison
     least = [*LEAST, *reversed(short_keys(comparison.keys))]
-    for title, (header, rows) in (
-        (f"configurations by {comparison.metric}", group_table(findings)),
-        ("runs", run_table(findings)),
-        ("what mattered", importance_table(findings)),
-        ("not ranked", unranked_table(findings)),
-    ):
-        if rows:
-            console.print(Text(f"{title} ({len(rows)})", style="bold"))
-            fitted, left_out = _fitted(header, rows[:TERMINAL_ROWS], console.width, least)
-            console.print(fitted)
-            if left_out:
-                console.print(Text(f"  … and {', '.join(left_out)}, with -o FOLDER or a wider terminal"))
-            if len(rows) > TERMINAL_ROWS:
-                console.print(Text(f"  … and {len(rows) - TERMINAL_ROWS} more, with -o FOLDER"))
-            console.print()
+    for title, header, rows in _tables(findings):
+        console.print(Text(f"{title} ({len(rows)})", style="bold"))
+        fitted, left_out = _fitted(header, rows[:TERMINAL_ROWS], console.width, least)
+        console.print(fitted)
+        if left_out:
+            console.print(Text(f"  … and {', '.join(left_out)}, with -o FOLDER or a wider terminal"))
+        if len(rows) > TERMINAL_ROWS:
+            console.print(Text(f"  … and {len(rows) - TERMINAL_ROWS} more, with -o FOLDER"))
+        console.print()
     console.print(Text(printable(findings.verdict), style="green" if findings.answer == "yes" else "yellow"))
     rows_compared = [findings.row_verdict] if findings.split else []
     for line in (*rows_compared, *comparison.notes, f"cost: {cost(findings)}"):
@@ -131,15 +132,9 @@ def markdown(findings: Findings) -> str:
     comparison, notes = findings.comparison, (f"Note: {note}" for note in findings.comparison.notes)
     parts = [f"# {len(comparison.ranked)} runs by {comparison.metric}"]
     parts += map(_escaped, (findings.verdict, findings.row_verdict, *notes))
-    for title, (header, rows) in (
-        ("Configurations", group_table(findings)),
-        ("What mattered", importance_table(findings)),
-        ("Runs", run_table(findings)),
-        ("Not ranked", unranked_table(findings)),
-    ):
-        if rows:
-            lines = (" | ".join(map(_escaped, row)) for row in (header, ["---"] * len(header), *rows))
-            parts += [f"## {title}", "\n".join(f"| {line} |" for line in lines)]
+    for title, header, rows in _tables(findings):
+        lines = (" | ".join(map(_escaped, row)) for row in (header, ["---"] * len(header), *rows))
+        parts += [f"## {title}", "\n".join(f"| {line} |" for line in lines)]
     return "\n\n".join([*parts, f"Cost: {cost(findings)}."]) + "\n"
 
 
@@ -179,8 +174,7 @@ def comma_separated(findings: Findings) -> str:
 
 def numeric(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
     """Whether each column holds numbers only."""
-    columns = ([row[at] for row in rows] for at in range(len(header)))
-    return [all(map(NUMBER.fullmatch, column)) for column in columns]
+    return [all(NUMBER.fullmatch(row[at]) for row in rows) for at in range(len(header))]
 
 
 def _fitted(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import Any
 
@@ -16,9 +15,6 @@ from bunryu.reports.entries import RunSummary
 from bunryu.runs.run import Run
 
 MISSING = object()
-# Keys that name files, which an experiment names from everywhere.
-FILES = {f"corpus.{key}" for key in ("train", "validation", "test", "root_dir")}
-FILES |= {"model.name", "model.vocabulary_file"}
 
 
 def experiment_of(winner: RunSummary, why: str) -> str:
@@ -45,8 +41,7 @@ def experiment_of(winner: RunSummary, why: str) -> str:
         elif key in GROUPS:
             overridden.append({f"override /{key}": _option(text)})
         elif (value := value_at(config, key, MISSING)) is not MISSING:
-            is_file = key in FILES and isinstance(value, str) and value != "test" and os.path.exists(value)
-            set_at(nested, key, os.path.abspath(value) if is_file else value)
+            set_at(nested, key, value)
         elif "." in key:
             not_said.append(f"'+{key}={' '.join(text.split())}'")
     lines = ["# @package _global_", f"# {' '.join(why.split())}", f"# run: {' '.join(winner.name.split())}"]

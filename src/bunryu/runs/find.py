@@ -15,14 +15,8 @@ def find_run(path: Path) -> Run:
         what = "not a run directory" if path.exists() else "no such directory"
         raise ConfigError(what, where=str(path), fix=newest_run_hint(path))
     run = Run(path)
-    status_and_labels(run)
+    run.manifest  # noqa: B018  refused if it cannot be used
     return run
-
-
-def status_and_labels(run: Run) -> tuple[str, list[str] | None]:
-    """The run's status, and the names of its classes once its corpus was read."""
-    manifest = run.manifest
-    return manifest["status"], manifest.get("corpus", {}).get("labels")
 
 
 def newest_run_hint(path: Path) -> str:

@@ -9,10 +9,10 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from bunryu.errors import BusyError
+from bunryu.runs.records import now
 from bunryu.system.files import naming, refuse_links
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
                 raise _busy(folder) from None
             log.warning("the file system of %s cannot lock (%s): nothing keeps a second process out",
                         folder, error.strerror)  # fmt: skip
-        since = datetime.now().astimezone().isoformat(timespec="seconds")
-        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
         with naming(folder / FILE):
             file.truncate(0)
             os.write(file.fileno(), holder.encode())

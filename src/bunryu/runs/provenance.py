@@ -59,19 +59,16 @@ def git_state() -> dict[str, Any] | None:
         commit = _git(folder, "rev-parse", "HEAD")
         if commit is not None:
             diff = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "HEAD") or ""
-            cut = len(diff) > LONGEST_DIFF
-            return {
-                "commit": commit.strip(), "dirty": bool(diff), "diff": diff[:LONGEST_DIFF], "diff_cut": cut
-            }  # fmt: skip
+            facts = {"commit": commit.strip(), "dirty": bool(diff), "diff": diff[:LONGEST_DIFF]}
+            return {**facts, "diff_cut": len(diff) > LONGEST_DIFF}
     return None
 
 
 def code_changes(manifest: Mapping[str, Any]) -> list[str]:
     """Differences of bunryu's sources and of the libraries that decide a result, a line each."""
-    before, now, sources = manifest["versions"], versions(), sources_hash()
-    found = [
-        f"{name} {before.get(name)} -> {now[name]}" for name in DECISIVE if before.get(name) != now[name]
-    ]
+    before, sources = manifest["versions"], sources_hash()
+    pairs = [(name, before.get(name), _version(name)) for name in DECISIVE]
+    found = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
     if manifest["sources"] != sources:
         found.append(f"bunryu's sources {manifest['sources'][:12]} -> {sources[:12]}")
     return found
@@ -79,18 +76,14 @@ def code_changes(manifest: Mapping[str, Any]) -> list[str]:
 
 def surroundings_changes(manifest: Mapping[str, Any]) -> list[str]:
     """Differences of Python, system, processor and checkout, a line each: they may change a result."""
-    found = [
-        f"{name} {manifest.get(name)} -> {value}"
-        for name, value in surroundings().items()
-        if manifest.get(name) != value
-    ]
+    pairs = [(name, manifest.get(name), value) for name, value in surroundings().items()]
+    found = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
     before, now = manifest.get("git") or {}, git_state() or {}
     if before.get("commit") != now.get("commit"):
         found.append(f"git commit {before.get('commit')} -> {now.get('commit')}")
     if before.get("diff") != now.get("diff"):
-        found.append(
-            "git diff: the checkout's uncommitted changes are others (the run's stand in its manifest)"
-        )
+        what = "the checkout's uncommitted changes are others (the run's stand in its manifest)"
+        found.append(f"git diff: {what}")
     return found
 
 

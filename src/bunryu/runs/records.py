@@ -20,6 +20,11 @@ def seconds(time: str) -> float:
     return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
+def now() -> str:
+    """The time as ISO 8601 text with its zone."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
 TIME = Annotated[str, Predicate(lambda text: seconds(text) is not None)]
 MONITOR = Annotated[str, Predicate(re.compile(r"(min|max) [\w/.-]+").fullmatch)]
 COUNT = Annotated[int, Interval(gt=0)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import secrets
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bunryu.errors import ModelError
-from bunryu.runs.records import CONFIG, MANIFEST, RESULTS
+from bunryu.runs.records import CONFIG, MANIFEST, RESULTS, now
 from bunryu.system.files import naming, replaced, write_atomically
-from bunryu.system.records import MAX_TABLE_BYTES, VERSIONED, damaged, read_bytes, read_checked
+from bunryu.system.records import VERSIONED, damaged, read_checked, read_table, write_record
 from bunryu.system.secrets import mask
 
 if TYPE_CHECKING:
@@ -40,14 +39,9 @@ class Run:
 
     @classmethod
     def create(
-        cls,
-        root: Path,
-        kind: str,
-        config: Mapping[str, Any],
-        argv: Sequence[str],
-        overrides: Sequence[str],
-        on_created: Callable[[Path], None] = lambda path: None,
-    ) -> Run:
+        cls, root: Path, kind: str, config: Mapping[str, Any], argv: Sequence[str],
+        overrides: Sequence[str], on_created: Callable[[Path], None] = lambda path: None,
+    ) -> Run:  # fmt: skip
         """Make ``root/kind/<time>-<random>`` with its config and manifest.
 
         Args:
@@ -62,14 +56,12 @@ class Run:
         path = _new_directory(parent)
         on_created(path)
         run = cls(path)
-        write_atomically(path / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
-        run._write_manifest(
-            {
-                "schema": SCHEMA, "status": "running", "argv": list(argv), "overrides": list(overrides),
-                "seed": config["seed"], "config": dict(config), "start": _now(), "end": None,
-                "exit_reason": None, **provenance.facts(),
-            }
-        )  # fmt: skip
+        run._write_config(config)
+        run._write_manifest({
+            "schema": SCHEMA, "status": "running", "argv": list(argv), "overrides": list(overrides),
+            "seed": config["seed"], "config": dict(config), "start": now(), "end": None,
+            "exit_reason": None, **provenance.facts(),
+        })  # fmt: skip
         write_atomically(path / "metrics.csv", METRICS_HEADER)
         return run
 
@@ -95,7 +87,7 @@ class Run:
     def metrics(self) -> list[tuple[int, int, str, float]]:
         """The rows of metrics.csv: epoch, step, name, value; ModelError if it is damaged."""
         path = self.path / "metrics.csv"
-        rows = csv.reader(read_bytes(path, MAX_TABLE_BYTES).decode("utf-8", "replace").splitlines()[1:])
+        rows = csv.reader(read_table(path).splitlines()[1:])
         try:
             return [(int(epoch), int(step), name, float(value)) for epoch, step, name, value in rows]
         except (ValueError, csv.Error) as error:
@@ -120,7 +112,7 @@ class Run:
             os.truncate(path, size)
 
     def restart(self) -> None:
-        resumed = [*self.manifest.get("resumed", []), _now()]
+        resumed = [*self.manifest.get("resumed", []), now()]
         self.record(status="running", end=None, exit_reason=None, resumed=resumed)
 
     def record(self, **facts: Any) -> None:
@@ -128,15 +120,13 @@ class Run:
 
     def replace_config(self, config: Mapping[str, Any]) -> None:
         """Go on with another config, such as one whose files are elsewhere."""
-        write_atomically(
-            self.path / "config.yaml", yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
-        )
+        self._write_config(config)
         self.record(config=dict(config))
         vars(self).pop("config", None)  # it was kept from an earlier reading
 
     def end(self, status: str, reason: str | None = None) -> None:
         """Record that the run ended: ``finished``, ``failed`` or ``interrupted``, and why."""
-        self.record(status=status, end=_now(), exit_reason=reason)
+        self.record(status=status, end=now(), exit_reason=reason)
 
     def settled(self) -> bool:
         """Whether it is finished; recorded now if that alone was left, as by a disk that was full then."""
@@ -155,7 +145,7 @@ class Run:
             )
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        write_atomically(self.path / "results.json", _json(results))
+        write_record(self.path / "results.json", results)
 
     def write_predictions(
         self, split: str, rows: Sequence[int], labels: Sequence[int], logits: npt.NDArray[np.float32],
@@ -180,11 +170,13 @@ class Run:
                 fields = score_fields(logits[index], names)
                 writer.writerow([rows[index], names[labels[index]], predicted, *fields])
 
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+        write_atomically(self.path / "config.yaml", text)
+
     def _write_manifest(self, facts: Mapping[str, Any]) -> None:
-        if not self.writes:
-            return
-        # git's diff may hold what no override does
-        write_atomically(self.path / "manifest.json", _json(mask(facts)))
+        if self.writes:  # git's diff may hold what no override does
+            write_record(self.path / "manifest.json", mask(facts))
 
 
 def kind_of(config: Mapping[str, Any]) -> str:
@@ -209,11 +201,3 @@ def _new_directory(parent: Path) -> Path:
         except FileExistsError:
             continue
         return path
-
-
-def _json(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")

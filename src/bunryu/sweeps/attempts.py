@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
 from annotated_types import Interval, Predicate
 
 from bunryu.errors import BusyError
-from bunryu.runs.records import TIME
-from bunryu.system.files import naming, write_atomically
+from bunryu.runs.records import TIME, now
+from bunryu.system.files import naming
 from bunryu.system.machine import pid_namespace, process_start
-from bunryu.system.records import mapping, read_checked
+from bunryu.system.records import mapping, read_checked, write_record
 
 HEARTBEAT = 10.0  # seconds between two touches
 DEAD = 60.0  # seconds without one
@@ -48,7 +47,7 @@ class Attempt:
         self.facts = {"status": "running", "run": None, **process, "start": now()}
         try:
             with naming(self.path), open(self.path, "x", encoding="utf-8") as file:
-                file.write(_json(self.facts))
+                json.dump(self.facts, file)
         except FileExistsError:
             raise BusyError("another process has this job", where=str(self.path)) from None
         except OSError:
@@ -92,17 +91,12 @@ def alive(path: Path, facts: Mapping[str, Any]) -> bool:
     and where the system does not say when one was started, the last touch of its record does.
     """
     if facts.get("host") == _host():
-        start = process_start(facts["pid"])
-        if start is not None and facts.get("process_start") is not None:
-            return bool(start == facts["process_start"])
+        start, then = process_start(facts["pid"]), facts.get("process_start")
+        if start and then:
+            return bool(start == then)
         if not process_exists(facts["pid"]):
             return False
     return _file_system_time(path.parent) - path.stat().st_mtime < DEAD
-
-
-def now() -> str:
-    """The time as ISO 8601 text with its zone."""
-    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -110,16 +104,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises ModelError if there is none, or it is damaged.
     """
-    is_empty = path.is_file() and not path.stat().st_size
-    return {} if is_empty else dict(read_checked(path, RECORD))
-
-
-def write_record(path: Path, facts: Mapping[str, Any]) -> None:
-    write_atomically(path, _json(facts))
-
-
-def _json(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+    return {} if path.is_file() and not path.stat().st_size else dict(read_checked(path, RECORD))
 
 
 def _host() -> str:
@@ -131,20 +116,15 @@ def process_exists(pid: int) -> bool:
     """Whether this machine has a process of that number, whoever it belongs to."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 
 def _file_system_time(folder: Path) -> float:
     """The time that a file touched now gets: machines that share a file system may differ in theirs."""
-    probe = folder / f".clock-{secrets.token_hex(4)}"
     try:
-        probe.touch()
-        return probe.stat().st_mtime
+        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            return os.fstat(probe.fileno()).st_mtime
     except OSError:  # a copy that can only be read
         return time.time()
-    finally:
-        probe.unlink(missing_ok=True)

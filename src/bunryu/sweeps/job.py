@@ -83,11 +83,8 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
     """The attempt's exit code; its record is closed whatever happens."""
     try:
         results = _results(ledger, job, attempt, threads)
-    except Pruned as error:
-        attempt.end("pruned", str(error))
-        return 0
     except Interrupted as error:
-        attempt.end("interrupted", str(error))
+        attempt.end("pruned" if isinstance(error, Pruned) else "interrupted", str(error))
         return error.exit_code
     except Exception as caught:
         if (told := explained(caught)) is None:

@@ -18,23 +18,16 @@ from typing import Any, NotRequired
 
 from bunryu.errors import DamagedError
 from bunryu.runs.lock import is_locked
-from bunryu.runs.records import MONITOR, REPORTED_CONFIG
-from bunryu.sweeps.attempts import Attempt, alive, now, read_record, write_record
+from bunryu.runs.records import MONITOR, REPORTED_CONFIG, now
+from bunryu.sweeps.attempts import Attempt, alive, read_record
 from bunryu.system.files import refuse_links
-from bunryu.system.records import mapping, read_checked
+from bunryu.system.records import mapping, read_checked, write_record
 
 SCHEMA = 1
 
 # Keys that decide where and how a run is kept, but not its results.
-IRRELEVANT = (
-    "cache_dir",
-    "checkpoint_every_minutes",
-    "keep_checkpoints",
-    "logger",
-    "output_root",
-    "overwrite_cache",
-    "verbose",
-)
+IRRELEVANT = ("cache_dir", "checkpoint_every_minutes", "keep_checkpoints", "logger", "output_root",
+              "overwrite_cache", "verbose")  # fmt: skip
 
 SWEEP = mapping(swept=list[str], monitor=MONITOR, job_timeout_minutes=NotRequired[float | None])
 JOB = mapping(number=int, overrides=list[str], config=REPORTED_CONFIG, trial=NotRequired[int | None])
@@ -163,9 +156,7 @@ class Ledger:
 
     def _with_attempts(self, job: JobState) -> JobState:
         """The state after all attempts at a job."""
-        number = 0
-        run: str | None = None
-        facts: dict[str, Any] = {}
+        number, run, facts = 0, None, dict[str, Any]()
         while (path := self._attempt(job.identity, number + 1)).exists():
             number += 1
             if facts.get("status") == "finished":  # by a process that was taken for dead
@@ -178,16 +169,8 @@ class Ledger:
         is_silent = status == "running" and not alive(self._attempt(job.identity, number), facts)
         place = None if run is None else Path(os.path.normpath(self.path.absolute() / run))
         if status not in ("finished", "pruned"):
-            is_held = place is not None and is_locked(place)
-            status = "running" if is_held else "dead" if is_silent else status
-        return replace(
-            job,
-            attempt=number,
-            status=status,
-            is_silent=is_silent,
-            run=place,
-            metrics=facts.get("metrics") or {},
-            cause=facts.get("cause"),
-            start=facts.get("start"),
-            end=facts.get("end"),
-        )
+            status = "running" if place and is_locked(place) else "dead" if is_silent else status
+        said: dict[str, Any] = {
+            key: facts[key] for key in ("metrics", "cause", "start", "end") if key in facts
+        }
+        return replace(job, attempt=number, status=status, is_silent=is_silent, run=place, **said)

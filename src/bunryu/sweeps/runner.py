@@ -123,28 +123,21 @@ def _close(ledger: Ledger, identities: Sequence[str]) -> None:
     log.info("%s\n%s", _counts(jobs), "\n".join(table(jobs, ledger.facts)))
     log.info("next\n  bunryu report %s", shlex.quote(str(ledger.path)))
     if unfinished := sum(job.status not in DONE for job in jobs):
-        raise TrainingError(
-            f"{unfinished} of {len(jobs)} jobs did not finish",
-            where=str(ledger.path / "jobs"),
-            fix="the same command again tries what is missing",
-        )
+        what = f"{unfinished} of {len(jobs)} jobs did not finish"
+        fix = "the same command again tries what is missing"
+        raise TrainingError(what, where=str(ledger.path / "jobs"), fix=fix)
 
 
 def table(jobs: Sequence[JobState], facts: Mapping[str, Any]) -> list[str]:
     """A line for each job: number, status, its swept values, and its metric or the cause of its failure."""
     metric = str(facts["monitor"]).split()[1]
-    swept = [
-        " ".join(item for item in job.overrides if item.lstrip("+").partition("=")[0] in facts["swept"])
-        for job in jobs
-    ]
-    ends = [
-        f"{metric} {job.metrics[metric]:.4f}" if metric in job.metrics else job.cause or "" for job in jobs
-    ]
-    widest = max(map(len, swept), default=0)
-    return [
-        f"  {job.number:>3}  {job.status:<11}  {values:<{widest}}  {end}"
-        for job, values, end in zip(jobs, swept, ends, strict=True)
-    ]
+    rows = []
+    for job in jobs:
+        swept = (item for item in job.overrides if item.lstrip("+").partition("=")[0] in facts["swept"])
+        end = f"{metric} {job.metrics[metric]:.4f}" if metric in job.metrics else job.cause or ""
+        rows.append((f"  {job.number:>3}  {job.status:<11}  ", " ".join(swept), end))
+    widest = max((len(swept) for _, swept, _ in rows), default=0)
+    return [f"{start}{swept:<{widest}}  {end}" for start, swept, end in rows]
 
 
 @dataclass

@@ -109,13 +109,11 @@ def _values(key: str, distribution: BaseDistribution) -> list[Any]:
         return list(distribution.choices)
     if isinstance(distribution, IntDistribution) and not distribution.log:
         return list(range(distribution.low, distribution.high + 1, distribution.step))
-    fix = "choice(…), range(…), or sampler=tpe"
+    fix = "choice(…), range(…), or hydra.sweeper.sampler=tpe"
     raise ConfigError("a grid needs values that can be counted", where=key, fix=fix)
 
 
 def _pruner(name: str) -> optuna.pruners.BasePruner:
-    pruners: dict[str, type[optuna.pruners.BasePruner]] = {
-        "median": optuna.pruners.MedianPruner,
-        "hyperband": optuna.pruners.HyperbandPruner,
-    }
-    return pruners.get(name, optuna.pruners.NopPruner)()
+    if name == "median":
+        return optuna.pruners.MedianPruner()
+    return optuna.pruners.HyperbandPruner() if name == "hyperband" else optuna.pruners.NopPruner()

@@ -67,7 +67,7 @@ def naming(path: Path) -> Iterator[None]:
 
 def explained(error: BaseException) -> BunryuError | None:
     """An error of the disk as a sentence with the path and what to do, or BunryuError as it is; else None."""
-    if isinstance(error, BunryuError) or not isinstance(error, OSError):
+    if not isinstance(error, OSError):
         return error if isinstance(error, BunryuError) else None
     path = os.fsdecode(error.filename or "")
     if error.errno in FULL:

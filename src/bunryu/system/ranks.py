@@ -22,30 +22,17 @@ def world_size() -> int:
 
 
 def processes_for(accelerator: Mapping[str, Any]) -> int:
-    """How many processes train on one machine: one for each device; a TPU's chips are all of one process.
-
-    Args:
-        accelerator: a concrete config's.
-    """
+    """How many processes train on one machine: one for each device; a TPU's chips are all of one process."""
     return 1 if accelerator["name"] == "tpu" else int(accelerator["devices"])
 
 
 def check(devices: int, nodes: int = 1) -> None:
-    """Refuse a run that has other devices, or machines, than processes were started for.
-
-    Args:
-        devices: on each machine.
-        nodes: machines.
-
-    Raises:
-        ConfigError: naming both.
-    """
+    """Refuse a run of other devices, on each of its machines, or nodes than processes were started for."""
     if world_size() == 1:
         if nodes > 1:
+            what = f"one process was started, for {nodes} machines"
             fix = "srun, as in docs/accelerators.md, or torchrun on each machine; or no +trainer.num_nodes"
-            raise ConfigError(
-                f"one process was started, for {nodes} machines", where="trainer.num_nodes", fix=fix
-            )
+            raise ConfigError(what, where="trainer.num_nodes", fix=fix)
         return
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", 0)))
     if not here:

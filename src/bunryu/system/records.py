@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import reprlib
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 from typing_extensions import TypedDict
 
 from bunryu.errors import DamagedError, ModelError
+from bunryu.system.files import write_atomically
 
 MAX_RECORD_BYTES = 8 << 20  # the longest are manifests, with a diff of a million characters
 MAX_TABLE_BYTES = 1 << 29  # of metrics.csv and predictions
@@ -60,22 +61,28 @@ def mapping(**kinds: Any) -> Any:
 VERSIONED = mapping(schema=int)  # read first: which version of bunryu wrote a record
 
 
+def write_record(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write plain values as JSON, as ``write_atomically`` does."""
+    write_atomically(path, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most ``limit`` bytes; refused as in ``read_checked``."""
+    if not os.path.lexists(path):
+        raise ModelError(f"there is no {path.name}", where=str(path.parent))
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise damaged(path, "it is no file")
+    if (size := os.path.getsize(path)) > limit:
+        raise damaged(path, f"it has {size:,} bytes, more than {limit:,}")
     try:
-        # a pipe would be waited for
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(path, flags), "rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise damaged(path, "it is no file")
-            if state.st_size > limit:
-                raise damaged(path, f"it has {state.st_size:,} bytes, more than {limit:,}")
-            return file.read(limit)
+        return path.read_bytes()
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and not path.is_symlink():
-            raise ModelError(f"there is no {path.name}", where=str(path.parent)) from None
         raise damaged(path, f"it cannot be read: {error.strerror}") from None
+
+
+def read_table(path: Path) -> str:
+    """The text of metrics.csv or predictions; refused as in ``read_checked``."""
+    return read_bytes(path, MAX_TABLE_BYTES).decode("utf-8", "replace")
 
 
 def damaged(path: Path, why: object) -> DamagedError:

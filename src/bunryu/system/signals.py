@@ -58,11 +58,7 @@ class StopRequest:
         return self._number is not None
 
     def raise_interrupted(self) -> None:
-        """Raise the signal that was noted, here or in another of the processes that train together.
-
-        Raises:
-            Interrupted: always.
-        """
+        """Raise the signal that was noted, here or in another of the processes that train together."""
         raise Interrupted(self._number or signal.SIGTERM)
 
     @contextmanager
