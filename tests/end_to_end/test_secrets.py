@@ -213,5 +213,6 @@ def test_a_folder_from_the_environment_is_a_place_and_no_secret(
         assert "its corpus.train asks for" in error_of(2, *verb, run.path)
         assert run_cli(*verb, str(run.path), "--env", "DATA") == 0
     run.record(status="interrupted")
+    (run.path / "results.json").unlink()  # what has it is finished
     assert "fix:   --env DATA" in error_of(2, "resume", run.path)
     assert run_cli("resume", str(run.path), "--env", "OTHER", "--env", "DATA") == 0
