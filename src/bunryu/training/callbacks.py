@@ -56,7 +56,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, "dirpath": folder, "best_k_models": best, **placed})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        best = Path(str(self.dirpath), self.best_model_path or BEST)
+        best = Path(self.best_model_path or Path(str(self.dirpath), BEST))
         if self.best_model_score is not None and not best.is_file():
             raise ModelError("the best checkpoint is gone", where=str(best), fix="train the run anew")
         if trainer.is_global_zero and self.best_model_path and best.name != BEST:
