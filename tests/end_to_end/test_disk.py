@@ -196,14 +196,14 @@ def test_a_job_that_was_trained_when_the_disk_was_full_is_not_trained_again(
         if unwritten == "the run's end":
             patch.setattr("bunryu.sweeps.attempts.Attempt.end", lambda *_, **__: refuses())
         assert sweep_job.run_job(ledger, "bbb") == 1
-        patch.setattr("bunryu.sweeps.attempts.process_exists", lambda _: False)
+        patch.setattr("bunryu.sweeps.ledger.alive", lambda *_: False)
         job = ledger.job("bbb")
         assert job.status == "dead"
         assert job.run is not None
         before = {
             path: path.stat().st_mtime_ns for path in job.run.rglob("*.*") if path.name != "manifest.json"
         }
-    monkeypatch.setattr("bunryu.sweeps.attempts.process_exists", lambda _: False)
+    monkeypatch.setattr("bunryu.sweeps.ledger.alive", lambda *_: False)
     monkeypatch.setattr("bunryu.training.recipe.execute", refuses)
     assert sweep_job.run_job(ledger, "bbb") == 0
     done = ledger.job("bbb")

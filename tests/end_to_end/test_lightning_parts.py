@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ SMALLEST = [
     "limit_rows=16", "batch_size=8", "epochs=1", "logger=none", "trainer.log_every_n_steps=1",
 ]  # fmt: skip
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "OneCycleLR": {"max_lr": 1e-3},
+    "OneCycleLR": {"max_lr": 1e-3, "cycle_momentum": False},
     "CosineAnnealingLR": {"T_max": 2},
     "CosineAnnealingWarmRestarts": {"T_0": 2},
-    "CyclicLR": {"base_lr": 1e-4, "max_lr": 1e-3},
+    "CyclicLR": {"base_lr": 1e-4, "max_lr": 1e-3, "cycle_momentum": False},
     "ExponentialLR": {"gamma": 0.9},
     "MultiStepLR": {"milestones": [1]},
     "StepLR": {"step_size": 1},
@@ -62,8 +63,8 @@ REFUSED = {
 ELSEWHERE = ("TensorBoardLogger", "ReduceLROnPlateau")  # the default; and below
 
 
-def parts() -> Iterator[Any]:
-    """(group, dotted name) of each class that the allow-list names a family of."""
+def parts() -> dict[str, list[str]]:
+    """The dotted names of the classes that the allow-list names a family of, by their group."""
     schedules = torch.optim.lr_scheduler
     families: list[tuple[str, Any, Any]] = [
         ("optimizer", torch.optim, torch.optim.Optimizer),
@@ -72,12 +73,18 @@ def parts() -> Iterator[Any]:
         ("logger", pl.loggers, pl.loggers.Logger),
         ("profiler", pl.profilers, pl.profilers.Profiler),
     ]
+    found: dict[str, list[str]] = {}
     for group, module, family in families:
         for name in getattr(module, "__all__", dir(module)):
             part = getattr(module, name)
             known = name.startswith("_") or part is family or name in ELSEWHERE
             if inspect.isclass(part) and issubclass(part, family) and not known:
-                yield pytest.param(group, f"{module.__name__}.{name}", id=name)
+                found.setdefault(group, []).append(f"{module.__name__}.{name}")
+    return found
+
+
+def reason(target: str) -> str | None:
+    return REFUSED.get(target.rpartition(".")[2])
 
 
 def write_option(folder: Path, group: str, target: str) -> str:
@@ -98,27 +105,38 @@ def write_option(folder: Path, group: str, target: str) -> str:
     return f"{option}=part"
 
 
+def command(folder: Path, chosen: Mapping[str, str]) -> list[str]:
+    """Trains with these parts, one of a group."""
+    options = [write_option(folder / "conf", group, target) for group, target in chosen.items()]
+    return ["train", f"--config-dir={folder / 'conf'}", f"output_root={folder / 'out'}", *SMALLEST, *options]
+
+
+def together() -> Iterator[dict[str, str]]:
+    """The parts that train, one of each group at a time."""
+    trained = {group: [part for part in found if not reason(part)] for group, found in parts().items()}
+    for chosen in zip_longest(*trained.values()):
+        yield {group: part for group, part in zip(trained, chosen, strict=True) if part}
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch ?Profiler")
-@pytest.mark.parametrize(("group", "target"), list(parts()))
-def test_a_part_trains_for_two_steps_or_is_refused_before_any(
-    group: str, target: str, tmp_path: Path
-) -> None:
-    option = write_option(tmp_path / "conf", group, target)
-    command = [
-        "train",
-        "--config-dir",
-        tmp_path / "conf",
-        f"output_root={tmp_path / 'out'}",
-        *SMALLEST,
-        option,
-    ]
-    if reason := REFUSED.get(target.rpartition(".")[2]):
-        assert reason in error_of(2, *command)
-        assert not list(tmp_path.glob("out/*/*/checkpoints"))
-        return
-    assert cli.run([*map(str, command)]) == 0
+@pytest.mark.parametrize(
+    "chosen",
+    list(together()),
+    ids=lambda chosen: "+".join(part.rpartition(".")[2] for part in chosen.values()),
+)
+def test_a_part_trains_for_two_steps(chosen: dict[str, str], tmp_path: Path) -> None:
+    assert cli.run(command(tmp_path, chosen)) == 0
     (run,) = (tmp_path / "out").glob("*/*")
     assert len(recorded(Run(run), "train/loss")) == 2
+
+
+@pytest.mark.parametrize(
+    ("group", "target"),
+    [(group, part) for group, found in parts().items() for part in found if reason(part)],
+)
+def test_or_is_refused_before_any(group: str, target: str, tmp_path: Path) -> None:
+    assert str(reason(target)) in error_of(2, *command(tmp_path, {group: target}))
+    assert not list(tmp_path.glob("out/*/*/checkpoints"))
 
 
 def test_a_plateau_s_rate_falls_after_an_epoch_that_did_not_improve(train: Train) -> None:

@@ -68,15 +68,19 @@ def test_resume_writes_nothing_through_a_link(run: Run, name: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("verb", "name"),
-    [("evaluate", "evaluations"), ("evaluate", "evaluations/test"), ("evaluate", "evaluations/mine"),
-     ("export", "exports"), ("export", "exports/onnx")],
-)  # fmt: skip
+    [
+        ("evaluate", "evaluations"),
+        ("evaluate", "evaluations/mine"),
+        ("export", "exports"),
+        ("export", "exports/onnx"),
+    ],
+)
 @pytest.mark.parametrize("alone", [False, True], ids=["run", "model folder"])
 def test_evaluate_and_export_write_nothing_through_a_link(
     run: Run, verb: str, name: str, alone: bool, tmp_path: Path
 ) -> None:
     folder = run
-    arguments = [] if verb == "export" else ["--name", "mine" if name.endswith("mine") else "test"]
+    arguments = [] if verb == "export" else ["--name", "mine"]
     if alone:
         folder = Run(Path(shutil.copytree(run.path / "model", tmp_path / "alone")))
         (folder.path / name).mkdir(parents=True)
@@ -164,8 +168,6 @@ LIGHTNING = "pytorch_lightning"
     [
         *(("callbacks.ModelCheckpoint", "dirpath", value) for value in ("/x", "here", "file:///x")),
         *(("callbacks.ModelCheckpoint", "filename", value) for value in ("/x", "../x", "a/../../x", "~/x")),
-        ("callbacks.OnExceptionCheckpoint", "dirpath", "."),
-        ("callbacks.SpikeDetection", "exclude_batches_path", "skipped.json"),
         *(("loggers.CSVLogger", "name", value) for value in ("/x", "..", "a/../..", "memory://x")),
         ("loggers.CSVLogger", "version", "../.."),
         ("loggers.CSVLogger", "save_dir", "/x"),

@@ -21,7 +21,7 @@ import torch
 
 from bunryu import cli
 from bunryu.config.record import resolved
-from bunryu.data.corpora import Sample
+from bunryu.encoding.encoder import Encoder
 from bunryu.errors import BusyError, ModelError
 from bunryu.inference.opening import locate
 from bunryu.models import weights as weights_
@@ -102,7 +102,7 @@ def test_killed_in_training_a_run_goes_on_to_the_same_bits(
 def test_stopped_before_training_killed_twice_moved_and_without_its_cache(
     whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = at_call(Sample, "read", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stop = at_call(Encoder, "encode", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert train(tmp_path / "a", before=stop) == 143
     assert Run(run_in(tmp_path / "a")).manifest["status"] == "interrupted"
     assert resume(tmp_path / "a", before=killed_at(4)) == -signal.SIGKILL

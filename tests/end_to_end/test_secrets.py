@@ -73,8 +73,8 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_secret_is_in_no_byte_of_a_sweep_and_its_runs(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
     named = ["corpus.name=${oc.env:CANARY}", "sweep_name=s-${oc.env:CANARY}", "epochs=1", "limit_rows=20"]
-    assert run_cli("train", "-m", *QUICK, *named, f"output_root={out}", "seed=1,2", *MINE) == 0
-    ledger, (run, _) = ledger_in(out), map(Run, out.glob("*-tiny/*"))
+    assert run_cli("train", "-m", *QUICK, *named, f"output_root={out}", "seed=1", *MINE) == 0
+    ledger, (run,) = ledger_in(out), map(Run, out.glob("*-tiny/*"))
     log = ledger.log_of(ledger.jobs()[0].identity).read_text("utf-8")
     assert log.count("x-${oc.env:CANARY}\n") == 2  # by our logger and by a library's
     assert run.config["callbacks"]["mine"]["word"] == "x-${oc.env:CANARY}"
@@ -146,7 +146,6 @@ def test_no_error_shows_a_secret_wherever_it_stands(key: str) -> None:
 )  # fmt: skip
 def test_what_a_run_would_hold_is_refused(override: str) -> None:
     assert "this cannot be recorded so" in error_of(2, "train", "corpus/cleaner=kcbert", override)
-    assert "this cannot be recorded so" in error_of(2, "check", "corpus/cleaner=kcbert", override)
     assert list(Path.cwd().iterdir()) == []
 
 
@@ -213,5 +212,6 @@ def test_a_folder_from_the_environment_is_a_place_and_no_secret(
         assert "its corpus.train asks for" in error_of(2, *verb, run.path)
         assert run_cli(*verb, str(run.path), "--env", "DATA") == 0
     run.record(status="interrupted")
+    (run.path / "results.json").unlink()  # what has it is finished
     assert "fix:   --env DATA" in error_of(2, "resume", run.path)
     assert run_cli("resume", str(run.path), "--env", "OTHER", "--env", "DATA") == 0

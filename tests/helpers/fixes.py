@@ -31,6 +31,7 @@ BASES = (
         "callbacks=early_stopping",
         "optimizer=sgd",
     ],
+    ["scheduler=plateau"],
     [],
 )
 

@@ -47,7 +47,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "logger.*": ("log_metrics",),
 }
 # What Lightning's own parts take for places of files, which is the run's business, and for names there.
-FOLDER_KEYS = ("artifact_location", "dir", "dirpath", "exclude_batches_path", "save_dir", "tracking_uri")
+FOLDER_KEYS = ("artifact_location", "dir", "dirpath", "save_dir", "tracking_uri")
 NAME_KEYS = ("filename", "name", "sub_dir", "version")
 OUTSIDE = re.compile(r"^[/~]|(^|/)\.\.(/|$)|://|\$(?!\{oc\.env:)")
 INSTANTIATE_KEYS = ("_target_", "_partial_")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bunryu.errors import BusyError, ConfigError, DataError
-from bunryu.system.files import synchronise, write_atomically
+from bunryu.system.files import naming, synchronise, write_atomically
 
 
 class Unfinished:
@@ -37,7 +37,7 @@ class Unfinished:
 
         Refused if another process writes it, or what the rows depend on, ``request``, was another before.
         """
-        with open(self.partial, "a+b") as self._file:
+        with naming(self._path), open(self.partial, "a+b") as self._file:
             self._lock()
             found = self._read()  # again: that process may have ended since
             for name, value in request.items():

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from bunryu.errors import ModelError
 from bunryu.runs.run import Run
 from bunryu.system.secrets import mask_streams
 from bunryu.system.signals import Interrupted
@@ -28,13 +29,13 @@ def recording(run: Run) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as error:
-        with suppress(OSError):  # of a full disk or a vanished run: the error itself says more
+        with suppress(OSError, ModelError):  # of a full disk or a vanished run: the error itself says more
             run.end("interrupted", str(error) or type(error).__name__)
         log.warning("interrupted; to go on: bunryu resume %s", shlex.quote(str(run.path)))
         raise
     except BaseException as error:
         handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (error,), None))
-        with suppress(OSError):
+        with suppress(OSError, ModelError):
             run.end("failed", f"{type(error).__name__}: {error}")
         raise
     else:

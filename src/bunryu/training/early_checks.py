@@ -99,7 +99,7 @@ def trainer_of(config: Mapping[str, Any]) -> Any:
             raise ConfigError(what, where=f"trainer.{key}=0", fix=f"~trainer.{key}; limit_rows=… for less")
     if (trainer.check_val_every_n_epoch or 1) > trainer.max_epochs:
         where = "trainer.check_val_every_n_epoch"
-        raise ConfigError("no epoch would be validated", where=where, fix=f"{where}={trainer.max_epochs}")
+        raise ConfigError("no epoch would be validated", where=where, fix=f"++{where}={trainer.max_epochs}")
     return trainer
 
 
