@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -60,8 +61,8 @@ def wrong_fixes() -> list[str]:
 
 def _can_be_typed(told: str, key: str, shipped: list[dict[Any, Any]]) -> bool:
     try:
-        override = OverridesParser.create().parse_override(quote(told))
-    except HydraException:
+        override = OverridesParser.create().parse_override(quote(shlex.split(told)[0]))
+    except (HydraException, ValueError):
         return False
     if override.is_sweep_override() or told.startswith(("+", "hydra.", "hydra/")):
         return True
