@@ -90,7 +90,7 @@ def _changes(run: Run, options: argparse.Namespace) -> list[str]:
 def _corpus_changes(run: Run, options: argparse.Namespace) -> list[str]:
     from bunryu.training.inputs import corpus_of
 
-    corpus = corpus_of(run, options.env, options.corpus_root, fetch=not options.dry_run)
+    corpus = corpus_of(run, options.env, options.corpus_root)
     before, now = run.manifest.get("corpus", {}).get("fingerprint", "(unknown)"), corpus.fingerprint()
     return [] if before == now else [f"corpus fingerprint {before[:12]} -> {now[:12]}"]
 
