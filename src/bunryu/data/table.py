@@ -286,8 +286,5 @@ def _position(path: Path, names: list[str], name: str) -> int:
     header = "" if is_parquet else ", or give the file a header line"
     if len(names) == 1 and (inside := re.search(f"[{LIKELY}]", names[0])):
         header += f"; or corpus.delimiter='{inside[0]}'".replace("\t", "tab")
-    raise ConfigError(
-        f"no column '{spelt_out(name)}'; the file has {shown}",
-        where=where,
-        fix=f"{meant}set corpus.text_column and corpus.label_column{header}",
-    )
+    fix = f"{meant}set corpus.text_column and corpus.label_column{header}"
+    raise ConfigError(f"no column '{spelt_out(name)}'; the file has {shown}", where=where, fix=fix)

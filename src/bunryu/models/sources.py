@@ -183,12 +183,9 @@ class Pretrained:
             reason = first_line(error)
             if folder.is_dir():
                 raise ModelError(f"the {what} cannot be loaded: {reason}", where=str(folder)) from error
-            raise DownloadError(
-                f"the {what} of '{self.name}' is not cached and could not be fetched "
-                f"from {constants.ENDPOINT}: {reason}",
-                where="model.name",
-                fix=way_out(error),
-            ) from error
+            what = f"the {what} of '{self.name}' is not cached and could not be fetched"
+            what += f" from {constants.ENDPOINT}: {reason}"
+            raise DownloadError(what, where="model.name", fix=way_out(error)) from error
 
 
 def way_out(error: BaseException) -> str:
@@ -229,20 +226,14 @@ def _report_weights(model: Any, report: dict[str, Any], name: str) -> None:
     prefix = f"{model.base_model_prefix}."
     for key, found, expected in sorted(report["mismatched_keys"]):
         if key.startswith(prefix):
-            raise ModelError(
-                f"the checkpoint's {key} has the shape {tuple(found)}, the model's {tuple(expected)}",
-                where=name,
-                fix="a config.json and weights that belong together",
-            )
+            what = f"the checkpoint's {key} has the shape {tuple(found)}, the model's {tuple(expected)}"
+            raise ModelError(what, where=name, fix="a config.json and weights that belong together")
     new = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     unused = sorted(report["unexpected_keys"])
     lacking = [key for key in new if key.startswith(prefix) and ".pooler." not in key]
     if lacking:
-        raise ModelError(
-            f"{len(lacking)} weights of the encoder are not in the checkpoint, such as {lacking[0]}",
-            where=name,
-            fix="a checkpoint of the same architecture",
-        )
+        what = f"{len(lacking)} weights of the encoder are not in the checkpoint, such as {lacking[0]}"
+        raise ModelError(what, where=name, fix="a checkpoint of the same architecture")
     log.info("weights from %s: %d loaded, %d new (%s), %d unused (%s)",
              name, len(model.state_dict()) - len(new), len(new), ", ".join(new[:6]) or "none",
              len(unused), ", ".join(unused[:6]) or "none")  # fmt: skip

@@ -194,11 +194,9 @@ def _refuse_misfits(missing: Iterable[str], left_over: Iterable[str], where: Pat
 def refuse_pickles(folder: Path) -> None:
     """Refuse a folder whose weights could run code when they are loaded."""
     if any((folder / name).is_file() for name in PICKLES):
-        raise ModelError(
-            "the weights are a pickle, which can run code when it is loaded",
-            where=str(folder),
-            fix="convert them to model.safetensors on a machine you can spare",
-        )
+        fix = "convert them to model.safetensors on a machine you can spare"
+        what = "the weights are a pickle, which can run code when it is loaded"
+        raise ModelError(what, where=str(folder), fix=fix)
 
 
 def check_vocabulary(tokenizer: Any, embeddings: int, where: str) -> None:
