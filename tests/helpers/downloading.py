@@ -1,9 +1,8 @@
-"""A loopback server that Korpora takes for the real one, and the ways it may misbehave."""
+"""A loopback server that is taken for the real one, and the ways it may misbehave."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -33,12 +32,6 @@ def send(
     handler.wfile.write(body)
 
 
-def _no_length(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
 def _endless(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     with contextlib.suppress(ConnectionError):
         send(handler, b"x" * 10**6)
@@ -50,7 +43,6 @@ WRONG: dict[str, Answer] = {
     "one byte wrong": lambda handler, body: send(handler, body.replace(b"1", b"0", 1)),
     "empty": lambda handler, _: send(handler, b""),
     "too long": _endless,
-    "no length": _no_length,
     "not found": lambda handler, _: send(handler, b"gone", status=404),
     "unavailable": lambda handler, _: send(handler, b"later", status=503),
 }
@@ -84,22 +76,14 @@ class Server:
         send(handler, body[:5], length=len(body))
         self.released.wait(3)
 
-    def trickle_body(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        """All of the headers, then a byte at a time, never long without one."""
+    def trickle(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        """The headers, then a byte at a time, never long without one."""
         send(handler, b"", length=10**6)
-        self._trickle(handler, b"x")
-
-    def trickle_headers(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        """A header line that does not end."""
-        handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Endless: ")
-        self._trickle(handler, b"x")
-
-    def _trickle(self, handler: BaseHTTPRequestHandler, part: bytes) -> None:
         with contextlib.suppress(ConnectionError):
             for _ in range(100):  # in the end even one who waits is let go
                 if self.released.wait(0.02):
                     break
-                handler.wfile.write(part)
+                handler.wfile.write(b"x")
 
     def failing(self, times: int, answer: Answer) -> Answer:
         """So many answers of that kind, then right ones."""
@@ -115,7 +99,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server that Korpora takes for the real one, and its two files for the published ones."""
+    """A server that is taken for the real one, and its two files for the published ones."""
     server = Server()
     information = [
         {"url": f"{server.url}/{split}", "destination": f"nsmc/ratings_{split}.txt", "method": "download"}
@@ -132,7 +116,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.delenv(name, raising=False)
     yield server
     server.close()
-    gc.collect()  # so that what Korpora left open is closed here, under this file's filter
 
 
 def files_in(root: Path) -> dict[str, bytes]:

@@ -55,14 +55,14 @@ class Nsmc:
 
     Args:
         root_dir: Korpora's folder; the files are ``root_dir/nsmc/ratings_{train,test}.txt``.
-        force_download: fetch again even if the files are there; None to fetch nothing.
+        force_download: fetch again even if the files are there.
 
     The rest is as in ``Sample``.
     """
 
     name: str
     root_dir: str
-    force_download: bool | None
+    force_download: bool
     validation: float | str
     split_seed: int
     label_names: Mapping[int, str]
@@ -135,9 +135,8 @@ class Table:
             deque(islice(rows, FIRST_ROWS), maxlen=0)
 
     def read(self) -> Corpus:
-        files = {
-            name: read_examples(path, self._columns, self._format(path)) for name, path in self._files.items()
-        }
+        columns, paths = self._columns, self._files
+        files = {name: read_examples(path, columns, self._format(path)) for name, path in paths.items()}
         labels = sort_labels(example.label for example in files["train"].examples)
         if not self.label_names:
             _refuse_no_classes(labels, len(files["train"].examples))
@@ -201,8 +200,9 @@ def _refuse_no_classes(labels: Sequence[str], rows: int) -> None:
     numbers = {float(label) for label in labels if _NUMBER.fullmatch(label)}
     scores = any("." in label for label in labels) and all(map(_NUMBER.fullmatch, labels))
     if scores and (len(labels) > MOST_FRACTIONS or len(numbers) < len(labels)):
-        span = f"from {min(numbers):g} to {max(numbers):g}"
-        what = f"{len(labels)} labels are numbers {span}: scores, no classes"
+        what = (
+            f"{len(labels)} labels are numbers from {min(numbers):g} to {max(numbers):g}: scores, no classes"
+        )
     elif len(labels) > MOST_FRACTIONS and len(labels) > 0.8 * rows:
         what = f"{rows} rows have {len(labels)} different labels: texts or ids, no classes"
     else:
@@ -222,13 +222,9 @@ def _refuse_labels(corpus: Corpus) -> None:
     known = in_train.intersection(corpus.labels)
     for name in ("train", "test", "validation"):  # test before validation, which may be a copy of it
         if unknown := [example for example in corpus.split(name) if example.label not in known]:
-            labels = sorted({example.label for example in unknown})
+            labels, first = sorted({example.label for example in unknown}), corpus.place(name, unknown[0])
             fix = "mend those rows, add them to train, or name them in corpus.label_names"
             if unused := [label for label in corpus.labels if label not in in_train]:
                 fix += f" (no row has {unused[:10]}: YAML reads an unquoted 010 as 8, so quote it, '010')"
-            raise DataError(
-                f"labels that {name} has and train or corpus.label_names has not: {labels[:10]}; "
-                f"first: {corpus.place(name, unknown[0])}",
-                where=f"corpus.{name}",
-                fix=fix,
-            )
+            what = f"labels that {name} has and train or corpus.label_names has not: {labels[:10]}"
+            raise DataError(f"{what}; first: {first}", where=f"corpus.{name}", fix=fix)

@@ -95,11 +95,9 @@ class Corpus:
     def refuse_flaws(self) -> None:
         if flaws := self.flaws():
             listed = "".join(f"\n  - {flaw}" for flaw in flaws)
-            raise DataError(
-                f"strict_data=true takes no corpus with flaws; this one has:{listed}",
-                where="the files of corpus",
-                fix="mend them; or strict_data=false to train on them as they are",
-            )
+            what = f"strict_data=true takes no corpus with flaws; this one has:{listed}"
+            fix = "mend them; or strict_data=false to train on them as they are"
+            raise DataError(what, where="the files of corpus", fix=fix)
 
     @cached_property
     def _statistics(self) -> dict[str, SplitStatistics]:

@@ -17,16 +17,15 @@ from bunryu.errors import ConfigError, DataError
 log = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # bytes read and decoded at once
-LONGEST_LINE = 1 << 26  # characters
 HEAD = 1 << 20  # bytes that tell how lines end
 
 # What a file may begin with, and the encoding it then has; utf-16's first mark also begins utf-32's.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
 }
 _UNDECODABLE = re.compile("[\udc80-\udcff]")  # as ``keep_undecodable`` marks bytes
 
@@ -70,7 +69,7 @@ def decoded_lines(path: Path, encoding: str | None, *, keep_undecodable: bool = 
     head = next(blocks(path, HEAD))
     name = _encoding_of(path, encoding, head)
     newline = "\r" if b"\r" in head and b"\n" not in head else "\n"
-    lines = chain.from_iterable(_lines(_texts(path, name, newline, keep_undecodable), path))
+    lines = chain.from_iterable(_lines(_texts(path, name, newline, keep_undecodable)))
     first = next(lines, None)
     if first is None:
         raise DataError("the file is empty", where=str(path))
@@ -81,26 +80,23 @@ def decoded_lines(path: Path, encoding: str | None, *, keep_undecodable: bool = 
 
 def refuse_undecodable(path: Path, encoding: str | None) -> None:
     """Raise what ``decoded_lines`` does for the first bad byte if more than a tenth of the lines have one."""
-    try:
+    lines = [0, 0]  # good ones, and those with a bad byte
+    for line in decoded_lines(path, encoding, keep_undecodable=True):
+        lines[_UNDECODABLE.search(line) is not None] += 1
+    if lines[1] * 10 > sum(lines):
         deque(decoded_lines(path, encoding), maxlen=0)
-    except DataError:
-        lines = [0, 0]  # good ones, and those with a bad byte
-        for line in decoded_lines(path, encoding, keep_undecodable=True):
-            lines[_UNDECODABLE.search(line) is not None] += 1
-        if lines[1] * 10 > sum(lines):
-            raise
 
 
 def _encoding_of(path: Path, said: str | None, head: bytes) -> str:
     """The encoding by the file's byte-order mark, by its bytes if they are UTF-8, or what is said of it."""
     if marked := [name for mark, name in _MARKS.items() if head.startswith(mark)]:
         return marked[0]
-    if said is None or codecs.lookup(said).name == "utf-8":
+    name = "utf-8" if said is None else codecs.lookup(said).name
+    if said is None or name.startswith("utf-8"):
         return "utf-8"
     if newlines_are_bytes(said) and not _decodes(path, "ascii") and _decodes(path, "utf-8"):
         _warn_once(path.name, said)
         return "utf-8"
-    name = codecs.lookup(said).name
     return f"{name}-le" if name in ("utf-16", "utf-32") else said  # without a mark
 
 
@@ -109,7 +105,7 @@ def _warn_once(file: str, said: str) -> None:
     log.warning("%s is UTF-8 and is read as that, not as %s", file, said)
 
 
-def _lines(texts: Iterator[str], path: Path) -> Iterator[list[str]]:
+def _lines(texts: Iterator[str]) -> Iterator[list[str]]:
     """The lines that end in each text; last, what follows the last newline, unless that is nothing."""
     held: list[str] = []  # the parts of a line that began in an earlier text
     for text in texts:
@@ -119,9 +115,6 @@ def _lines(texts: Iterator[str], path: Path) -> Iterator[list[str]]:
             lines[0] = "".join(held)
             held = [lines.pop()]
             yield lines
-        elif sum(map(len, held)) > LONGEST_LINE:
-            what = f"it has a line of more than {LONGEST_LINE:,} characters"
-            raise DataError(what, where=str(path), fix="a row a line: .csv, .tsv or .jsonl")
     if last := "".join(held):
         yield [last]
 
@@ -132,14 +125,11 @@ def _texts(path: Path, encoding: str, newline: str, keep_undecodable: bool) -> I
     decoder.errors = "surrogateescape" if keep_undecodable else "strict"
     line, started = 1, False
     for block in blocks(path, BLOCK):
-        _, flag = decoder.getstate()
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            good = error.object[: error.start]  # begins with what the decoder kept of the block before
-            decoder.setstate((b"", flag))
+            line += error.object[: error.start].count(newline.encode(encoding))
             bad = error.object[error.start : error.start + 1].hex()
-            line += _newlines(good, decoder, newline)
             raise _wrong_encoding(f"byte 0x{bad} cannot be read", path, line, encoding) from None
         except ValueError:  # a decoder that does not say where
             raise _wrong_encoding("it cannot be decoded", path, line, encoding) from None
@@ -149,13 +139,6 @@ def _texts(path: Path, encoding: str, newline: str, keep_undecodable: bool) -> I
             text = text.lstrip("\ufeff")
             started = text != ""
         yield text
-
-
-def _newlines(good: bytes, decoder: codecs.IncrementalDecoder, newline: str) -> int:
-    try:
-        return decoder.decode(good).count(newline)
-    except UnicodeError:  # some codecs judge a text as a whole
-        return good.count(newline.encode())
 
 
 def _wrong_encoding(what: str, path: Path, line: int, encoding: str) -> DataError:

@@ -48,14 +48,13 @@ def delimited_records(
             room = min(longest, longest + IN_VAIN * size - in_vain)
             quoted, span = _quoted(_with_next(line, ahead, lines, room), delimiter)
             problem = _doubt(quoted, list(islice(ahead, span - 1)), delimiter, width)
-            if problem:
-                in_vain += sum(map(len, islice(ahead, span)))
-            else:
+            if not problem:
                 fields, taken = quoted, span
                 for _ in range(span - 1):
                     ahead.popleft()
-            if problem == STRAY and '\\"' in plain:
-                problem = ESCAPED
+            else:
+                in_vain += sum(map(len, islice(ahead, span)))
+                problem = ESCAPED if problem == STRAY and '\\"' in plain else problem
         width = width or len(fields)
         yield number, fields, taken, problem
         number += taken

@@ -1,17 +1,16 @@
-"""Fetching NSMC with Korpora; a file that is incomplete or wrong never replaces one that is there."""
+"""Fetching NSMC, whose addresses Korpora knows; a file that is wrong never replaces one that is there."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import logging
 import os
 import secrets
 import shutil
 import tempfile
 import time
-from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib import error, request
@@ -22,12 +21,12 @@ from bunryu.system.files import FULL, remove_abandoned, synchronise
 
 log = logging.getLogger(__name__)
 
-SECONDS_WITHOUT_DATA = 30.0  # for a connection, an answer and each part of it
+SECONDS_WITHOUT_DATA = 30.0  # for a connection and each part of an answer
 MIN_BYTES_PER_SECOND = 2_000  # over each span of SECONDS_WITHOUT_DATA
 ATTEMPTS = 4
 SECONDS_BEFORE_RETRY = 1.0  # doubled each time; the pause is random, between half of it and all
 TEMPORARY_ERRORS = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses worth another attempt
-MAX_HEADER_BYTES = 1 << 16
+BLOCK = 1 << 16  # bytes taken at once, at most
 
 
 class Published(NamedTuple):
@@ -48,11 +47,11 @@ def nsmc_file(folder: Path, split: str) -> Path:
     return folder / f"ratings_{split}.txt"
 
 
-def fetch_nsmc(root: Path, *, force: bool | None) -> None:
+def fetch_nsmc(root: Path, *, force: bool) -> None:
     """Fetch the files that ``root/nsmc`` lacks, or both; with both there, the network is not touched.
 
     Args:
-        force: whether both are fetched anyway; None to fetch nothing.
+        force: whether both are fetched anyway.
 
     Raises:
         DownloadError: if the network fails or the wrong files came; those that were there stay as they were.
@@ -61,9 +60,6 @@ def fetch_nsmc(root: Path, *, force: bool | None) -> None:
     missing = [split for split in NSMC if force or not nsmc_file(folder, split).is_file()]
     if not missing:
         return
-    if force is None:
-        what, fix = "NSMC is not there, and nothing is fetched to look at a run", "bunryu check corpus=nsmc"
-        raise DownloadError(what, where=str(folder), fix=f"{fix} corpus.root_dir={root}, which fetches it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder, ".fetching-")
@@ -100,134 +96,72 @@ def git_blob_id(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-class _NotFetched(Exception):
-    """Why an attempt failed; ``final`` if another would fail in the same way."""
-
-    def __init__(self, why: str, *, final: bool = False) -> None:
-        super().__init__(why)
-        self.final = final
-
-
 def _fetch(split: str, staging: Path, folder: Path) -> None:
     """Bring one file into ``staging``, with more attempts if the first fails."""
-    path = nsmc_file(staging, split)
-    for attempt in range(1, ATTEMPTS + 1):
-        handler = _LimitedHandler(NSMC[split].size + MAX_HEADER_BYTES)
-        try:
-            _korpora_fetch(path, handler)
-            return _verify(path, NSMC[split])
-        except _NotFetched as failure:
-            path.unlink(missing_ok=True)
-            what = f"{path.name} from {handler.host}: {failure}"
-            if failure.final or attempt == ATTEMPTS:
-                tried = f" (attempt {attempt} of {ATTEMPTS})" if attempt > 1 else ""
-                raise _failed(f"{what}{tried}", folder) from None
-            seconds = SECONDS_BEFORE_RETRY * 2 ** (attempt - 1) * (1 + secrets.randbelow(1000) / 1000) / 2
-            log.warning("%s; attempt %d of %d in %.1f s", what, attempt + 1, ATTEMPTS, seconds)
-            time.sleep(seconds)
-
-
-def _korpora_fetch(path: Path, handler: _LimitedHandler) -> None:
     from Korpora import korpus_nsmc
 
+    path = nsmc_file(staging, split)
     urls = {Path(file["destination"]).name: file["url"] for file in korpus_nsmc.NSMC_FETCH_INFORMATION}
-    url = urls[path.name]
-    handler.host = urlsplit(url).netloc
-    opener = getattr(request, "_opener", None)
-    request.install_opener(request.build_opener(handler))  # Korpora itself sets no time-out
+    for attempt in range(1, ATTEMPTS + 1):
+        host, why, again = _attempt(urls[path.name], path, NSMC[split])
+        if not why:
+            return
+        what = f"{path.name} from {host}: {why}"
+        if not again or attempt == ATTEMPTS:
+            tried = f" (attempt {attempt} of {ATTEMPTS})" if attempt > 1 else ""
+            raise _failed(f"{what}{tried}", folder)
+        seconds = SECONDS_BEFORE_RETRY * 2 ** (attempt - 1) * (1 + secrets.randbelow(1000) / 1000) / 2
+        log.warning("%s; attempt %d of %d in %.1f s", what, attempt + 1, ATTEMPTS, seconds)
+        time.sleep(seconds)
+
+
+def _attempt(url: str, path: Path, published: Published) -> tuple[str, str, bool]:
+    """The host that answered, why the file did not come (empty if it did), and whether to try again."""
     try:
-        korpus_nsmc.fetch(url, str(path), "nsmc", True)
+        with request.urlopen(url, timeout=SECONDS_WITHOUT_DATA) as answer:
+            url = answer.url  # a redirection may have led to another host
+            _save(answer, path, published.size + BLOCK)
+        why, again = _fault(path, published)
     except error.HTTPError as failure:
         failure.close()
-        raise _NotFetched(f"{failure}", final=failure.code not in TEMPORARY_ERRORS) from None
-    except Exception as failure:  # urllib, http.client, ssl, socket and Korpora's own: all mean "not fetched"
+        url, why, again = failure.url, str(failure), failure.code in TEMPORARY_ERRORS
+    except (OSError, HTTPException, ValueError) as failure:
         if getattr(failure, "errno", None) in FULL:
             raise  # of this machine's disk, not of the network
-        if handler.without_length:
-            raise _NotFetched("the answer does not say how long it is (a proxy between?)") from None
-        raise _NotFetched(f"{type(failure).__name__}: {failure}") from None
-    finally:
-        request.install_opener(opener)
+        why, again = f"{type(failure).__name__}: {failure}", True
+    return urlsplit(url).netloc, why, again
 
 
-class _LimitedHandler(request.HTTPSHandler, request.HTTPHandler):
-    """Opens addresses with a time-out, and stops answers of too few bytes a second or too many in all."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__()
-        self.max_bytes = max_bytes
-        self.host = ""  # the last one asked: a redirection may lead to another
-        self.without_length = False
-
-    def http_open(self, req: request.Request) -> HTTPResponse:
-        return self._open(HTTPConnection, req)
-
-    def https_open(self, req: request.Request) -> HTTPResponse:
-        return self._open(HTTPSConnection, req)
-
-    def _open(self, kind: Any, req: request.Request) -> HTTPResponse:
-        def connect(host: str, **options: Any) -> Any:
-            connection = kind(host, **options)
-            connection.response_class = self._respond
-            return connection
-
-        self.host = urlsplit(req.full_url).netloc
-        req.timeout = SECONDS_WITHOUT_DATA
-        response = self.do_open(connect, req)
-        self.without_length = response.status == 200 and response.headers["Content-Length"] is None
-        return response
-
-    def _respond(self, *arguments: Any, **options: Any) -> HTTPResponse:
-        response = HTTPResponse(*arguments, **options)
-        response.fp = io.BufferedReader(_LimitedStream(response.fp.detach(), self.max_bytes))
-        return response
+def _save(answer: Any, path: Path, max_bytes: int) -> None:
+    """Write an answer to the disk; raises once too little comes in a span of time, or too much in all."""
+    since, received = time.monotonic(), 0  # bytes since then
+    with path.open("wb") as file:
+        while block := answer.read1(BLOCK):
+            file.write(block)
+            received += len(block)
+            seconds = time.monotonic() - since
+            if file.tell() > max_bytes:
+                raise ConnectionError("the answer is longer than the published file")
+            if seconds > SECONDS_WITHOUT_DATA:
+                if received < MIN_BYTES_PER_SECOND * seconds:
+                    raise TimeoutError(f"only {received:,} bytes came in {seconds:.0f} s")
+                since, received = time.monotonic(), 0
+        file.flush()
+        os.fsync(file.fileno())
 
 
-class _LimitedStream(io.RawIOBase):
-    """What a server sends, headers included; raises once it is too slow or too much."""
-
-    def __init__(self, source: io.RawIOBase, max_bytes: int) -> None:
-        self._source = source
-        self._left = max_bytes
-        self._since = time.monotonic()
-        self._received = 0  # since then
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        count = self._source.readinto(buffer)
-        self._received += count or 0
-        self._left -= count or 0
-        if self._left < 0:
-            raise ConnectionError("the answer is longer than the published file")
-        seconds = time.monotonic() - self._since
-        if count and seconds > SECONDS_WITHOUT_DATA:
-            if self._received < MIN_BYTES_PER_SECOND * seconds:
-                raise TimeoutError(f"only {self._received:,} bytes came in {seconds:.0f} s")
-            self._since, self._received = time.monotonic(), 0
-        return count
-
-    def close(self) -> None:
-        self._source.close()
-        super().close()
-
-
-def _verify(path: Path, published: Published) -> None:
-    """Refuse what is not the published file, and write what is to the disk."""
-    if not path.is_file():
-        raise _NotFetched("nothing arrived")
+def _fault(path: Path, published: Published) -> tuple[str, bool]:
+    """Why a file is not the published one (empty if it is), and whether it may be the next time."""
     content, blob = path.read_bytes(), git_blob_id(path)
     if blob == published.blob:
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-    elif content[:200].lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise _NotFetched("a web page, not the corpus (a login page of the network?)", final=True)
-    else:
-        wanted = f"{published.size:,} and {published.blob[:12]}"
-        raise _NotFetched(
-            f"arrived with {len(content):,} bytes and checksum {blob[:12]}; published are {wanted}"
-        )
+        return "", False
+    if content[:200].lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "a web page, not the corpus (a login page of the network?)", False
+    came, wanted = (
+        f"{len(content):,} bytes and checksum {blob[:12]}",
+        f"{published.size:,} and {published.blob[:12]}",
+    )
+    return f"arrived with {came}; published are {wanted}", True
 
 
 def _failed(why: str, folder: Path) -> DownloadError:

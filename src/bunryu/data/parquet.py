@@ -63,8 +63,6 @@ def _opened(path: Path) -> Iterator[ParquetFile]:
         if isinstance(error, OSError) and error.strerror:
             raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from None
         reason = str(error).partition("\n")[0].rstrip(".")
-        raise DataError(
-            f"the file is no parquet file, or it is cut off or damaged: {reason}",
-            where=str(path),
-            fix="write it again, or rename it if it is a .csv, .tsv, .txt or .jsonl file",
-        ) from None
+        what = f"the file is no parquet file, or it is cut off or damaged: {reason}"
+        fix = "write it again, or rename it if it is a .csv, .tsv, .txt or .jsonl file"
+        raise DataError(what, where=str(path), fix=fix) from None

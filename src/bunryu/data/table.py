@@ -66,15 +66,16 @@ class RowCounts:
         """Count one rejected row and remember where it stands."""
         if len(self.rejected_rows) < NAMED_ROWS:
             self.rejected_rows.append(f"{place(self.file, line)}: {reason}")
-        if reason not in self.rejected and len(self.rejected) >= NAMED_REASONS:
-            reason = "other reasons"
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        _count(self.rejected, reason, "other reasons")
 
     def note(self, what: str) -> None:
         """Count something worth knowing about a row that is used all the same."""
-        if what not in self.notes and len(self.notes) >= NAMED_REASONS:
-            what = "other notes"
-        self.notes[what] = self.notes.get(what, 0) + 1
+        _count(self.notes, what, "other notes")
+
+
+def _count(counts: dict[str, int], what: str, other: str) -> None:
+    what = what if what in counts or len(counts) < NAMED_REASONS else other
+    counts[what] = counts.get(what, 0) + 1
 
 
 @dataclass(frozen=True)
@@ -189,42 +190,31 @@ def _parquet_rows(path: Path, columns: Sequence[str], counts: RowCounts, watch_i
 def _json_rows(
     path: Path, columns: Sequence[str], kept: Sequence[str], format: TableFormat, counts: RowCounts
 ) -> _Found:
-    names: set[str] = set()
-    columns, kept = list(map(name_of, columns)), list(map(name_of, kept))
-    used = 0
+    columns, wanted = list(map(name_of, columns)), list(map(name_of, (*columns, *kept)))
+    lacking, names = set(wanted), set[str]()  # in every row yet, and of the rows that lack one
     for number, row, problem in json_rows(_lines(path, format), path):
         counts.lines += 1
-        if problem:
-            yield number, [], problem, None
-            continue
-        if not all(name in row for name in (*columns, *kept)):
+        if not all(name in row for name in wanted):
             row = {name_of(name): value for name, value in row.items()} | row
-        if missing := [name for name in columns if name not in row]:
             names.update(row if len(names) < NAMED_REASONS else ())
-            yield number, [], f"no '{missing[0]}'", None
-        else:
-            used += 1
-            for name in kept:
-                if name not in row:
-                    names.update(row if len(names) < NAMED_REASONS else ())
-                    counts.note(f"without '{name}'")
-            yield number, [row.get(name) for name in (*columns, *kept)], "", row.get("id")
-    for name in columns:
-        if counts.rejected.get(f"no '{name}'", 0) == sum(counts.rejected.values()) == counts.read:
+        lacking -= row.keys()
+        missing = [f"no '{name}'" for name in columns if name not in row]
+        if problem or missing:
+            yield number, [], problem or missing[0], None
+            continue
+        for name in wanted[len(columns) :]:
+            if name not in row:
+                counts.note(f"without '{name}'")
+        yield number, [row.get(name) for name in wanted], "", row.get("id")
+    for name in filter(lacking.__contains__, wanted) if names else ():
+        if name in columns or counts.read <= NAMED_REASONS:  # of a longer file much was predicted
             _position(path, sorted(names), name)  # refuses it
-    for name in kept:  # of a long file that is only noted: much was read and predicted
-        if counts.notes.get(f"without '{name}'") == used <= NAMED_REASONS:
-            _position(path, sorted(names), name)
 
 
 def _delimited_rows(path: Path, columns: Sequence[str], format: TableFormat, counts: RowCounts) -> _Found:
     lines, skipped, delimiter = _delimiter_of(_lines(path, format), columns, format)
-    records = delimited_records(
-        lines,
-        delimiter,
-        quotes=format.quoting == "csv",
-        longest=0 if format.one_line_rows else LONGEST_RECORD,
-    )
+    longest = 0 if format.one_line_rows else LONGEST_RECORD
+    records = delimited_records(lines, delimiter, quotes=format.quoting == "csv", longest=longest)
     _, header, _, problem = next(records)
     if problem and not format.one_line_rows:
         raise DataError(f"the header cannot be read: {problem}", where=f"{path}:1", fix="corpus.quoting=none")
@@ -296,8 +286,5 @@ def _position(path: Path, names: list[str], name: str) -> int:
     header = "" if is_parquet else ", or give the file a header line"
     if len(names) == 1 and (inside := re.search(f"[{LIKELY}]", names[0])):
         header += f"; or corpus.delimiter='{inside[0]}'".replace("\t", "tab")
-    raise ConfigError(
-        f"no column '{spelt_out(name)}'; the file has {shown}",
-        where=where,
-        fix=f"{meant}set corpus.text_column and corpus.label_column{header}",
-    )
+    fix = f"{meant}set corpus.text_column and corpus.label_column{header}"
+    raise ConfigError(f"no column '{spelt_out(name)}'; the file has {shown}", where=where, fix=fix)

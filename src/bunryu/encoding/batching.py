@@ -53,11 +53,8 @@ def join_short_batches(batches: list[Index], processes: int) -> list[Index]:
     short = [batch for batch in batches if len(batch) < processes]
     whole = [batch for batch in batches if len(batch) >= processes]
     if not whole:
-        raise ConfigError(
-            f"there are fewer rows to train on than processes, which are {processes}",
-            where="accelerator.devices",
-            fix="accelerator.devices=1",
-        )
+        what = f"there are fewer rows to train on than processes, which are {processes}"
+        raise ConfigError(what, where="accelerator.devices", fix="accelerator.devices=1")
     return [*whole[:-1], np.concatenate([whole[-1], *short])] if short else whole
 
 

@@ -37,11 +37,9 @@ def hash_texts(texts: Sequence[str]) -> bytes:
         joined = "".join(texts).encode("utf-8")
     except UnicodeEncodeError as error:
         number = int(np.searchsorted(np.cumsum(lengths), error.start, side="right"))
-        raise DataError(
-            f"a document holds half a surrogate pair: {texts[number][:40]!a}",
-            where=f"document {number + 1} of its split",
-            fix="remove it, or write the whole character",
-        ) from None
+        what = f"a document holds half a surrogate pair: {texts[number][:40]!a}"
+        where = f"document {number + 1} of its split"
+        raise DataError(what, where=where, fix="remove it, or write the whole character") from None
     return hashlib.sha256(lengths.tobytes() + joined).digest()
 
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, BertTokenizer
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.encoding.vocabulary import learn_wordpiece, read_vocabulary
-from bunryu.errors import ConfigError, DownloadError, ModelError
+from bunryu.errors import ConfigError, DownloadError, ModelError, first_line
 from bunryu.models.weights import (
     WEIGHTS,
     check_bounds,
@@ -130,7 +130,13 @@ class Pretrained:
         """
         folder = Path(self.location)
         if folder.is_dir() and not any((folder / name).is_file() for name in WEIGHTS):
-            return self._architecture_alone(folder, tokenizer, labels)
+            refuse_pickles(folder)
+            log.warning(
+                "NO WEIGHTS in %s: only its architecture and vocabulary are used, the weights are RANDOM. "
+                "Accuracy will be far below the pretrained model's.",
+                folder,
+            )
+            return self.architecture(tokenizer, labels)
         model, report = self._load(
             self.network,
             "model",
@@ -145,15 +151,6 @@ class Pretrained:
         in_own_memory(model)
         # from_pretrained gives a model with dropout off, and Lightning leaves it so.
         return model.train() if "dtype" in _keywords(self.network) else _in_full_precision(model).train()
-
-    def _architecture_alone(self, folder: Path, tokenizer: Any, labels: Sequence[str]) -> Any:
-        refuse_pickles(folder)
-        log.warning(
-            "NO WEIGHTS in %s: only its architecture and vocabulary are used, the weights are RANDOM. "
-            "Accuracy will be far below the pretrained model's.",
-            folder,
-        )
-        return self.architecture(tokenizer, labels)
 
     def architecture(self, tokenizer: Any, labels: Sequence[str]) -> Any:
         """What config.json describes, with random weights in 32 bits; raises as ``classifier`` does."""
@@ -171,30 +168,24 @@ class Pretrained:
         check_vocabulary(tokenizer, model.config.vocab_size, self.name)
         positions = positions_of(model)
         if self.positions is not None and positions is not None and self.positions > positions:
-            what, fix = (
-                f"the model has {positions} positions, not {self.positions}",
-                f"model.positions={positions}",
-            )
-            raise ConfigError(what, where="model.positions", fix=fix)
+            what = f"the model has {positions} positions, not {self.positions}"
+            raise ConfigError(what, where="model.positions", fix=f"model.positions={positions}")
 
     def _load(self, factory: Callable[..., Any], what: str, **arguments: Any) -> Any:
         folder = Path(self.location)
-        if not folder.is_dir() and not _hub_answers():
-            arguments["local_files_only"] = True
         if folder.is_dir():
             check_bounds(folder)
+        elif not _hub_answers():
+            arguments["local_files_only"] = True
         try:
             return factory(self.location, **arguments)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
+            reason = first_line(error)
             if folder.is_dir():
                 raise ModelError(f"the {what} cannot be loaded: {reason}", where=str(folder)) from error
-            raise DownloadError(
-                f"the {what} of '{self.name}' is not cached and could not be fetched "
-                f"from {constants.ENDPOINT}: {reason}",
-                where="model.name",
-                fix=way_out(error),
-            ) from error
+            what = f"the {what} of '{self.name}' is not cached and could not be fetched"
+            what += f" from {constants.ENDPOINT}: {reason}"
+            raise DownloadError(what, where="model.name", fix=way_out(error)) from error
 
 
 def way_out(error: BaseException) -> str:
@@ -235,20 +226,14 @@ def _report_weights(model: Any, report: dict[str, Any], name: str) -> None:
     prefix = f"{model.base_model_prefix}."
     for key, found, expected in sorted(report["mismatched_keys"]):
         if key.startswith(prefix):
-            raise ModelError(
-                f"the checkpoint's {key} has the shape {tuple(found)}, the model's {tuple(expected)}",
-                where=name,
-                fix="a config.json and weights that belong together",
-            )
+            what = f"the checkpoint's {key} has the shape {tuple(found)}, the model's {tuple(expected)}"
+            raise ModelError(what, where=name, fix="a config.json and weights that belong together")
     new = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     unused = sorted(report["unexpected_keys"])
     lacking = [key for key in new if key.startswith(prefix) and ".pooler." not in key]
     if lacking:
-        raise ModelError(
-            f"{len(lacking)} weights of the encoder are not in the checkpoint, such as {lacking[0]}",
-            where=name,
-            fix="a checkpoint of the same architecture",
-        )
+        what = f"{len(lacking)} weights of the encoder are not in the checkpoint, such as {lacking[0]}"
+        raise ModelError(what, where=name, fix="a checkpoint of the same architecture")
     log.info("weights from %s: %d loaded, %d new (%s), %d unused (%s)",
              name, len(model.state_dict()) - len(new), len(new), ", ".join(new[:6]) or "none",
              len(unused), ", ".join(unused[:6]) or "none")  # fmt: skip

@@ -26,6 +26,7 @@ MAX_TEXT_BYTES = 64 << 20  # Gemma's tokenizer has 34 MB
 MAX_SIZE = 2**21  # of any dimension in config.json
 MAX_LAYERS = 1000
 LAYERS = re.compile(r"(layers?|groups?|group_num|experts|block_sizes|depths)$")  # each a module to make
+TOGETHER = "weights and architecture that belong together"
 PREFIX = "model."  # the attribute under which our task, and the tutorial's, keep the classifier
 
 
@@ -45,11 +46,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if isinstance(name, str) and name.startswith(PREFIX) and isinstance(tensor, torch.Tensor)
     }
     if not weights:
-        raise ModelError(
+        what, fix = (
             f"no entry of its state_dict starts with '{PREFIX}'",
-            where=str(path),
-            fix="a checkpoint of bunryu or of the tutorial's library",
+            "a checkpoint of bunryu or of the tutorial's library",
         )
+        raise ModelError(what, where=str(path), fix=fix)
     return weights
 
 
@@ -64,11 +65,9 @@ def _loaded(path: Path, load: Callable[[Path], Any]) -> Any:
     except OSError as error:
         raise ModelError(f"the checkpoint cannot be read: {error.strerror}", where=str(path)) from None
     except pickle.UnpicklingError:
-        raise ModelError(
-            "the checkpoint holds more than tensors, plain values and objects that can be left out",
-            where=str(path),
-            fix="its state_dict alone: torch.save({'state_dict': task.state_dict()}, FILE)",
-        ) from None
+        what = "the checkpoint holds more than tensors, plain values and objects that can be left out"
+        fix = "its state_dict alone: torch.save({'state_dict': task.state_dict()}, FILE)"
+        raise ModelError(what, where=str(path), fix=fix) from None
     except Exception as error:  # whatever a damaged archive or pickle ends in
         raise ModelError(f"the checkpoint is damaged or none: {first_line(error)}", where=str(path)) from None
 
@@ -181,41 +180,30 @@ def _refuse_other_shapes(model: Any, weights: Mapping[str, torch.Tensor], source
     _refuse_misfits(set(own) - set(weights), set(weights) - set(own), source)
     for name, tensor in weights.items():
         if tensor.shape != own[name].shape:
-            raise ModelError(
-                f"{name} has the shape {tuple(tensor.shape)}, the model's {tuple(own[name].shape)}",
-                where=str(source),
-                fix="weights and architecture that belong together",
-            )
+            what = f"{name} has the shape {tuple(tensor.shape)}, the model's {tuple(own[name].shape)}"
+            raise ModelError(what, where=str(source), fix=TOGETHER)
 
 
 def _refuse_misfits(missing: Iterable[str], left_over: Iterable[str], where: Path) -> None:
     for names, what in ((sorted(missing), "lack"), (sorted(left_over), "hold, and the model has not,")):
         if names:
-            raise ModelError(
-                f"the weights {what} {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else ""),
-                where=str(where),
-                fix="weights and architecture that belong together",
-            )
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            raise ModelError(f"the weights {what} {names[0]}{more}", where=str(where), fix=TOGETHER)
 
 
 def refuse_pickles(folder: Path) -> None:
     """Refuse a folder whose weights could run code when they are loaded."""
     if any((folder / name).is_file() for name in PICKLES):
-        raise ModelError(
-            "the weights are a pickle, which can run code when it is loaded",
-            where=str(folder),
-            fix="convert them to model.safetensors on a machine you can spare",
-        )
+        fix = "convert them to model.safetensors on a machine you can spare"
+        what = "the weights are a pickle, which can run code when it is loaded"
+        raise ModelError(what, where=str(folder), fix=fix)
 
 
 def check_vocabulary(tokenizer: Any, embeddings: int, where: str) -> None:
     """Refuse a tokenizer with more tokens than the model has embeddings."""
     if len(tokenizer) > embeddings:
-        raise ModelError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {embeddings}",
-            where=where,
-            fix="vocabulary and weights that belong together",
-        )
+        what = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {embeddings}"
+        raise ModelError(what, where=where, fix="vocabulary and weights that belong together")
 
 
 def in_own_memory(model: Any) -> Any:
