@@ -133,6 +133,21 @@ def test_files_too_long_and_numbers_too_large_are_refused_before_they_are_worked
     assert f"the weights have {HUGE:,} bytes, and " in error_of(1, *arguments("predict", run))
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "reproduce --dry-run"])
+def test_to_look_at_a_run_fetches_nothing_into_the_folder_its_config_names(
+    verb: str, run: Path, tmp_path: Path
+) -> None:
+    path, target = run / "config.yaml", "bunryu.data.corpora.Nsmc"
+    config = yaml.safe_load(path.read_bytes())
+    config["corpus"] |= {"_target_": target, "root_dir": str(tmp_path / "mine"), "force_download": True}
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    error = error_of(1, *verb.split(), run)
+    assert (
+        f"NSMC is not there, and nothing is fetched to look at a run\n  where: {tmp_path}/mine/nsmc" in error
+    )
+    assert not (tmp_path / "mine").exists()
+
+
 @quickly
 @given(data=st.data())
 def test_a_damaged_record_of_a_sweep_leaves_its_other_jobs_alone(tmp_path: Path, data: st.DataObject) -> None:

@@ -113,7 +113,7 @@ def _split(opened: OpenedModel, options: argparse.Namespace) -> Documents:
     from bunryu.training.inputs import corpus_of  # Hydra: only where a config is made into a corpus
 
     assert opened.run is not None
-    split, corpus = options.split, corpus_of(opened.run, options.env, options.corpus_root)
+    split, corpus = options.split, corpus_of(opened.run, options.env, options.corpus_root, fetch=False)
     examples = corpus.split(split)
     if not examples:
         fix = f"--split {' or '.join(filter(corpus.split, SPLITS))}, or --data FILE"

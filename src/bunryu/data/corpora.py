@@ -55,14 +55,14 @@ class Nsmc:
 
     Args:
         root_dir: Korpora's folder; the files are ``root_dir/nsmc/ratings_{train,test}.txt``.
-        force_download: fetch again even if the files are there.
+        force_download: fetch again even if the files are there; None to fetch nothing.
 
     The rest is as in ``Sample``.
     """
 
     name: str
     root_dir: str
-    force_download: bool
+    force_download: bool | None
     validation: float | str
     split_seed: int
     label_names: Mapping[int, str]

@@ -47,11 +47,11 @@ def nsmc_file(folder: Path, split: str) -> Path:
     return folder / f"ratings_{split}.txt"
 
 
-def fetch_nsmc(root: Path, *, force: bool) -> None:
+def fetch_nsmc(root: Path, *, force: bool | None) -> None:
     """Fetch the files that ``root/nsmc`` lacks, or both; with both there, the network is not touched.
 
     Args:
-        force: whether both are fetched anyway.
+        force: whether both are fetched anyway; None to fetch nothing.
 
     Raises:
         DownloadError: if the network fails or the wrong files came; those that were there stay as they were.
@@ -60,6 +60,9 @@ def fetch_nsmc(root: Path, *, force: bool) -> None:
     missing = [split for split in NSMC if force or not nsmc_file(folder, split).is_file()]
     if not missing:
         return
+    if force is None:
+        what, fix = "NSMC is not there, and nothing is fetched to look at a run", "bunryu check corpus=nsmc"
+        raise DownloadError(what, where=str(folder), fix=f"{fix} corpus.root_dir={root}, which fetches it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder, ".fetching-")

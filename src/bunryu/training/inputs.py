@@ -23,13 +23,19 @@ if TYPE_CHECKING:  # evaluate and reproduce read a corpus before torch is import
 log = logging.getLogger(__name__)
 
 
-def read_corpus(config: Mapping[str, Any]) -> Corpus:
-    """The corpus of a config (``corpus`` and ``limit_rows``, no references to the environment left in)."""
-    corpus: Corpus = instantiate(config["corpus"], "corpus").read().limited(config["limit_rows"])
+def read_corpus(config: Mapping[str, Any], *, fetch: bool = True) -> Corpus:
+    """The corpus of a config (``corpus`` and ``limit_rows``, no references to the environment left in).
+
+    Without ``fetch``, files that would be fetched are an error: whose run is looked at may name any folder.
+    """
+    node = config["corpus"]
+    if not fetch and "force_download" in node:
+        node = {**node, "force_download": None}
+    corpus: Corpus = instantiate(node, "corpus").read().limited(config["limit_rows"])
     return corpus
 
 
-def corpus_of(run: Run, env: Collection[str], root: Path | None = None) -> Corpus:
+def corpus_of(run: Run, env: Collection[str], root: Path | None = None, *, fetch: bool = True) -> Corpus:
     """The corpus of a run, which may be anybody's: it gets no variable of the environment but those named.
 
     Its files are those of its config, or of the same names below ``root``.
@@ -37,7 +43,7 @@ def corpus_of(run: Run, env: Collection[str], root: Path | None = None) -> Corpu
     # nothing but these: the rest of the config may name secrets that are not needed here
     used = {key: value for key, value in run.config.items() if key in ("corpus", "limit_rows")}
     check_variables(used, str(run.path), env)
-    return read_corpus(resolved(located(run.config, root), str(run.path), *used))
+    return read_corpus(resolved(located(run.config, root), str(run.path), *used), fetch=fetch)
 
 
 def corpus_to_train_on(config: Mapping[str, Any], corpus: Corpus | None = None) -> Corpus:
