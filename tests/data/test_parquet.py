@@ -18,7 +18,8 @@ from pyarrow.parquet import ParquetWriter, write_table
 
 from bunryu.data import parquet
 from bunryu.data.examples import Example, read_examples
-from bunryu.data.table import Row, RowCounts, format_of, stream_rows
+from bunryu.data.rows import Row, RowCounts
+from bunryu.data.table import format_of, stream_rows
 from bunryu.errors import ConfigError, DataError
 from helpers.tables import same_folder, table
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bunryu.data.rows import Row, RowCounts
 from bunryu.data.stdin import line_windows
-from bunryu.data.table import Row, RowCounts
 from bunryu.errors import ConfigError, DataError
 
 

@@ -20,7 +20,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bunryu.data import decoding, table
-from bunryu.data.table import Row, RowCounts, TableFormat, format_of, stream_rows
+from bunryu.data.rows import Row, RowCounts
+from bunryu.data.table import TableFormat, format_of, stream_rows
 from bunryu.errors import BunryuError, ConfigError, DataError
 from helpers.tables import same_folder
 

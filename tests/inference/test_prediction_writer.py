@@ -11,7 +11,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from bunryu.data.table import Row
+from bunryu.data.rows import Row
 from bunryu.inference.prediction_writer import PredictionWriter
 
 ROWS = [Row(2, ['그는 "배우"다', 17], ""), Row(3, None, "stray quote"), Row(5, ["a\nb", None], "")]

@@ -13,7 +13,7 @@ import pytest
 
 from bunryu import metrics
 from bunryu.data.examples import Example
-from bunryu.data.table import RowCounts
+from bunryu.data.rows import RowCounts
 from bunryu.reports.evaluation import write_evaluation
 from helpers.comparing import HOSTILE
 

@@ -17,7 +17,7 @@ from bunryu.commands.table_options import add_reader_arguments, flags_named, tab
 from bunryu.data.corpus import SPLITS
 from bunryu.data.examples import Example, label_of, read_examples
 from bunryu.data.normalisation import name_of
-from bunryu.data.table import RowCounts
+from bunryu.data.rows import RowCounts
 from bunryu.encoding.encoder import unknown_tokens_warning
 from bunryu.errors import ConfigError, DataError, ModelError
 from bunryu.inference.opening import OpenedModel, locate, open_predictor

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from bunryu.commands.arguments import Parser, add_model_arguments
 from bunryu.commands.table_options import TableOptions, add_reader_arguments, flags_named, table_options
 from bunryu.data.decoding import refuse_undecodable
+from bunryu.data.rows import Row, RowCounts, place
 from bunryu.data.stdin import Source, line_windows
-from bunryu.data.table import Row, RowCounts, place, stream_rows
+from bunryu.data.table import stream_rows
 from bunryu.encoding.encoder import Encoded, unknown_tokens_warning
 from bunryu.errors import BunryuError, ConfigError, DataError
 from bunryu.inference.opening import OpenedModel, find_checkpoint, locate, open_predictor

@@ -15,8 +15,9 @@ from bunryu.data.corpus import Corpus
 from bunryu.data.examples import FileExamples, label_of, read_examples
 from bunryu.data.normalisation import name_of
 from bunryu.data.nsmc_download import NSMC, fetch_nsmc, nsmc_file, published_difference
+from bunryu.data.rows import RowCounts
 from bunryu.data.splits import check_share, sort_labels, split_validation
-from bunryu.data.table import RowCounts, TableFormat, format_of, stream_rows
+from bunryu.data.table import TableFormat, format_of, stream_rows
 from bunryu.errors import ConfigError, DataError
 
 FIRST_ROWS = 100  # of a file, looked at before anything else is done

@@ -11,8 +11,8 @@ from typing import Any
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.data.examples import Example, quoting_hint, row_flaws
+from bunryu.data.rows import RowCounts, place
 from bunryu.data.splits import OVERLAP, SplitStatistics, row_hash, split_flaws, split_statistics
-from bunryu.data.table import RowCounts, place
 from bunryu.errors import DataError
 
 SPLITS = ("train", "validation", "test")

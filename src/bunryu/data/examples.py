@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bunryu.data.normalisation import name_of, normalised, spelt_out
-from bunryu.data.table import SPANNING, RowCounts, TableFormat, stream_rows
+from bunryu.data.rows import SPANNING, RowCounts
+from bunryu.data.table import TableFormat, stream_rows
 from bunryu.errors import DataError
 
 # Numbers as programs write them that have only such with a fraction: 1.0, 1.000e+00.

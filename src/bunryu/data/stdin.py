@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from bunryu.data.decoding import newlines_are_bytes
-from bunryu.data.table import Row, RowCounts, unusable
+from bunryu.data.rows import Row, RowCounts, unusable
 from bunryu.errors import ConfigError, DataError
 
 BLOCK = 1 << 16  # bytes taken at once, at most

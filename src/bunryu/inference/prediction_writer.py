@@ -15,8 +15,9 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
+from bunryu.data.rows import Row
 from bunryu.data.spreadsheets import inert_cell
-from bunryu.data.table import DELIMITERS, Row
+from bunryu.data.table import DELIMITERS
 from bunryu.metrics import score_columns, score_fields, softmax
 
 FORMATS = ("csv", "tsv", "jsonl")

@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from bunryu import metrics
 from bunryu.data.examples import Example
+from bunryu.data.rows import RowCounts
 from bunryu.data.spreadsheets import inert_cell
-from bunryu.data.table import RowCounts
 from bunryu.reports import svg
 from bunryu.reports.rendering import render
 from bunryu.system.files import write_atomically
