@@ -19,7 +19,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bunryu.data import decoding, table
+from bunryu.data import decoding, rows
 from bunryu.data.rows import Row, RowCounts
 from bunryu.data.table import TableFormat, format_of, stream_rows
 from bunryu.errors import BunryuError, ConfigError, DataError
@@ -302,7 +302,7 @@ def test_all_bad_rows_are_counted_and_few_are_named(tmp_path: Path, monkeypatch:
     _, counts = read(tmp_path / "a.tsv", "text\tlabel\n" + "x\n" * 50 + "좋다\t1\n")
     assert len(counts.rejected_rows) == 20
     assert counts.rejected == {"1 fields instead of 2": 50}
-    monkeypatch.setattr(table, "NAMED_REASONS", 3)  # the counts do not grow with the number of reasons
+    monkeypatch.setattr(rows, "NAMED_REASONS", 3)  # the counts do not grow with the number of reasons
     counts = RowCounts("a.tsv")
     for line in range(10):
         counts.reject(line, f"{line % 5} fields instead of 9")
