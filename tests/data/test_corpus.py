@@ -144,7 +144,7 @@ def test_rows_over_several_lines_are_a_warning_that_names_quoting(tmp_path: Path
     train = [('"열고', 1), ("둘", 0), ('닫고"', 0), ("셋", 1), ("넷", 0)]
     corpus = read(tmp_path, train, TEST)
     assert corpus.warnings == [
-        "a.tsv: 5 lines gave 3 rows, 1 of them over several lines; "
+        "a.tsv: 5 lines gave 3 rows, 1 of them over several lines: right if texts have line breaks; "
         "if it was written without quoting, set corpus.quoting=none"
     ]
     assert corpus.flaws() == []  # such rows may be right

@@ -110,6 +110,6 @@ def quoting_hint(counts: RowCounts) -> list[str]:
         return []
     return [
         f"{counts.file}: {counts.lines} lines gave {counts.read} rows, "
-        f"{counts.notes.get(SPANNING, 0)} of them over several lines; "
+        f"{counts.notes.get(SPANNING, 0)} of them over several lines: right if texts have line breaks; "
         "if it was written without quoting, set corpus.quoting=none"
     ]

@@ -212,7 +212,8 @@ def _position(path: Path, names: list[str], name: str) -> int:
         raise ConfigError(what, where=where, fix="rename all but one in the file's header")
     near = difflib.get_close_matches(name, names, 1)
     meant = f"did you mean '{near[0]}'? " if near else ""
-    header = "" if is_parquet else ", or give the file a header line"
+    is_delimited = unpacked_name(path).lower().endswith(tuple(DELIMITERS))
+    header = ", or give the file a header line" if is_delimited else ""
     if len(names) == 1 and (inside := re.search(f"[{LIKELY}]", names[0])):
         header += f"; or corpus.delimiter='{inside[0]}'".replace("\t", "tab")
     fix = f"{meant}set corpus.text_column and corpus.label_column{header}"
