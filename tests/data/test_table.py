@@ -105,7 +105,9 @@ def test_a_header_that_does_not_fit_is_refused_with_its_place_and_fix(
     assert what in refused.value.what
     assert refused.value.where == f"{tmp_path / name}:1"
     assert refused.value.fix.startswith(fix)
-    assert refused.value.fix.endswith("or give the file a header line") == ("no column" in what and name != "a.jsonl")
+    assert refused.value.fix.endswith("or give the file a header line") == (
+        "no column" in what and name != "a.jsonl"
+    )
 
 
 TWO_ROWS = [(2, ["가", "1"]), (3, ["나", "0"])]

@@ -12,7 +12,7 @@ from transformers import BertTokenizer
 
 from bunryu.data.cleaner import NO_CLEANING, Cleaner
 from bunryu.encoding import vocabulary
-from bunryu.encoding.vocabulary import SPECIAL, learn_wordpiece
+from bunryu.encoding.vocabulary import LEARNT_CHARACTERS, SPECIAL, learn_wordpiece
 
 STEMS = ["영화", "배우", "연기", "감독", "음악", "Film", "시나리오", "장면"]
 ENDINGS = ["가", "는", "도", "를", "의", "에서", "까지", "s"]
@@ -158,3 +158,10 @@ def test_words_beyond_the_tokenizers_limit_teach_nothing_and_cost_no_time(tmp_pa
     assert tokens == learn_wordpiece(TEXTS, 200, NO_CLEANING, tmp_path)
     assert [tokenizer_of(tokens).tokenize(word) for word in long] == [["[UNK]"]] * 4
     assert "x" in learn_wordpiece([*TEXTS, "x" * 100], 200, NO_CLEANING, tmp_path)
+
+
+def test_what_no_model_would_read_of_a_text_teaches_nothing(tmp_path: Path) -> None:
+    beginning = ("좋은 영화 " * LEARNT_CHARACTERS)[:LEARNT_CHARACTERS]
+    assert learn_wordpiece([beginning + " 꼬리말" * 9], 100, NO_CLEANING, tmp_path) == (
+        learn_wordpiece([beginning], 100, NO_CLEANING, tmp_path)
+    )

@@ -23,6 +23,7 @@ VERSION = 2  # of the method; part of the name in the cache
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ALPHABET = 1000  # most frequent characters kept, as in tokenizers' BertWordPieceTokenizer
 LONGEST_WORD = 100  # characters; BERT's tokenizers make [UNK] of a longer word, and learning from it is slow
+LEARNT_CHARACTERS = 20_000  # of each text: many times what any model reads of it
 _LONG_RUN = re.compile("[0-9A-Za-zㄱ-ㅣ가-힣]{102,}")
 _SHIFT = 0x100000  # from a character of the basic plane to one of a private-use plane
 
@@ -71,8 +72,8 @@ def _count_words(texts: Sequence[str], cleaner: Cleaner) -> Counter[str]:
     normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     splitter = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
-    for text in texts:
-        shortened = _LONG_RUN.sub("x" * (LONGEST_WORD + 1), cleaner(text))  # its word stays too long
+    for text in texts:  # of a longer run of letters the word stays too long
+        shortened = _LONG_RUN.sub("x" * (LONGEST_WORD + 1), cleaner(text[:LEARNT_CHARACTERS]))
         pieces = splitter.pre_tokenize_str(normalizer.normalize_str(shortened))
         words.update(word for word, _ in pieces if len(word) <= LONGEST_WORD)
     return words
