@@ -64,12 +64,12 @@ def read_examples(
         elif allowed is not None and name not in allowed:
             counts.reject(line, f"unknown label '{spelt_out(name[:40])}'")
         else:
-            parts = [normalised(part) for part in (text, *pairs)]
-            if parts != [text, *pairs]:
+            composed, *others = (normalised(part) for part in (text, *pairs))
+            if composed != text or others != pairs:
                 counts.note("texts composed (NFC)")
-            if isinstance(label, str) and name_of(label) != (written := label.strip(" ")):
+            if name != label and isinstance(label, str) and name_of(label) != (written := label.strip(" ")):
                 counts.note(f"label '{spelt_out(written)}' taken as '{name}'")
-            examples.append(Example(len(examples), parts[0], name, *parts[1:]))
+            examples.append(Example(len(examples), composed, name, *others))
             lines.append(line)
     counts.used = len(examples)
     if not examples:

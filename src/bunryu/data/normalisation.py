@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -19,6 +20,7 @@ def normalised(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+@functools.lru_cache(1024)  # a label is asked for at every row
 def name_of(written: str) -> str:
     """A label's or column's name as it is compared: composed, nothing invisible, blanks as one space.
 
