@@ -306,7 +306,7 @@ def test_columns_named_like_ours_and_columns_a_row_lacks_are_kept(trained: Run, 
     assert (first["line"], first["error"], second["line"], second["input:error"]) == (1, None, 2, None)
     assert 0 < second["probability:긍정"] < 1
     error = error_of(2, *command, "--keep", "eror")
-    assert "did you mean 'error'? set --text-column or --keep, or give" in error
+    assert "did you mean 'error'? set --text-column or --keep\n" in error
 
 
 @pytest.mark.cpus
