@@ -198,11 +198,16 @@ def test_the_command_says_what_it_serves_and_ctrl_c_ends_it(trained: Run) -> Non
     command.append("--token=a-token-of-some-length")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
+    assert process.stderr is not None
     lines = [process.stdout.readline().rstrip() for _ in range(4)]
     port = int(re.findall(r":(\d+)/", lines[2])[0])
     answer = model_under(socket.gethostname(), port)
     process.send_signal(signal.SIGINT)
-    out, log = process.communicate(timeout=60)
+    # not communicate(), which leaves out what readline() has read ahead
+    out, log = process.stdout.read(), process.stderr.read()
+    process.wait(60)
+    process.stdout.close()
+    process.stderr.close()
     assert answer == "영화"
     assert lines[0] == f"serving {trained.path.parent.name}/{trained.path.name}: 부정 | 긍정"
     within = r"  texts of at most 128 tokens; torch on cpu, logits as saved within [\de.-]+"
