@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import logging
 import os
@@ -10,8 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from bunryu.errors import BunryuError
-from bunryu.system.files import explained
-from bunryu.system.secrets import mask_streams
+from bunryu.keys import nearest
 from bunryu.system.signals import Interrupted
 
 VERBS = {
@@ -55,7 +53,6 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code."""
-    mask_streams(sys.stdout, sys.stderr)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE.format(verbs="\n".join(f"  {verb:<18} {what}" for verb, what in VERBS.items())), end="")
         return 0 if arguments else 2
@@ -68,16 +65,20 @@ def run(arguments: Sequence[str]) -> int:
         return _complete(arguments)
     verb = arguments[0]
     if verb not in (*VERBS, *INTERNAL_VERBS):
-        near = difflib.get_close_matches(verb, VERBS, 1)
-        meant = f"did you mean '{near[0]}'? " if near else ""
+        near = nearest(verb, VERBS)
+        meant = f"did you mean '{near}'? " if near else ""
         print(f"bunryu: there is no verb '{verb}'; {meant}verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    from bunryu.system.files import bunryu_error_of  # once there is a verb: help and a typo need neither
+    from bunryu.system.secrets import mask_streams
+
+    mask_streams(sys.stdout, sys.stderr)
     try:
         code: int = importlib.import_module(f"bunryu.commands.{verb.replace('-', '_')}").main(arguments[1:])
         sys.stdout.flush()  # where it is a file, the disk may be full
         return code
     except (BunryuError, OSError) as error:
-        if (told := explained(error)) is None:
+        if (told := bunryu_error_of(error)) is None:
             raise
         print(f"bunryu {verb}: {told}", file=sys.stderr)
         return told.exit_code

@@ -354,6 +354,12 @@ def test_an_export_elsewhere_is_used_by_itself(exported: Path, tmp_path: Path) -
     folder = Path(shutil.copytree(exported / "exports/onnx", tmp_path / "elsewhere"))
     ours, alone = (open_predictor(place, runtime="onnx").predict(TEXTS) for place in (exported, folder))
     assert np.array_equal(ours, alone)
+    source = tmp_path / "in.csv"
+    source.write_text("text,document\n영화가 좋다,영화가 좋다\n", "utf-8")
+    for place, out in ((exported, "ours.csv"), (folder, "alone.csv")):
+        command = ["predict", str(place), str(source), "-o", str(tmp_path / out), "--runtime", "onnx"]
+        assert cli.run([*command, "--text-column", "text"]) == 0
+    assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
     shutil.rmtree(folder)
     folder.mkdir()
     (folder / "notes.txt").touch()

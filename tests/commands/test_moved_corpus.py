@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from bunryu import cli
+from bunryu.runs.lock import locked
 from bunryu.runs.run import Run
+from helpers.killing import Fork
 from helpers.refusing import error_of
+from helpers.sweeping import until
 from helpers.training import QUICK
 
 TABLE = ["corpus=table", "corpus.validation=0.25", "model.vocabulary_size=100", "epochs=1", "logger=none"]
@@ -89,6 +94,33 @@ def test_resume_goes_on_with_a_corpus_that_has_moved_and_records_where(run: Run,
     assert (
         run.manifest["config"] == run.config == yaml.safe_load((run.path / "config.yaml").read_text("utf-8"))
     )
+
+
+def test_a_run_that_a_process_trains_keeps_its_config(run: Run, folder: Path, tmp_path: Path) -> None:
+    run.end("interrupted", "SIGTERM")
+    results = (run.path / "results.json").read_bytes()
+    (run.path / "results.json").unlink()
+    (folder / "new").mkdir()
+    write(folder / "new" / "t.csv")
+    before = (run.path / "config.yaml").read_bytes()
+
+    def hold() -> int:
+        with locked(run.path):
+            (tmp_path / "held").touch()
+            time.sleep(60)
+        return 0
+
+    holder = Fork(tmp_path / "log", hold)
+    until((tmp_path / "held").exists)
+    try:
+        error = error_of(4, "resume", run.path, "--corpus-root", folder / "new")
+        assert "the run is held by process" in error
+        assert (run.path / "config.yaml").read_bytes() == before
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.code()
+        (run.path / "results.json").write_bytes(results)
+        run.end("finished")
 
 
 @pytest.mark.parametrize(

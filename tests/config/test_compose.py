@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from bunryu import cli
+from bunryu.commands.train import main_choices
 from bunryu.config import overrides, schema
 from bunryu.config.checks import problems
 from bunryu.config.instantiate import FILLED_IN, check_targets, instantiate
@@ -283,6 +284,13 @@ def test_plain_resolves_all_but_the_environment(monkeypatch: pytest.MonkeyPatch)
 )
 def test_values_reach_the_config_as_the_shell_passed_them(value: str) -> None:
     assert composed(overrides.quote(f"output_root={value}")).output_root == value
+
+
+def test_the_lines_of_a_config_that_are_printed_can_be_typed() -> None:
+    config = to_recorded(composed())
+    shown = re.findall(r"  (\S+=\S.*?)(?=  |$)", main_choices(config), re.MULTILINE)
+    assert {"limit_rows=null", "optimizer.lr=0.001", "monitor=min val/loss"} < set(shown)
+    assert to_recorded(composed(*map(overrides.quote, shown))) == config
 
 
 def test_the_recipe_fills_in_what_it_says_it_fills_in() -> None:

@@ -17,7 +17,7 @@ from bunryu import cli
 from bunryu.runs.run import Run
 from bunryu.sweeps import job as sweep_job
 from bunryu.sweeps.ledger import Ledger
-from bunryu.system.files import explained, naming
+from bunryu.system.files import bunryu_error_of, disk_errors_at
 from bunryu.training.callbacks import LastCheckpoint
 from helpers.refusing import error_of, refused
 from helpers.training import QUICK
@@ -71,8 +71,8 @@ def test_a_full_disk_is_told_with_path_and_bytes(
     arguments = [argument.format(**names) for argument in VERBS[verb]]
     with full(most):
         said = error_of(1, verb, *arguments)
-    told = said[said.index(f"bunryu {verb}: the disk is full, ") :].splitlines()
-    assert told[0].endswith(" bytes that are free are too few: File too large")
+    told = said[said.index(f"bunryu {verb}: the disk is full (") :].splitlines()
+    assert told[0].endswith(" bytes are free): File too large")
     assert told[1].startswith(f"  where: {tmp_path}/")
     assert told[1].endswith(f"/{where}")
     assert (
@@ -135,8 +135,10 @@ def test_a_run_that_can_only_be_read_is_evaluated_and_exported_elsewhere(
         "bunryu.inference.onnx_export.export_onnx", lambda *given: (given[2] / "graph").write_text("x")
     )
     said = error_of(1, verb, run)
-    assert said.startswith(f"bunryu {verb}: the system refuses it: Read-only file system\n  where: {run}/")
-    assert said.endswith("--output of other commands\n")
+    assert said.startswith(
+        f"bunryu {verb}: it cannot be written or read: Read-only file system\n  where: {run}/"
+    )
+    assert said.endswith("or --output FOLDER\n")
     assert cli.run([verb, str(run), "--output", str(tmp_path / "out")]) == 0
     assert error_of(2, verb, run, "--output", tmp_path / "out").splitlines()[0].endswith("something already")
     assert verb == "export" or (tmp_path / "out/evaluation.json").is_file()
@@ -150,12 +152,12 @@ def test_an_error_that_is_no_disk_s_keeps_its_traceback(monkeypatch: pytest.Monk
 
         monkeypatch.setattr("bunryu.commands.report.collect", fails)
         refused(type(error), cli.run, ["report", str(run)])
-        assert explained(error) is None
+        assert bunryu_error_of(error) is None
 
 
 def test_what_libraries_wrap_is_named_and_what_they_refuse_is_not(tmp_path: Path) -> None:
     def fails(error: Exception) -> None:
-        with naming(tmp_path / "x"):
+        with disk_errors_at(tmp_path / "x"):
             raise error
 
     found = refused(OSError, fails, Exception("I/O error: No space left on device (os error 28)"))

@@ -347,8 +347,8 @@ def test_a_hub_that_serves_lacks_and_is_gone(tmp_path: Path) -> None:
             "the tokenizer of 'someone/else' is not cached and could not be fetched" in answers[case]["what"]
         )
         assert answers[case]["where"] == "model.name"
-        for way_out in ("check the network", "model.name=<a folder", "model=tiny"):
-            assert way_out in answers[case]["fix"]
+        for advice in ("check the network", "model.name=<a folder", "model=tiny"):
+            assert advice in answers[case]["fix"]
     assert answers["mistyped"]["fix"].startswith("check the name, owner/name as the Hub has it;")
     # Once fetched, it needs no network. That nothing is retried: the next test.
     assert answers["cached"]["sum"] == answers["served"]["sum"]

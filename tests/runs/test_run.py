@@ -18,7 +18,7 @@ from bunryu.runs import run as run_module
 from bunryu.runs.recording import recording
 from bunryu.runs.run import Run
 from bunryu.system import secrets
-from bunryu.system.files import explained
+from bunryu.system.files import bunryu_error_of
 from helpers.comparing import RECORDED
 from helpers.refusing import refused
 
@@ -57,10 +57,13 @@ def test_the_kind_becomes_one_safe_folder_name_or_is_refused(tmp_path: Path) -> 
     run = Run.create(tmp_path, "../my corpus/x-모델", {"seed": 1}, [], [])
     assert run.path.parent == tmp_path / "..-my-corpus-x-모델"
     (tmp_path / "file").write_text("")
-    told = explained(refused(OSError, Run.create, tmp_path / "file", "a-b", {"seed": 1}, [], []))
+    told = bunryu_error_of(refused(OSError, Run.create, tmp_path / "file", "a-b", {"seed": 1}, [], []))
     assert told is not None
-    assert (told.what, told.where) == ("the system refuses it: Not a directory", f"{tmp_path}/file/a-b")
-    assert told.fix.startswith("output_root=<a folder> of a run")
+    assert (told.what, told.where) == (
+        "it cannot be written or read: Not a directory",
+        f"{tmp_path}/file/a-b",
+    )
+    assert told.fix.startswith("another folder: output_root=<folder>")
 
 
 def test_metrics_are_appended_and_read_back_to_the_bit(run: Run) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bunryu.errors import ModelError
-from bunryu.system.files import explained, sha256
+from bunryu.system.files import bunryu_error_of, sha256
 from bunryu.training.checkpoints import (
     keep_checkpoints,
     link_checkpoint,
@@ -93,11 +93,11 @@ def test_a_disk_that_fills_up_within_a_checkpoint_is_named_and_the_old_one_kept(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        told = explained(refused(OSError, write_checkpoint, checkpoint(2.0, 100_000), path))
+        told = bunryu_error_of(refused(OSError, write_checkpoint, checkpoint(2.0, 100_000), path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert told is not None
-    words = "the disk is full, [0-9,]+ bytes that are free are too few: File too large"
+    words = r"the disk is full \([0-9,]+ bytes are free\): File too large"
     assert re.fullmatch(words, told.what)
     assert told.where == str(path)
     with pytest.raises(AttributeError, match="pickle"):  # what cannot be written is no full disk

@@ -18,7 +18,6 @@ from bunryu.data.corpus import SPLITS
 from bunryu.data.examples import Example, label_of, read_examples
 from bunryu.data.normalisation import name_of
 from bunryu.data.rows import RowCounts
-from bunryu.encoding.encoder import unknown_tokens_warning
 from bunryu.errors import ConfigError, DataError, ModelError
 from bunryu.inference.opening import OpenedModel, locate, open_predictor
 from bunryu.reports.evaluation import write_evaluation
@@ -53,6 +52,8 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError("a model folder alone has no corpus", where=str(opened.model), fix="--data FILE")
     with flags_named():
         documents = _file(options, opened) if options.data else _split(opened, options)
+    from bunryu.encoding.encoder import unknown_tokens_warning
+
     predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
     predictor.check_parity()
     encoded, logits, how = score(predictor, documents.examples, opened.run)

@@ -25,7 +25,6 @@ from bunryu.data.decoding import refuse_undecodable
 from bunryu.data.rows import Row, RowCounts, place
 from bunryu.data.stdin import Source, line_windows
 from bunryu.data.table import stream_rows
-from bunryu.encoding.encoder import Encoded, unknown_tokens_warning
 from bunryu.errors import BunryuError, ConfigError, DataError
 from bunryu.inference.opening import OpenedModel, find_checkpoint, locate, open_predictor
 from bunryu.inference.prediction_writer import FORMATS, PredictionWriter, is_predictions
@@ -34,6 +33,7 @@ from bunryu.system.files import sha256
 from bunryu.system.signals import stop_on_signals
 
 if TYPE_CHECKING:
+    from bunryu.encoding.encoder import Encoded
     from bunryu.inference.predictor import Predictor
 
 
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
             if table.format.kind != "parquet":
                 refuse_undecodable(options.file, table.format.encoding)
             windows = _checked(_file_windows(options.file, table, options.keep, account), options.file)
+        from bunryu.encoding.encoder import unknown_tokens_warning
+
         predictor = open_predictor(options.run, options.checkpoint, options.runtime, options.device)
         predictor.check_parity()
         with _opened(output, options, opened, predictor) as file, _bar(options) as bar:
@@ -124,7 +126,7 @@ def _request(options: argparse.Namespace, opened: OpenedModel, predictor: Predic
     """Everything on which the bytes of an output depend, by name."""
     import torch
 
-    folder = opened.folder / "exports" / "onnx" if options.runtime == "onnx" else opened.model
+    folder = opened.onnx if options.runtime == "onnx" else opened.model
     files = sorted(path for path in folder.iterdir() if path.is_file())
     files += filter(None, [find_checkpoint(opened, options.checkpoint)])
     facts = {

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bunryu.commands.arguments import Parser, add_corpus_arguments
-from bunryu.config.record import check_variables, located
 from bunryu.errors import ConfigError
 from bunryu.runs.find import find_run
+from bunryu.runs.lock import locked
 from bunryu.runs.provenance import code_changes, config_changes
 from bunryu.system.console import log_to_console
 
@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     run = find_run(options.run)
-    if run.settled():
+    if run.is_finished():
         print(f"already finished: {run.path}")
         return 0
+    from bunryu.config.record import check_variables, located  # Hydra: only where a config is gone on with
+
     check_variables(run.config, str(run.path), options.env)
     changes = [*code_changes(run.manifest), *config_changes(run.manifest["config"], run.config)]
     if changes and not options.despite_changes:
@@ -30,7 +32,8 @@ def main(arguments: Sequence[str]) -> int:
         fix = "the versions and files as they were; or --despite-changes, and another result"
         raise ConfigError(what, where=str(run.path), fix=fix)
     if (config := located(run.config, options.corpus_root)) != run.config:
-        run.replace_config(config)
+        with locked(run.path):  # no process that trains it now has its config changed
+            run.replace_config(config)
     log_to_console()
     from bunryu.training import distributed, summary  # torch and Lightning: once there is something to train
 

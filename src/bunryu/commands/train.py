@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bunryu.config import hydra_allowlist
+from bunryu.config.checks import spelt
 from bunryu.config.compose import as_hydra_reads, own_options, shipped_defaults
 from bunryu.config.hydra_errors import explain
 from bunryu.config.record import check_files, prepared, resolved
@@ -96,11 +97,11 @@ def _new_run(cfg: DictConfig, config: dict[str, Any]) -> Run:
     run = Run.create(root, kind_of(config), config, argv, overrides)
     log.info("run directory: %s", run.path)
     whole = (run.path / "config.yaml").read_text("utf-8").rstrip()
-    log.info("configuration:\n%s", whole if config["verbose"] else _main_choices(config))
+    log.info("configuration:\n%s", whole if config["verbose"] else main_choices(config))
     return run
 
 
-def _main_choices(config: dict[str, Any]) -> str:
+def main_choices(config: dict[str, Any]) -> str:
     """The values of a config that are looked for first, in six lines."""
     lines = {
         "corpus": ("corpus.name", "corpus.validation", "limit_rows"),
@@ -111,6 +112,6 @@ def _main_choices(config: dict[str, Any]) -> str:
         "accelerator": ("accelerator.name", "accelerator.devices", "accelerator.precision"),
     }
     return "\n".join(
-        f"  {title:<12} " + "  ".join(f"{key}={value_at(config, key)}" for key in keys)
+        f"  {title:<12} " + "  ".join(f"{key}={spelt(value_at(config, key))}" for key in keys)
         for title, keys in lines.items()
     )

@@ -140,7 +140,7 @@ def _node_problem(
         return ConfigError(f"'{key}' holds keys of its own, it cannot be a value", where=key, fix=fix)
     holds_value = default not in (None, MISSING) or _types(key, default)
     if isinstance(here, dict) and not isinstance(default, dict) and holds_value:
-        return ConfigError(f"'{key}' is a value, it holds no keys", where=key, fix=f"{key}={_spelt(default)}")
+        return ConfigError(f"'{key}' is a value, it holds no keys", where=key, fix=f"{key}={spelt(default)}")
     return None
 
 
@@ -164,10 +164,10 @@ def type_problem(key: str, value: Any, default: Any) -> ConfigError | None:
         return None
     names = " or ".join("null" if kind is NoneType else kind.__name__ for kind in allowed)
     what = f"{key}={value!r} is {type(value).__name__}, not {names}"
-    return ConfigError(what, where=key, fix=f"{key}={_spelt(default)}")
+    return ConfigError(what, where=key, fix=f"{key}={spelt(default)}")
 
 
-def _spelt(value: Any) -> str:
+def spelt(value: Any) -> str:
     """A value as a command line has it."""
     return str(value) if isinstance(value, str) else json.dumps(value)
 

@@ -20,7 +20,7 @@ from bunryu.errors import ConfigError
 from bunryu.keys import is_below, leaves
 from bunryu.system.locations import conf_dir
 
-FREE = (  # what a sweep needs, and what Hydra fills in; it takes a search path from the command line only
+SETTABLE = (  # what a sweep needs, and what Hydra fills in; it takes a search path from the command line only
     "launcher", "sweeper", "mode", "verbose", "searchpath",
     "overrides", "runtime", "job.name", "job.id", "job.num", "job.config_name", "job.override_dirname",
 )  # fmt: skip
@@ -47,7 +47,7 @@ def checked(as_written: bool = False) -> Iterator[None]:
 def _check(hydra: DictConfig) -> None:
     given, shipped = _leaves(hydra), _shipped(hydra.job.config_name and "train")
     for key in given | shipped:
-        if given.get(key, ...) != shipped.get(key, ...) and not is_below(key, FREE):
+        if given.get(key, ...) != shipped.get(key, ...) and not is_below(key, SETTABLE):
             fix = "leave it out: of Hydra's keys only hydra.sweeper, .launcher, .mode and .verbose are set"
             raise ConfigError("this is not for a config", where=f"hydra.{key}", fix=fix)
     for part in ("launcher", "sweeper"):

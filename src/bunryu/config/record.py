@@ -25,7 +25,7 @@ SWEEP_KEYS = ("sweep_name", "fresh", "retry", "on_failure", "n_jobs", "budget_ho
 REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)(?:,([^{}]*))?\}")
 
 # What a run writes as it is, labels, a cleaner and names of files, or goes by as it is recorded.
-WRITTEN = re.compile(
+NOT_FROM_ENVIRONMENT = re.compile(
     r"corpus\.(label_names|cleaner)\..+|accelerator\..+|(.+\.)?monitor|.+\.(dirpath|filename)"
     r"|logger\.[^.]+\.(name|version|save_dir|sub_dir|prefix)"
 )
@@ -134,7 +134,7 @@ def _check_written(value: Any, written: Any, where: str) -> None:
         for index, pair in enumerate(zip(value, written, strict=True)):
             _check_written(*pair, below(where, index))
     elif isinstance(written, str) and _without_references(written, where) != written:
-        held = WRITTEN.fullmatch(where) or KEYS.get(where, Key()).choices
+        held = NOT_FROM_ENVIRONMENT.fullmatch(where) or KEYS.get(where, Key()).choices
         makes = where in ("output_root", "cache_dir", "corpus.root_dir") and mask(value) != value  # a folder
         if isinstance(value, str | None) and not held and not makes:
             return

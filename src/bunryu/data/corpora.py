@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Nsmc:
-    """The Naver sentiment movie corpus; Korpora fetches the files that are missing.
+    """The Naver sentiment movie corpus; files that are missing are fetched from where Korpora has them.
 
     Args:
         root_dir: Korpora's folder; the files are ``root_dir/nsmc/ratings_{train,test}.txt``.

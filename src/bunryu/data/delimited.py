@@ -14,8 +14,8 @@ from typing import Any
 from bunryu.errors import DataError
 
 LONGEST_RECORD = 1 << 24  # characters of one quoted record, in some 100 MB of memory
-IN_VAIN = 4  # characters that may be looked through in vain for each one that is read
-FAR = 1000  # lines; a record that is longer has to look like one
+VAIN_CHARACTERS_PER_READ = 4  # characters that may be looked through in vain for each one that is read
+LONG_RECORD_LINES = 1000  # lines; a record that is longer has to look like one
 STRAY = "stray quote"
 DOUBTFUL = "a quote that opens here closes far below, and every line between looks like a row"
 ESCAPED = 'a quote written as \\" and not as ""'
@@ -45,7 +45,7 @@ def delimited_records(
         fields, taken, problem = plain.split(delimiter), 1, ""
         size += len(line)
         if quotes and '"' in plain:
-            room = min(longest, longest + IN_VAIN * size - in_vain)
+            room = min(longest, longest + VAIN_CHARACTERS_PER_READ * size - in_vain)
             quoted, span = _quoted(_with_next(line, ahead, lines, room), delimiter)
             problem = _doubt(quoted, list(islice(ahead, span - 1)), delimiter, width)
             if not problem:
@@ -62,9 +62,9 @@ def delimited_records(
 
 def _doubt(fields: list[str], lines: list[str], delimiter: str, width: int) -> str:
     """Why a record is none, or over many lines may be none: its width, or all of them look like rows."""
-    if not fields or (len(lines) >= FAR and len(fields) != width):
+    if not fields or (len(lines) >= LONG_RECORD_LINES and len(fields) != width):
         return STRAY
-    if len(lines) < FAR or width == 1:
+    if len(lines) < LONG_RECORD_LINES or width == 1:
         return ""
     alike = [line.count(delimiter) == width - 1 for line in lines]
     return DOUBTFUL if alike[-1] and sum(alike) * 10 > len(alike) * 9 else ""

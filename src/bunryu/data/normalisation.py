@@ -33,5 +33,13 @@ def name_of(written: str) -> str:
 
 
 def spelt_out(written: str) -> str:
-    """A name for messages, with the code point of each character that does not show as what it is."""
-    return re.sub(r"[^\w\s!-~]|[^\S ]|[\u1100-\u11ff]", lambda found: f"<U+{ord(found[0]):04X}>", written)
+    """A name for messages, with the code points of what does not show, such as marks and no-break spaces."""
+    return "".join(each if _shows(each) else f"<U+{ord(each):04X}>" for each in written)
+
+
+def _shows(character: str) -> bool:
+    hidden = unicodedata.category(character)[0] in "CMZ" and character != " "
+    part_of_syllable = (
+        "\u1100" <= character <= "\u11ff" or character == "\u3164"
+    )  # the last is Hangul's filler
+    return not hidden and not part_of_syllable

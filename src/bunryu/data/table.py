@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from bunryu.data.normalisation import name_of, spelt_out
 from bunryu.data.rows import NAMED_REASONS, SPANNING, Row, RowCounts, unusable
 from bunryu.data.unpacking import SAVE_AS_CSV, unpacked_name
 from bunryu.errors import ConfigError, DataError
+from bunryu.keys import nearest
 
 DELIMITERS = {"tsv": "\t", "txt": "\t", "csv": ","}
 KINDS = (*DELIMITERS, "jsonl", "json", "parquet")
-LIKELY = ",\t;|"  # what may delimit a file whatever its suffix
+LIKELY_DELIMITERS = ",\t;|"  # what may delimit a file whatever its suffix
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _delimiter_of(
         _, names, _, _ = next(delimited_records(iter([first]), delimiter, quotes=format.quoting == "csv"))
         return {name_of(name) for name in columns} <= {name_of(name) for name in names}
 
-    others = "" if format.delimiter else LIKELY
+    others = "" if format.delimiter else LIKELY_DELIMITERS
     return chain([first], lines), skipped, next(filter(has_all, (own, *others)), own)
 
 
@@ -210,11 +210,11 @@ def _position(path: Path, names: list[str], name: str) -> int:
     if found:
         what = f"two columns are named '{name_of(name)}': {shown}"
         raise ConfigError(what, where=where, fix="rename all but one in the file's header")
-    near = difflib.get_close_matches(name, names, 1)
-    meant = f"did you mean '{near[0]}'? " if near else ""
+    near = nearest(name, names)
+    meant = f"did you mean '{near}'? " if near else ""
     is_delimited = unpacked_name(path).lower().endswith(tuple(DELIMITERS))
     header = ", or give the file a header line" if is_delimited else ""
-    if len(names) == 1 and (inside := re.search(f"[{LIKELY}]", names[0])):
+    if len(names) == 1 and (inside := re.search(f"[{LIKELY_DELIMITERS}]", names[0])):
         header += f"; or corpus.delimiter='{inside[0]}'".replace("\t", "tab")
     fix = f"{meant}set corpus.text_column and corpus.label_column{header}"
     raise ConfigError(f"no column '{spelt_out(name)}'; the file has {shown}", where=where, fix=fix)

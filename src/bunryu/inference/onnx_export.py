@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 
 from bunryu.errors import ModelError
-from bunryu.inference.onnx_runtime import GRAPH, load_onnx_predictor
+from bunryu.inference.onnx_runtime import load_onnx_predictor
 from bunryu.inference.predictor import TOLERANCE, Predictor, TorchNetwork
-from bunryu.models.metadata import ParitySample
+from bunryu.models.metadata import GRAPH, ParitySample
 from bunryu.models.weights import load_tokenizer
 
 # Takes the place of parity samples in a model folder that has none.

@@ -13,11 +13,10 @@ import torch
 
 from bunryu.errors import ConfigError, ModelError, first_line
 from bunryu.inference.predictor import Arrays, Predictor
-from bunryu.models.metadata import MODEL_CONFIG, ModelMetadata, read_labels
+from bunryu.models.metadata import GRAPH, MODEL_CONFIG, ModelMetadata, read_labels
 from bunryu.models.weights import check_vocabulary, load_tokenizer
 from bunryu.system.records import read_checked
 
-GRAPH = "model.onnx"
 FATAL = 4  # onnxruntime's level of messages; what it refuses is raised besides
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bunryu.errors import ConfigError, ModelError
-from bunryu.models.metadata import ModelMetadata, read_labels
+from bunryu.models.metadata import GRAPH, ModelMetadata, read_labels
 from bunryu.runs.find import newest_run_hint
 from bunryu.runs.run import BEST, Run
 from bunryu.system.files import refuse_links, refuse_occupied
@@ -47,6 +47,11 @@ class OpenedModel:
     def folder(self) -> Path:
         """Where evaluations and exports of it lie."""
         return self.run.path if self.run else self.model
+
+    @property
+    def onnx(self) -> Path:
+        """The folder of its export to ONNX: itself, if it is what ``bunryu export --output`` wrote."""
+        return self.model if (self.model / GRAPH).is_file() else self.folder / "exports" / "onnx"
 
     def place(self, kind: str, name: str, elsewhere: Path | None) -> Path:
         """The folder a verb writes: ``elsewhere``, if it is new, or ``kind/name`` unless a link leads out."""
@@ -127,13 +132,12 @@ def open_predictor(
     if opened.unfinished:
         log.warning("%s: its best checkpoint so far; to go on: bunryu resume", opened.name)
     if runtime == "onnx":
-        from bunryu.inference.onnx_runtime import GRAPH, load_onnx_predictor
+        from bunryu.inference.onnx_runtime import load_onnx_predictor
 
         if checkpoint is not None:
             fix = "export that checkpoint"
             raise ConfigError("an export has weights of its own", where="--checkpoint", fix=fix)
-        alone = (opened.model / GRAPH).is_file()  # what bunryu export --output wrote
-        folder = opened.model if alone else opened.folder / "exports" / "onnx"
+        folder = opened.onnx
         exported = load_onnx_predictor(folder, opened.name, device)
         if list(exported.labels) != opened.labels:
             what = f"the export's labels are {list(exported.labels)[:10]}, the model's {opened.labels[:10]}"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bunryu.errors import BusyError, ConfigError, DataError
-from bunryu.system.files import naming, synchronise, write_atomically
+from bunryu.system.files import disk_errors_at, synchronise
+from bunryu.system.records import write_record
 
 
 class Unfinished:
@@ -37,7 +38,7 @@ class Unfinished:
 
         Refused if another process writes it, or what the rows depend on, ``request``, was another before.
         """
-        with naming(self._path), open(self.partial, "a+b") as self._file:
+        with disk_errors_at(self._path), open(self.partial, "a+b") as self._file:
             self._lock()
             found = self._read()  # again: that process may have ended since
             for name, value in request.items():
@@ -65,7 +66,7 @@ class Unfinished:
     def save(self) -> None:
         """Bring the rows onto the disk, and then how many they are."""
         os.fsync(self._file.fileno())
-        write_atomically(self._record, json.dumps(self._facts, ensure_ascii=False, indent=2) + "\n")
+        write_record(self._record, self._facts)
 
     def _lock(self) -> None:
         try:

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from bunryu.data.cleaner import Cleaner
 from bunryu.data.normalisation import normalised
 from bunryu.models.metadata import ModelMetadata, ParitySample
-from bunryu.system.files import naming, write_atomically
+from bunryu.system.files import disk_errors_at, write_atomically
 
 PARITY_SAMPLES = 8
 SAMPLE_CHARACTERS = 10_000  # of each text of a sample: whoever loads the folder reads and encodes them
@@ -48,13 +48,13 @@ def write_model_folder(
     for name in ("function_to_apply", "task_specific_params", "finetuning_task"):
         vars(model.config).pop(name, None)
     model.config.problem_type = "single_label_classification"
-    with no_progress_bar(), naming(folder):
+    with no_progress_bar(), disk_errors_at(folder):
         (model.config if results is None else model).save_pretrained(folder)
     # Saved with the length the model was trained at, so that truncation=True cuts where training did.
     tokenizer.model_max_length = max_seq_length
     tokenizer.backend_tokenizer.no_truncation()  # what its last call left would be saved with it
     tokenizer.backend_tokenizer.no_padding()
-    with naming(folder):
+    with disk_errors_at(folder):
         tokenizer.save_pretrained(folder)
     inputs = (model, tokenizer, cleaner, max_seq_length)
     parity = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from annotated_types import Interval, Len
 
 from bunryu.data.cleaner import Cleaner
 from bunryu.errors import ConfigError, ModelError, first_line
-from bunryu.system.files import write_atomically
-from bunryu.system.records import VERSIONED, damaged, mapping, read_checked
+from bunryu.system.records import VERSIONED, check_kind, damaged, mapping, read_checked, write_record
 
 SCHEMA = 1
 FILE = "bunryu.json"
+GRAPH = "model.onnx"  # of an export to ONNX, beside that file
 MAX_SEQ_LENGTH = 2**20
 MAX_SAMPLES = 64
 MAX_SAMPLE_LENGTH = 100_000  # characters
@@ -62,7 +61,7 @@ class ModelMetadata:
 
     def write(self, folder: Path) -> None:
         facts = {"schema": SCHEMA, **asdict(self)}
-        write_atomically(folder / FILE, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+        write_record(folder / FILE, facts)
 
     @classmethod
     def read(cls, folder: Path) -> ModelMetadata:
@@ -75,9 +74,10 @@ class ModelMetadata:
         if not path.is_file():
             fix = "a run directory, its model/, or what bunryu import-checkpoint wrote"
             raise ModelError(f"no model folder of bunryu: it has no {FILE}", where=str(folder), fix=fix)
-        if read_checked(path, VERSIONED)["schema"] > SCHEMA:
+        facts = read_checked(path, VERSIONED)
+        if facts["schema"] > SCHEMA:
             raise ModelError(f"{FILE} was written by a later bunryu", where=str(path), fix="use that version")
-        facts = read_checked(path, METADATA)
+        check_kind(path, facts, METADATA)
         samples = [
             ParitySample(sample["text"], sample.get("pair"), tuple(map(float, sample["logits"])))
             for sample in facts["parity"]

@@ -185,10 +185,10 @@ class Pretrained:
                 raise ModelError(f"the {what} cannot be loaded: {reason}", where=str(folder)) from error
             what = f"the {what} of '{self.name}' is not cached and could not be fetched"
             what += f" from {constants.ENDPOINT}: {reason}"
-            raise DownloadError(what, where="model.name", fix=way_out(error)) from error
+            raise DownloadError(what, where="model.name", fix=download_fix(error)) from error
 
 
-def way_out(error: BaseException) -> str:
+def download_fix(error: BaseException) -> str:
     """What to do about a model that could not be fetched: its name, its files or the network is wrong."""
     first, causes = "check the network", [error]
     while causes[-1].__cause__ is not None:

@@ -58,7 +58,7 @@ def check_weights(model: Mapping[str, Any]) -> None:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
-    from bunryu.models.sources import way_out
+    from bunryu.models.sources import download_fix
     from bunryu.models.weights import WEIGHTS
 
     name, revision = model["name"], _revision(model)
@@ -72,7 +72,8 @@ def check_weights(model: Mapping[str, Any]) -> None:
         raise FileNotFoundError("it has no safetensors weights")
     except Exception as error:  # whatever the Hub's HTTP library raises, which has changed more than once
         what = f"the weights of '{name}' are not cached and cannot be fetched from {constants.ENDPOINT}"
-        raise DownloadError(f"{what}: {first_line(error)}", where="model.name", fix=way_out(error)) from None
+        fix = download_fix(error)
+        raise DownloadError(f"{what}: {first_line(error)}", where="model.name", fix=fix) from None
 
 
 def stand_in(model: Mapping[str, Any], tokenizer: Any, folder: Path) -> dict[str, Any]:

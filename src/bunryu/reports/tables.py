@@ -22,7 +22,7 @@ HeaderAndRows = tuple[list[str], list[list[str]]]
 TERMINAL_ROWS = 15  # of a table on the terminal; the files hold all
 TEXT_WIDTH = 12  # of a text on the terminal, which goes on in the next line
 # What a narrow terminal does without first; then come the swept keys, the last one first.
-LEAST = ("time", "by chance", "values", "95% interval", "test std", "seeds", "std")
+DROPPED_FIRST = ("time", "by chance", "values", "95% interval", "test std", "seeds", "std")
 NUMBER = re.compile(r"\[?[-+]?[\d., e+-]+( \w+|%)?\]?|–")
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%",
@@ -111,7 +111,7 @@ def cost(findings: Findings) -> str:
 
 def show(findings: Findings, console: Console) -> None:
     comparison = findings.comparison
-    least = [*LEAST, *reversed(short_keys(comparison.keys))]
+    least = [*DROPPED_FIRST, *reversed(short_keys(comparison.keys))]
     for title, header, rows in _tables(findings):
         console.print(Text(f"{title} ({len(rows)})", style="bold"))
         fitted, left_out = _fitted(header, rows[:TERMINAL_ROWS], console.width, least)

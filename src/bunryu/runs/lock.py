@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bunryu.errors import BusyError
 from bunryu.runs.records import now
-from bunryu.system.files import naming, refuse_links
+from bunryu.system.files import disk_errors_at, refuse_links
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
             log.warning("the file system of %s cannot lock (%s): nothing keeps a second process out",
                         folder, error.strerror)  # fmt: skip
         holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
-        with naming(folder / FILE):
+        with disk_errors_at(folder / FILE):
             file.truncate(0)
             os.write(file.fileno(), holder.encode())
         yield

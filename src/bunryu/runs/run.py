@@ -17,8 +17,8 @@ import yaml
 
 from bunryu.errors import ModelError
 from bunryu.runs.records import CONFIG, MANIFEST, RESULTS, now
-from bunryu.system.files import naming, replaced, write_atomically
-from bunryu.system.records import VERSIONED, damaged, read_checked, read_table, write_record
+from bunryu.system.files import disk_errors_at, replaced, write_atomically
+from bunryu.system.records import VERSIONED, check_kind, damaged, read_checked, read_table, write_record
 from bunryu.system.secrets import mask
 
 if TYPE_CHECKING:
@@ -69,8 +69,10 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """The manifest as it stands; ModelError if it is damaged or another version of bunryu wrote it."""
         path = self.path / "manifest.json"
-        _refuse_other_schemas(read_checked(path, VERSIONED)["schema"], self.path)
-        return dict(read_checked(path, MANIFEST))
+        facts = dict(read_checked(path, VERSIONED))
+        _refuse_other_schemas(facts["schema"], self.path)
+        check_kind(path, facts, MANIFEST)
+        return facts
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -128,7 +130,7 @@ class Run:
         """Record that the run ended: ``finished``, ``failed`` or ``interrupted``, and why."""
         self.record(status=status, end=now(), exit_reason=reason)
 
-    def settled(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether it is finished; recorded now if that alone was left, as by a disk that was full then."""
         if self.manifest["status"] != "finished" and self.results:
             self.end("finished")
@@ -139,7 +141,7 @@ class Run:
         if not self.writes:
             return
         path = self.path / "metrics.csv"
-        with naming(path), open(path, "a", encoding="utf-8", newline="") as file:
+        with disk_errors_at(path), open(path, "a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(
                 (epoch, step, name, repr(float(value))) for name, value in values.items()
             )

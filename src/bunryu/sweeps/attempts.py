@@ -18,7 +18,7 @@ from annotated_types import Interval, Predicate
 
 from bunryu.errors import BusyError
 from bunryu.runs.records import TIME, now
-from bunryu.system.files import naming
+from bunryu.system.files import disk_errors_at
 from bunryu.system.machine import pid_namespace, process_start
 from bunryu.system.records import mapping, read_checked, write_record
 
@@ -46,7 +46,7 @@ class Attempt:
         process = {"host": _host(), "pid": os.getpid(), "process_start": process_start(os.getpid())}
         self.facts = {"status": "running", "run": None, **process, "start": now()}
         try:
-            with naming(self.path), open(self.path, "x", encoding="utf-8") as file:
+            with disk_errors_at(self.path), open(self.path, "x", encoding="utf-8") as file:
                 json.dump(self.facts, file)
         except FileExistsError:
             raise BusyError("another process has this job", where=str(self.path)) from None

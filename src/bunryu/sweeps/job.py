@@ -19,7 +19,7 @@ from bunryu.sweeps.attempts import Attempt
 from bunryu.sweeps.ledger import JobState, Ledger
 from bunryu.system import ranks
 from bunryu.system.console import log_to_console
-from bunryu.system.files import explained
+from bunryu.system.files import bunryu_error_of
 from bunryu.system.secrets import asked, mask
 from bunryu.system.signals import Interrupted, Pruned
 
@@ -43,7 +43,7 @@ def run_job(ledger: Ledger, identity: str, threads: int | None = None) -> int:
                 signal.setitimer(signal.ITIMER_REAL, 60 * minutes)  # ends this process, in native code, too
             return _attempted(ledger, job, attempt, threads)
     except (BusyError, OSError) as error:  # or its record cannot be written
-        if (told := explained(error)) is None:
+        if (told := bunryu_error_of(error)) is None:
             raise
         log.info("%s", told)
         return told.exit_code
@@ -87,7 +87,7 @@ def _attempted(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | N
         attempt.end("pruned" if isinstance(error, Pruned) else "interrupted", str(error))
         return error.exit_code
     except Exception as caught:
-        if (told := explained(caught)) is None:
+        if (told := bunryu_error_of(caught)) is None:
             traceback.print_exception(caught)
             attempt.end("failed", mask(f"{type(caught).__name__}: {first_line(caught)}"))
             return 1
@@ -103,7 +103,7 @@ def _results(ledger: Ledger, job: JobState, attempt: Attempt, threads: int | Non
     run = _earlier_run(job)
     if run is not None:
         attempt.record_run(run.path)
-        if run.settled():  # only its record is missing
+        if run.is_finished():  # only its record is missing
             return run.results
     from bunryu.training import batch_size, distributed, early_checks, inputs
 
@@ -145,7 +145,7 @@ def _earlier_run(job: JobState) -> Run | None:
         return None
     run = Run(job.run)
     changes = code_changes(run.manifest)
-    if changes and not run.settled():
+    if changes and not run.is_finished():
         log.warning("begun anew, since what the job ran on has changed: %s", "; ".join(changes))
         return None
     return run

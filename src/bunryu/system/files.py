@@ -51,7 +51,7 @@ def refuse_occupied(folder: Path) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def disk_errors_at(path: Path) -> Iterator[None]:
     """Raise what the disk refuses inside as an OSError with this path, whoever wrapped it."""
     try:
         yield
@@ -65,19 +65,19 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(place or path)) from error
 
 
-def explained(error: BaseException) -> BunryuError | None:
+def bunryu_error_of(error: BaseException) -> BunryuError | None:
     """An error of the disk as a sentence with the path and what to do, or BunryuError as it is; else None."""
     if not isinstance(error, OSError):
         return error if isinstance(error, BunryuError) else None
     path = os.fsdecode(error.filename or "")
     if error.errno in FULL:
         free = shutil.disk_usage(nearest_existing(Path(path))).free
-        what = "the disk is full" + f", {free:,} bytes that are free are too few" * bool(path)
+        what = "the disk is full" + f" ({free:,} bytes are free)" * bool(path)
         fix = "make room; then the same command again, or bunryu resume for a run that had begun"
     elif path and error.errno in GONE:
         what, fix = "it is not there, or not any more", "put it back, and try again"
     elif path and error.errno in REFUSED:
-        what, fix = "the system refuses it", "output_root=<a folder> of a run, --output of other commands"
+        what, fix = "it cannot be written or read", "another folder: output_root=<folder>, or --output FOLDER"
     else:
         return None
     return BunryuError(f"{what}: {error.strerror}", where=path, fix=fix)
@@ -103,7 +103,7 @@ def replaced(path: Path) -> Iterator[TextIO]:
     """A text file to write, which takes its name once it is complete and on the disk, or is removed."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with naming(path), open(temporary, "x", encoding="utf-8", newline="") as file:
+        with disk_errors_at(path), open(temporary, "x", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -148,7 +148,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     staging = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     former = staging.with_name(f"{staging.name}-former")
     try:
-        with naming(folder):
+        with disk_errors_at(folder):
             staging.mkdir()
             yield staging
             if folder.exists():

@@ -15,7 +15,7 @@ from annotated_types import Interval
 from bunryu.errors import ModelError
 from bunryu.models.weights import load_checkpoint
 from bunryu.runs.run import BEST
-from bunryu.system.files import naming, sha256, synchronise, write_atomically
+from bunryu.system.files import disk_errors_at, sha256, synchronise, write_atomically
 from bunryu.system.records import check_kind, mapping
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}-new")
     try:
-        with naming(path), open(staged, "wb") as file:
+        with disk_errors_at(path), open(staged, "wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
