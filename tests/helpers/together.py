@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from bunryu import cli
 from bunryu.runs.run import Run
@@ -110,6 +111,9 @@ def harm(kind: str, rank: int, fuse: Path) -> list[str]:
     ]
 
 
+STILL_CONNECTED = 98
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as listener:
@@ -167,12 +171,17 @@ def together(
     told: Told = as_torchrun,
     port: int | None = None,
 ) -> list[int]:
-    """One command line in several processes that know of each other; their exit codes."""
+    """One command line in several processes that know of each other; their exit codes.
+
+    The code is STILL_CONNECTED of one that succeeded and could be aborted by its connections as it ends.
+    """
     port = port or free_port()
-    forks = [
-        Fork(folder / f"{rank}.log", lambda: cli.run(arguments), told(rank, size, port))
-        for rank in range(size)
-    ]
+
+    def work() -> int:
+        code = cli.run(arguments)
+        return STILL_CONNECTED if code == 0 and torch.distributed.is_initialized() else code
+
+    forks = [Fork(folder / f"{rank}.log", work, told(rank, size, port)) for rank in range(size)]
     return [fork.code() for fork in forks]
 
 

@@ -52,7 +52,7 @@ def execute(
         return run.results
     own = Run(run.path, writes=ranks.rank() == 0)
     try:
-        return recipe.execute(
+        results = recipe.execute(
             own, resume=resume, despite_changes=despite_changes,
             threads=threads, callbacks=callbacks, corpus=corpus,
         )  # fmt: skip
@@ -61,6 +61,11 @@ def execute(
             raise
         what = "another process of this run is gone, and this one with it"
         raise TrainingError(what, where=str(run.path), fix=f"bunryu resume {run.path}") from error
+    if (
+        ranks.world_size() > 1 and dist.is_initialized()
+    ):  # else its threads may abort the process as it ends, and the run with it
+        dist.destroy_process_group()
+    return results
 
 
 def check(run: Run) -> None:
